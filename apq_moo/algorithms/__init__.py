@@ -1,0 +1,1 @@
+"""Search algorithms, and operators that know the space."""

@@ -1,0 +1,1 @@
+"""Image sets, sample tables and shipped assets."""

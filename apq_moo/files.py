@@ -1,0 +1,105 @@
+"""Reading and writing files: atomically, with checksums and with one-line errors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from apq_moo.errors import UserError
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Write a file atomically: yields a temporary path beside it, renamed to it on success.
+
+    Raises:
+        UserError: the folder cannot be written to, or the disk is full. Whatever was at ``path``
+            before is unharmed.
+    """
+    path = Path(path)
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix
+        )
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file atomically (UTF-8).
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: object) -> None:
+    """Write an indented JSON file atomically; see :func:`write_text`."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        UserError: it is missing, unreadable or malformed.
+    """
+    path = Path(path)
+    try:
+        return json.loads(_read(path))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not valid JSON: {error}") from error
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        UserError: it is missing, unreadable or malformed.
+    """
+    path = Path(path)
+    try:
+        return tomllib.loads(_read(path).decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not valid TOML: {error}") from error
+
+
+def sha256(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, in hex.
+
+    Raises:
+        UserError: it is missing or unreadable.
+    """
+    return hashlib.sha256(_read(Path(path))).hexdigest()
+
+
+def digest_of(value: object) -> str:
+    """SHA-256 of a JSON-serialisable value's canonical form, in hex."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,69 @@
+"""Registries: from a name to a class or factory, open to entry points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
+from typing import Generic, TypeVar
+
+from apq_moo.errors import UserError
+
+T = TypeVar("T")
+
+
+class Registry(Generic[T]):
+    """A dictionary of named things of one kind.
+
+    Third parties add to it through the entry-point group ``apq_moo.<kind>s``; those are imported
+    only when their name is asked for.
+
+    Args:
+        kind: what is registered, in the singular, as messages name it (``"predictor"``).
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._items: dict[str, T] = {}
+
+    def register(self, name: str, item: T) -> T:
+        """Add an item.
+
+        Raises:
+            ValueError: the name is taken.
+        """
+        if name in self._items:
+            raise ValueError(f"{self.kind} {name!r} is registered already")
+        self._items[name] = item
+        return item
+
+    def add(self, name: str) -> Callable[[T], T]:
+        """Decorate a class or function to register it under a name."""
+        return lambda item: self.register(name, item)
+
+    def _plugins(self) -> dict[str, object]:
+        group = f"apq_moo.{self.kind.replace(' ', '_')}s"
+        return {point.name: point for point in entry_points(group=group)}
+
+    def names(self) -> list[str]:
+        """All names, built-in ones in the order of registration, then plug-ins by name."""
+        return [*self._items, *sorted(set(self._plugins()) - set(self._items))]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.names()
+
+    def get(self, name: str) -> T:
+        """Look a name up.
+
+        Raises:
+            UserError: no such name; the message lists the known ones.
+        """
+        if name not in self._items:
+            plugin = self._plugins().get(name)
+            if plugin is None:
+                known = ", ".join(self.names())
+                raise UserError(f"unknown {self.kind} {name!r}; known: {known}")
+            self._items[name] = plugin.load()  # type: ignore[attr-defined]
+        return self._items[name]

@@ -1,0 +1,49 @@
+"""Finding spaces: the shipped presets, and users' own TOML files."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+from apq_moo.errors import UserError
+from apq_moo.files import read_toml
+from apq_moo.space.space import Space
+from apq_moo.space.spec import SpaceSpec
+
+
+def presets() -> list[str]:
+    """Names of the shipped spaces."""
+    folder = files("apq_moo.space") / "presets"
+    return sorted(
+        entry.name.removesuffix(".toml")
+        for entry in folder.iterdir()
+        if entry.name.endswith(".toml")
+    )
+
+
+@cache
+def _preset(name: str) -> Space:
+    path = Path(str(files("apq_moo.space") / "presets" / f"{name}.toml"))
+    return Space(SpaceSpec.from_dict(read_toml(path), source=f"space {name!r}"))
+
+
+def load_space(space: str | Path | Space) -> Space:
+    """Find a space.
+
+    Args:
+        space: the name of a preset, the path of a TOML file, or a space (returned as it is).
+
+    Raises:
+        UserError: no such preset or file, or the file is malformed.
+    """
+    if isinstance(space, Space):
+        return space
+    if str(space) in presets():
+        return _preset(str(space))
+    path = Path(space)
+    if path.suffix == ".toml" or path.is_file():
+        return Space(SpaceSpec.from_dict(read_toml(path), source=str(path)))
+    raise UserError(
+        f"unknown space {str(space)!r}; known: {', '.join(presets())}, or the path of a TOML file"
+    )

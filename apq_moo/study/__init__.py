@@ -1,0 +1,1 @@
+"""One search: problem, algorithm, budget and seed, to a run folder."""

@@ -1,0 +1,1 @@
+"""The once-for-all supernet: elastic layers, training, evaluation, sampling."""

@@ -1,0 +1,1 @@
+"""Comparisons across algorithms and seeds."""

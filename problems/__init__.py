@@ -1,0 +1,1 @@
+"""The pymoo problem and its objectives."""
