@@ -1,9 +1,9 @@
 """Integer encoding of a search space: genotype matrices and what can be computed of them.
 
-A genotype is an integer matrix ``X`` of shape ``(n, n_var)``; each entry is the index of an option.
-The columns are one depth for each stage that offers more than one, then for each block its kernel,
-middle channels, and bits ``w_pw``, ``a_pw``, ``w_dw``, ``a_dw``. A block beyond its stage's depth is
-inactive; its genes mean nothing and are 0 in canonical form.
+A genotype is an integer matrix ``X`` of shape ``(n, n_var)``; each entry is an option's index. The
+columns are one depth for each stage that offers more than one, then for each block its kernel,
+middle channels, and bits ``w_pw``, ``a_pw``, ``w_dw``, ``a_dw``. A block beyond its stage's depth
+is inactive; its genes mean nothing and are 0 in canonical form.
 """
 
 from __future__ import annotations
@@ -265,8 +265,8 @@ class Space:
     def sample(self, n: int, rng: np.random.Generator, *, valid: bool = True) -> IntArray:
         """Draw random networks in canonical form, shape ``(n, n_var)``.
 
-        Every active gene is uniform over its options; with ``valid`` the configuration of each block
-        is uniform over those that no rule forbids. Depths are uniform.
+        Every active gene is uniform over its options; with ``valid`` each block's configuration is
+        uniform over those that no rule forbids. Depths are uniform.
         """
         X = rng.integers(0, self.n_options, size=(n, self.n_var), dtype=np.int64)
         if valid and self.spec.forbidden:
@@ -288,7 +288,7 @@ class Space:
 
     @cached_property
     def _one_hot_offsets(self) -> tuple[IntArray, int, int]:
-        """Where each block gene's first input lies; number of architecture inputs; of all inputs."""
+        """First input of each block gene; number of architecture inputs; of all inputs."""
         offsets = np.empty((self.n_blocks, len(FIELDS)), dtype=np.int64)
         start = architecture = 0
         for f, name in enumerate(FIELDS):
@@ -360,14 +360,15 @@ class Space:
         """
         X = np.zeros((len(subnets), self.n_var), dtype=np.int64)
         for row, item in zip(X, subnets, strict=True):
-            if isinstance(item, dict):
-                item = (
-                    read_released(item, self.name, self.plans, len(self.spec.stages))
-                    if "ks" in item
-                    else Subnet.from_dict(item)
-                )
-            self._encode_one(item, row)
+            self._encode_one(self._read(item), row)
         return X
+
+    def _read(self, item: Subnet | dict[str, Any]) -> Subnet:
+        if isinstance(item, Subnet):
+            return item
+        if "ks" in item:
+            return read_released(item, self.name, self.plans, len(self.spec.stages))
+        return Subnet.from_dict(item)
 
     def _encode_one(self, subnet: Subnet, row: IntArray) -> None:
         if subnet.space != self.name:

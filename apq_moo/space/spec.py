@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from apq_moo.errors import UserError
@@ -150,7 +151,7 @@ class _Reader:
             and len(value) > 0
             and all(isinstance(item, int) and not isinstance(item, bool) for item in value)
             and all(low <= item <= high and (not odd or item % 2 == 1) for item in value)
-            and all(a < b for a, b in zip(value, value[1:], strict=False))
+            and all(a < b for a, b in pairwise(value))
         )
         if not good:
             raise self.fail(f"{where} must be {wanted}, not {value!r}")
