@@ -1,0 +1,98 @@
+"""Tables of sampled subnets with their measured accuracies."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apq_moo.errors import UserError
+from apq_moo.files import replacing
+from apq_moo.space import IntArray, Space
+
+SETS = ("fp", "mp", "fp_held_out", "mp_held_out")
+"""Full-precision and mixed-precision samples to fit to, and disjoint ones to judge by."""
+
+FORMAT = "apq-moo samples 1"
+
+
+@dataclass(frozen=True)
+class SampleTable:
+    """Subnets and their accuracies.
+
+    Attributes:
+        X: canonical genotypes, shape ``(n, n_var)``; bit genes are 0 in full-precision rows.
+        group: index into :data:`SETS`, shape ``(n,)``.
+        acc: accuracy on the validation split in percent, shape ``(n,)``; NaN where not measured.
+        provenance: what made it: space, digest, seed, checksums, settings, seconds.
+    """
+
+    X: IntArray
+    group: NDArray[np.int8]
+    acc: NDArray[np.float64]
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def rows(self, name: str) -> tuple[IntArray, NDArray[np.float64]]:
+        """The measured genotypes and accuracies of one of :data:`SETS`."""
+        chosen = (self.group == SETS.index(name)) & np.isfinite(self.acc)
+        return self.X[chosen], self.acc[chosen]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every row has been measured."""
+        return bool(np.isfinite(self.acc).all())
+
+    def counts(self) -> dict[str, int]:
+        """Measured rows of each set."""
+        return {name: len(self.rows(name)[1]) for name in SETS}
+
+    def save(self, path: str | Path) -> None:
+        """Write it as an ``.npz``, atomically.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        header = json.dumps({"format": FORMAT, **self.provenance})
+        with replacing(path) as temporary, temporary.open("wb") as handle:
+            np.savez_compressed(
+                handle,
+                X=self.X.astype(np.uint8),
+                group=self.group,
+                acc=self.acc,
+                header=np.frombuffer(header.encode(), dtype=np.uint8),
+            )
+
+
+def load_samples(path: str | Path, space: Space) -> SampleTable:
+    """Read a sample table.
+
+    Raises:
+        UserError: it is missing, damaged, or of another space.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            header = json.loads(archive["header"].tobytes())
+            X, group, acc = (archive[name] for name in ("X", "group", "acc"))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"cannot read samples {path}: {error}") from error
+    if not isinstance(header, dict) or header.pop("format", None) != FORMAT:
+        raise UserError(f"{path} is not a sample table of this version")
+    if header.get("digest") != space.digest:
+        raise UserError(
+            f"{path} belongs to another space ({header.get('space')!r}), not to this {space.name!r}"
+        )
+    good = (
+        X.ndim == 2
+        and group.shape == acc.shape == (len(X),)
+        and group.dtype == np.int8
+        and acc.dtype == np.float64
+        and bool(((group >= 0) & (group < len(SETS))).all())
+    )
+    if not good:
+        raise UserError(f"{path} holds arrays of the wrong shape or type")
+    return SampleTable(space.check(X), group, acc, header)

@@ -1,0 +1,90 @@
+"""Storing supernets as safetensors, with a header that says which space they belong to."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from apq_moo.errors import UserError
+from apq_moo.files import replacing
+from apq_moo.space import Space
+from apq_moo.supernet.network import Supernet
+
+FORMAT = "apq-moo supernet 1"
+
+
+def save_tensors(path: str | Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+    """Write tensors and a JSON header atomically.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    plain = {name: value.detach().contiguous() for name, value in tensors.items()}
+    with replacing(path) as temporary:
+        save_file(plain, temporary, metadata={"header": json.dumps(header)})
+
+
+def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what :func:`save_tensors` wrote.
+
+    Args:
+        path: the file.
+        kind: the expected ``format`` of the header.
+
+    Raises:
+        UserError: it is missing, truncated, altered or of another kind.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as handle:
+            header = json.loads((handle.metadata() or {}).get("header", "{}"))
+            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    if not isinstance(header, dict) or header.get("format") != kind:
+        raise UserError(f"{path} is not a file of kind {kind!r}")
+    return tensors, header
+
+
+def save_supernet(path: str | Path, supernet: Supernet, **header: Any) -> None:
+    """Write a supernet; ``header`` is kept beside it.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    header |= {"format": FORMAT, "space": supernet.space.name, "digest": supernet.space.digest}
+    save_tensors(path, supernet.state_dict(), header)
+
+
+def check_space(header: dict[str, Any], space: Space, path: str | Path) -> None:
+    """Check that a file belongs to a space.
+
+    Raises:
+        UserError: it belongs to another.
+    """
+    if header.get("digest") != space.digest:
+        raise UserError(
+            f"{path} belongs to another space ({header.get('space')!r}), not to this {space.name!r}"
+        )
+
+
+def load_supernet(path: str | Path, space: Space) -> tuple[Supernet, dict[str, Any]]:
+    """Read a supernet and its header.
+
+    Raises:
+        UserError: the file is unreadable, no supernet, or of another space.
+    """
+    tensors, header = load_tensors(path, FORMAT)
+    check_space(header, space, path)
+    supernet = Supernet(space)
+    try:
+        supernet.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise UserError(f"{path} does not hold this space's weights") from error
+    return supernet.eval(), header

@@ -1,0 +1,253 @@
+"""The once-for-all network of a space, and what it means to run one subnet of it.
+
+A subnet is first *sliced*: :meth:`Supernet.slice` lists its layers in order with their weights,
+which are views into the supernet's. One function, :func:`forward`, runs such a list in every mode:
+with batch statistics (training), recording statistics and ranges (calibration), or with recorded
+ones (evaluation).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from apq_moo.space import Layer, Space, Subnet
+from apq_moo.supernet.layers import ElasticBlock, ElasticConv, ElasticNorm
+from apq_moo.supernet.quantisers import quantise_activation, quantise_weight
+
+BN_EPS = 1e-5
+
+
+@dataclass(frozen=True)
+class SlicedLayer:
+    """One layer of a subnet with its tensors.
+
+    Attributes:
+        layer: its shape and bits.
+        weight: shape ``(c_out, c_in / groups, kernel, kernel)``.
+        scale: scale of its batch norm, or None where there is none (the classifier).
+        bias: shift of its batch norm, or the bias.
+        relu: whether a ReLU6 follows.
+        opens: the input is kept for a residual sum.
+        closes: the kept input is added to the output.
+    """
+
+    layer: Layer
+    weight: Tensor
+    scale: Tensor | None
+    bias: Tensor
+    relu: bool
+    opens: bool = False
+    closes: bool = False
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What calibration found for one layer.
+
+    Attributes:
+        mean: mean of the convolution's output, shape ``(c_out,)``; None without batch norm.
+        var: its biased variance.
+        low: bottom of the input's range (at most 0).
+        high: top of the input's range (at least 0).
+    """
+
+    mean: Tensor | None
+    var: Tensor | None
+    low: float
+    high: float
+
+
+class Supernet(nn.Module):
+    """The once-for-all network of a space.
+
+    Args:
+        space: any space.
+    """
+
+    def __init__(self, space: Space) -> None:
+        super().__init__()
+        spec = space.spec
+        self.space = space
+        channels, kernel, _ = spec.stem
+        self.stem = ElasticConv(spec.input_channels, channels, kernel)
+        self.first_block: ElasticBlock | None = None
+        if spec.first_block is not None:
+            out, kernel, stride = spec.first_block
+            self.first_block = ElasticBlock(channels, channels, out, [kernel], stride, expand=False)
+        self.blocks = nn.ModuleList(
+            ElasticBlock(
+                plan.c_in,
+                plan.options["channels"][-1],
+                plan.c_out,
+                plan.options["kernel"],
+                plan.stride,
+            )
+            for plan in space.plans
+        )
+        width = space.plans[-1].c_out
+        self.feature_mix = None
+        if spec.feature_mix is not None:
+            self.feature_mix = ElasticConv(width, spec.feature_mix)
+            width = spec.feature_mix
+        self.classifier = nn.Linear(width, spec.classes)
+
+    def slice(self, subnet: Subnet) -> list[SlicedLayer]:
+        """The layers of a subnet, in order; weights are differentiable views.
+
+        Raises:
+            UserError: it is not a member of the space.
+        """
+        sliced = []
+        for layer in self.space.layers(subnet):
+            part, _, place = layer.name.partition(".")
+            if part == "classifier":
+                weight = self.classifier.weight[:, :, None, None]
+                sliced.append(SlicedLayer(layer, weight, None, self.classifier.bias, relu=False))
+            elif place:
+                sliced.append(self._slice_block(layer, self._block(part), place))
+            else:
+                conv: ElasticConv = getattr(self, part)
+                weight = conv.slice_weight(layer.c_in, layer.c_out)
+                sliced.append(_with_norm(layer, weight, conv.norm, relu=True))
+        return sliced
+
+    def _block(self, name: str) -> ElasticBlock:
+        if name == "first_block":
+            assert self.first_block is not None
+            return self.first_block
+        block = self.blocks[int(name.removeprefix("block"))]
+        assert isinstance(block, ElasticBlock)
+        return block
+
+    @staticmethod
+    def _slice_block(layer: Layer, block: ElasticBlock, place: str) -> SlicedLayer:
+        first = "expand" if block.expand is not None else "depthwise"
+        opens = block.residual and place == first
+        if place == "depthwise":
+            weight = block.depthwise.slice_weight(layer.c_out, layer.kernel)
+            return _with_norm(layer, weight, block.depthwise.norm, relu=True, opens=opens)
+        conv: ElasticConv = getattr(block, place)
+        weight = conv.slice_weight(layer.c_in, layer.c_out)
+        project = place == "project"
+        return _with_norm(
+            layer,
+            weight,
+            conv.norm,
+            relu=not project,
+            opens=opens,
+            closes=project and block.residual,
+        )
+
+    def forward(self, x: Tensor, subnet: Subnet) -> Tensor:
+        """Full-precision logits of a subnet with batch statistics, as in training.
+
+        Args:
+            x: images, shape ``(n, c, h, w)``.
+            subnet: a member of the space; its bits are not used.
+
+        Returns:
+            Logits of shape ``(n, classes)``.
+        """
+        return forward(self.slice(subnet), x)
+
+    def order_channels(self) -> None:
+        """Sort every block's middle channels by importance; see :class:`ElasticBlock`."""
+        for block in self.blocks:
+            assert isinstance(block, ElasticBlock)
+            block.order_channels()
+
+
+def _with_norm(
+    layer: Layer,
+    weight: Tensor,
+    norm: ElasticNorm,
+    *,
+    relu: bool,
+    opens: bool = False,
+    closes: bool = False,
+) -> SlicedLayer:
+    n = layer.c_out
+    return SlicedLayer(
+        layer, weight, norm.weight[:n], norm.bias[:n], relu=relu, opens=opens, closes=closes
+    )
+
+
+def forward(
+    layers: Sequence[SlicedLayer],
+    x: Tensor,
+    recorded: Sequence[Recorded] | None = None,
+    *,
+    quantised: bool = False,
+    record: list[Recorded] | None = None,
+) -> Tensor:
+    """Run a sliced subnet.
+
+    Args:
+        layers: what :meth:`Supernet.slice` returned.
+        x: images, shape ``(n, c, h, w)``.
+        recorded: statistics and ranges by layer. Without them batch statistics are used, and ranges
+            are those of this very batch.
+        quantised: quantise weights and activations at each layer's bits.
+        record: where to append what was found, when ``recorded`` is not given.
+
+    Returns:
+        Logits of shape ``(n, classes)``.
+    """
+    # Tiny feature maps run several times faster on a CPU in this layout.
+    kept = x = x.to(memory_format=torch.channels_last)
+    for number, item in enumerate(layers):
+        if item.opens:
+            kept = x
+        if item.scale is None:
+            x = x.mean(dim=(2, 3), keepdim=True)
+        known = recorded[number] if recorded is not None else None
+        x, found = _layer(item, x, known, quantised=quantised, record=record is not None)
+        if record is not None and found is not None:
+            record.append(found)
+        if item.closes:
+            x = x + kept
+    return x.flatten(1)
+
+
+def _layer(
+    item: SlicedLayer, x: Tensor, known: Recorded | None, *, quantised: bool, record: bool
+) -> tuple[Tensor, Recorded | None]:
+    layer, weight = item.layer, item.weight
+    low = high = 0.0
+    if known is not None:
+        low, high = known.low, known.high
+    elif quantised or record:
+        low, high = input_range(x)
+    if quantised:
+        x = quantise_activation(x, low, high, layer.a_bits)
+        weight = quantise_weight(weight, layer.w_bits)
+    bias = item.bias if item.scale is None else None
+    x = F.conv2d(x, weight, bias, layer.stride, layer.padding, groups=layer.groups)
+    found = None
+    mean = var = None
+    if item.scale is not None and known is not None:
+        mean, var = known.mean, known.var
+        x = F.batch_norm(x, mean, var, item.scale, item.bias, training=False, eps=BN_EPS)
+    elif item.scale is not None:
+        if record:
+            mean, var = torch.zeros_like(item.bias), torch.zeros_like(item.bias)
+        n = x.numel() // x.shape[1]
+        x = F.batch_norm(x, mean, var, item.scale, item.bias, True, momentum=1.0, eps=BN_EPS)
+        if var is not None:
+            var *= (n - 1) / n
+    if record:
+        found = Recorded(mean, var, low, high)
+    if item.relu:
+        x = F.relu6(x)
+    return x, found
+
+
+def input_range(x: Tensor) -> tuple[float, float]:
+    """Range of an activation for quantisation: its extremes, widened to contain 0."""
+    low, high = torch.aminmax(x.detach().permute(0, 2, 3, 1))
+    return min(float(low), 0.0), max(float(high), 0.0)

@@ -1,0 +1,261 @@
+"""Collecting D_FP and D_MP: random subnets of a supernet and their accuracies.
+
+Which subnets are drawn depends on the seed alone; measuring them can stop and go on at any time, in
+any number of processes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from apq_moo.data import ImageSet, load_images
+from apq_moo.data.samples import SETS, SampleTable, load_samples
+from apq_moo.errors import UserError
+from apq_moo.files import sha256
+from apq_moo.space import IntArray, Space, SpaceSpec, Subnet
+from apq_moo.supernet.checkpoint import load_supernet
+from apq_moo.supernet.evaluation import Evaluator, calibrate
+from apq_moo.supernet.network import SlicedLayer, Supernet, forward
+
+_CHUNK = 16
+
+
+@dataclass(frozen=True)
+class SampleConfig:
+    """How many subnets to draw, and how.
+
+    Attributes:
+        fp: full-precision samples to fit to.
+        mp: mixed-precision samples to fit to.
+        fp_held_out: full-precision samples to judge by.
+        mp_held_out: mixed-precision samples to judge by.
+        finetune_steps: quantisation-aware training steps of each mixed-precision sample.
+        seed: of the draw, and of the fine-tuning batches.
+    """
+
+    fp: int = 3000
+    mp: int = 1500
+    fp_held_out: int = 1000
+    mp_held_out: int = 1000
+    finetune_steps: int = 0
+    seed: int = 0
+
+
+def draw(space: Space, config: SampleConfig) -> SampleTable:
+    """Draw the subnets, distinct over all sets, with accuracies still NaN.
+
+    Raises:
+        UserError: the space has too few members.
+    """
+    rng = np.random.default_rng([config.seed, 3])
+    parts: list[IntArray] = []
+    for quantised in (False, True):
+        suffix = "mp" if quantised else "fp"
+        sizes = [getattr(config, suffix), getattr(config, f"{suffix}_held_out")]
+        limit = space.count() if quantised else space.count_architectures()
+        if sum(sizes) > limit // 2:
+            raise UserError(
+                f"space {space.name!r} has {limit} distinct members; {sum(sizes)} "
+                f"{suffix} samples are more than half of them"
+            )
+        rows = _distinct(space, sum(sizes), rng, quantised=quantised)
+        parts += [rows[: sizes[0]], rows[sizes[0] :]]
+    ordered = dict(zip(("fp", "fp_held_out", "mp", "mp_held_out"), parts, strict=True))
+    group = np.concatenate(
+        [np.full(len(ordered[name]), i, dtype=np.int8) for i, name in enumerate(SETS)]
+    )
+    X = np.vstack([ordered[name] for name in SETS])
+    return SampleTable(X, group, np.full(len(X), np.nan))
+
+
+def _distinct(space: Space, n: int, rng: np.random.Generator, *, quantised: bool) -> IntArray:
+    rows = np.empty((0, space.n_var), dtype=np.int64)
+    while len(rows) < n:
+        drawn = space.sample(n, rng)
+        rows = np.vstack([rows, drawn if quantised else space.architecture(drawn)])
+        _, first = np.unique(rows, axis=0, return_index=True)
+        rows = rows[np.sort(first)]
+    return rows[:n]
+
+
+class Measurer:
+    """Measures the validation accuracy of rows, with an optional fine-tune.
+
+    Args:
+        supernet: the weights.
+        images: the data set.
+        finetune_steps: quantisation-aware steps before a mixed-precision row is scored.
+        seed: of the fine-tuning batches.
+    """
+
+    def __init__(
+        self, supernet: Supernet, images: ImageSet, *, finetune_steps: int = 0, seed: int = 0
+    ) -> None:
+        self.space = supernet.space
+        self.images = images
+        self.finetune_steps = finetune_steps
+        self.seed = seed
+        self.evaluator = Evaluator(supernet, torch.from_numpy(images.calibration.images))
+
+    def accuracy(self, subnet: Subnet, split: str, *, quantised: bool) -> float:
+        """Accuracy of a subnet on a split of the images, in percent."""
+        layers = self.evaluator.supernet.slice(subnet)
+        if quantised and self.finetune_steps:
+            layers = self.finetune(layers)
+        part = self.images.split(split)
+        images, labels = torch.from_numpy(part.images), torch.from_numpy(part.labels)
+        return self.evaluator.accuracy(layers, images, labels, quantised=quantised)
+
+    def finetune(self, layers: Sequence[SlicedLayer]) -> list[SlicedLayer]:
+        """Train a copy of a subnet at its bits for a few steps, ranges and statistics fixed.
+
+        Returns:
+            The layers with new weights; the supernet is unchanged.
+        """
+        recorded = calibrate(layers, self.evaluator.calibration, quantised=True)
+        layers = [_leaf(item) for item in layers]
+        weights = [item.weight for item in layers]
+        optimiser = torch.optim.SGD(weights, lr=0.005, momentum=0.9)
+        train = self.images.train
+        rng = np.random.default_rng([self.seed, 4])
+        for _ in range(self.finetune_steps):
+            chosen = rng.integers(0, len(train), size=min(128, len(train)))
+            x = torch.from_numpy(self.images.augment(train.images[chosen], rng))
+            y = torch.from_numpy(train.labels[chosen])
+            optimiser.zero_grad()
+            F.cross_entropy(forward(layers, x, recorded, quantised=True), y).backward()
+            torch.nn.utils.clip_grad_norm_(weights, 1.0)
+            optimiser.step()
+        return layers
+
+    def measure(self, X: IntArray, quantised: NDArray[np.bool_]) -> list[float]:
+        """Validation accuracies of rows, in percent."""
+        return [
+            self.accuracy(subnet, "validation", quantised=bool(q))
+            for subnet, q in zip(self.space.decode(X), quantised, strict=True)
+        ]
+
+
+def _leaf(item: SlicedLayer) -> SlicedLayer:
+    weight = item.weight.detach().clone().requires_grad_()
+    scale = item.scale.detach() if item.scale is not None else None
+    return replace(item, weight=weight, scale=scale, bias=item.bias.detach())
+
+
+_worker: Measurer | None = None
+
+
+def _start_worker(spec: SpaceSpec, checkpoint: str, images: str, steps: int, seed: int) -> None:
+    global _worker  # noqa: PLW0603  one measurer per worker process
+    torch.set_num_threads(1)
+    supernet, _ = load_supernet(checkpoint, Space(spec))
+    _worker = Measurer(supernet, load_images(images), finetune_steps=steps, seed=seed)
+
+
+def _work(X: IntArray, quantised: NDArray[np.bool_]) -> list[float]:
+    assert _worker is not None
+    return _worker.measure(X, quantised)
+
+
+def collect(
+    space: Space,
+    checkpoint: str | Path,
+    images: str,
+    config: SampleConfig,
+    out: str | Path,
+    *,
+    jobs: int = 1,
+    every_s: float = 10.0,
+    callback: Callable[[int, int], None] | None = None,
+) -> SampleTable:
+    """Measure all samples, continuing a table that is already there.
+
+    Args:
+        space: the space.
+        checkpoint: the supernet's file.
+        images: the name of the data set.
+        config: what to draw.
+        out: the table's file; it is stored now and then, and read first if it is there.
+        jobs: processes.
+        every_s: seconds between stores.
+        callback: told ``(done, total)``.
+
+    Raises:
+        UserError: a file is unreadable, or ``out`` holds a table of other origin.
+    """
+    provenance = {
+        "space": space.name,
+        "digest": space.digest,
+        "images": images,
+        "images_sha256": load_images(images).checksum,
+        "supernet_sha256": sha256(checkpoint),
+        "config": asdict(config),
+    }
+    table = draw(space, config)
+    acc = table.acc.copy()
+    spent = 0.0
+    if Path(out).exists():
+        earlier = load_samples(out, space)
+        spent = float(earlier.provenance.pop("seconds", 0.0))
+        if earlier.provenance != provenance or not np.array_equal(earlier.X, table.X):
+            raise UserError(f"{out} holds samples of another supernet or with other settings")
+        acc = earlier.acc.copy()
+    begun = stored = time.perf_counter()
+
+    def snapshot() -> SampleTable:
+        seconds = round(spent + time.perf_counter() - begun, 3)
+        return replace(table, acc=acc.copy(), provenance={**provenance, "seconds": seconds})
+
+    quantised = np.isin(table.group, [SETS.index("mp"), SETS.index("mp_held_out")])
+    todo = np.flatnonzero(np.isnan(acc))
+    chunks = [todo[i : i + _CHUNK] for i in range(0, len(todo), _CHUNK)]
+    start = (space.spec, str(checkpoint), images, config.finetune_steps, config.seed)
+    with _measuring(start, jobs) as submit:
+        for chunk, found in submit(chunks, table.X, quantised):
+            acc[chunk] = found
+            now = time.perf_counter()
+            if now - stored > every_s:
+                snapshot().save(out)
+                stored = now
+            if callback is not None:
+                callback(int(np.isfinite(acc).sum()), len(acc))
+    result = snapshot()
+    result.save(out)
+    return result
+
+
+Submit = Callable[
+    [Sequence[IntArray], IntArray, NDArray[np.bool_]], Iterator[tuple[IntArray, list[float]]]
+]
+
+
+@contextmanager
+def _measuring(start: tuple[SpaceSpec, str, str, int, int], jobs: int) -> Iterator[Submit]:
+    """A function that measures chunks of rows and yields each as it is done."""
+    with ProcessPoolExecutor(
+        jobs, mp_context=get_context("spawn"), initializer=_start_worker, initargs=start
+    ) as pool:
+
+        def submit(
+            chunks: Sequence[IntArray], X: IntArray, quantised: NDArray[np.bool_]
+        ) -> Iterator[tuple[IntArray, list[float]]]:
+            futures = {pool.submit(_work, X[part], quantised[part]): part for part in chunks}
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+
+        try:
+            yield submit
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise

@@ -1,0 +1,260 @@
+"""Training a supernet: the sandwich rule with in-place distillation.
+
+First the largest subnet is trained alone; its channels are then ordered by importance. From there
+on, each step trains the largest subnet on the labels, and the smallest and a few random ones on the
+largest one's soft predictions (Yu and Huang, "Universally Slimmable Networks", ICCV 2019).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from apq_moo.data.images import ImageSet
+from apq_moo.errors import UserError
+from apq_moo.space import Space, Subnet
+from apq_moo.supernet.checkpoint import check_space, load_tensors, save_tensors
+from apq_moo.supernet.network import Supernet
+
+FORMAT = "apq-moo training 1"
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of a training run.
+
+    Attributes:
+        steps: optimiser steps in all.
+        warmup_steps: leading steps that train the largest subnet alone.
+        batch_size: images a step.
+        random_subnets: random subnets a step, beside the largest and the smallest.
+        learning_rate: peak of the cosine schedule.
+        ramp_steps: steps of linear ramp before the cosine.
+        weight_decay: AdamW's.
+        clip_norm: largest norm of the gradient.
+        seed: of the initial weights, batches, augmentation and subnets.
+    """
+
+    steps: int = 3000
+    warmup_steps: int = 500
+    batch_size: int = 128
+    random_subnets: int = 2
+    learning_rate: float = 3e-3
+    ramp_steps: int = 100
+    weight_decay: float = 1e-4
+    clip_norm: float = 5.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
+
+    def rate(self, step: int) -> float:
+        """Learning rate at a step."""
+        ramp = min(1.0, (step + 1) / max(1, self.ramp_steps))
+        return self.learning_rate * ramp * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a callback is told after a step.
+
+    Attributes:
+        step: steps done.
+        steps: steps in all.
+        loss: cross entropy of the largest subnet on this batch.
+    """
+
+    step: int
+    steps: int
+    loss: float
+
+
+class Trainer:
+    """A supernet in training, which can be stored and resumed at any step.
+
+    Resuming continues exactly the run that was interrupted: batches, augmentation and subnets are
+    functions of the seed and of the epoch or step.
+
+    Args:
+        space: the space.
+        images: the data set; only ``train`` and ``augment`` are used.
+        config: settings.
+
+    Raises:
+        UserError: a batch is larger than the training split, or the images do not fit the space.
+    """
+
+    def __init__(self, space: Space, images: ImageSet, config: TrainConfig) -> None:
+        self.space = space
+        self.images = images
+        self.config = config
+        check_images(space, images)
+        if config.batch_size > len(images.train):
+            raise UserError(
+                f"batch_size {config.batch_size} exceeds the {len(images.train)} training images"
+            )
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            self.supernet = Supernet(space)
+        self.optimiser = torch.optim.AdamW(
+            self.supernet.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        self.step = 0
+        self.seconds = 0.0
+
+    @property
+    def _steps_per_epoch(self) -> int:
+        return len(self.images.train) // self.config.batch_size
+
+    def _epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        rng = np.random.default_rng([self.config.seed, 1, epoch])
+        train = self.images.train
+        images = self.images.augment(train.images, rng)
+        order = rng.permutation(len(train))
+        size = self.config.batch_size
+        for start in range(0, self._steps_per_epoch * size, size):
+            chosen = order[start : start + size]
+            yield torch.from_numpy(images[chosen]), torch.from_numpy(train.labels[chosen])
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """All batches from the current step on."""
+        epoch, skip = divmod(self.step, self._steps_per_epoch)
+        while True:
+            for number, batch in enumerate(self._epoch(epoch)):
+                if number >= skip:
+                    yield batch
+            epoch, skip = epoch + 1, 0
+
+    def _others(self) -> list[Subnet]:
+        """The subnets that learn from the largest in this step."""
+        if self.step < self.config.warmup_steps:
+            return []
+        rng = np.random.default_rng([self.config.seed, 2, self.step])
+        drawn = self.space.sample(self.config.random_subnets, rng)
+        return self.space.decode(np.vstack([self.space.smallest(), drawn]))
+
+    def _update(self, x: Tensor, y: Tensor, largest: Subnet) -> float:
+        self.optimiser.param_groups[0]["lr"] = self.config.rate(self.step)
+        self.optimiser.zero_grad()
+        logits = self.supernet(x, largest)
+        loss = F.cross_entropy(logits, y)
+        loss.backward()
+        soft = logits.detach().softmax(1)
+        for subnet in self._others():
+            F.cross_entropy(self.supernet(x, subnet), soft).backward()
+        torch.nn.utils.clip_grad_norm_(self.supernet.parameters(), self.config.clip_norm)
+        self.optimiser.step()
+        return float(loss.detach())
+
+    def run(
+        self,
+        *,
+        checkpoint: str | Path | None = None,
+        every_s: float = 20.0,
+        callback: Callable[[Progress], None] | None = None,
+    ) -> Supernet:
+        """Train to the end.
+
+        Args:
+            checkpoint: where to store the run now and then.
+            every_s: seconds between checkpoints.
+            callback: told about every step.
+
+        Returns:
+            The trained supernet.
+        """
+        largest = self.space.decode(self.space.largest())[0]
+        begun = stored = time.perf_counter()
+        before = self.seconds
+        for x, y in self._batches():
+            if self.step >= self.config.steps:
+                break
+            loss = self._update(x, y, largest)
+            self.step += 1
+            if self.step == self.config.warmup_steps:
+                self._order_channels()
+            now = time.perf_counter()
+            self.seconds = before + now - begun
+            if checkpoint is not None and now - stored > every_s:
+                self.save(checkpoint)
+                stored = now
+            if callback is not None:
+                callback(Progress(self.step, self.config.steps, loss))
+        return self.supernet.eval()
+
+    def _order_channels(self) -> None:
+        """Order the channels and forget moments that belong to the old order."""
+        self.supernet.order_channels()
+        self.optimiser.state.clear()
+
+    def save(self, path: str | Path) -> None:
+        """Store the run.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        tensors = {f"net.{name}": value for name, value in self.supernet.state_dict().items()}
+        for index, state in self.optimiser.state_dict()["state"].items():
+            tensors |= {f"opt.{index}.{name}": value for name, value in state.items()}
+        header = {
+            "format": FORMAT,
+            "space": self.space.name,
+            "digest": self.space.digest,
+            "images": self.images.checksum,
+            "config": asdict(self.config),
+            "step": self.step,
+            "seconds": self.seconds,
+        }
+        save_tensors(path, tensors, header)
+
+    def load(self, path: str | Path) -> None:
+        """Continue a stored run.
+
+        Raises:
+            UserError: the file is unreadable, or of another space, data set or configuration.
+        """
+        tensors, header = load_tensors(path, FORMAT)
+        check_space(header, self.space, path)
+        if header.get("images") != self.images.checksum:
+            raise UserError(f"{path} was trained on other images")
+        if header.get("config") != asdict(self.config):
+            raise UserError(f"{path} was begun with other settings: {header.get('config')}")
+        net = {name[4:]: value for name, value in tensors.items() if name.startswith("net.")}
+        try:
+            self.supernet.load_state_dict(net)
+        except RuntimeError as error:
+            raise UserError(f"{path} does not hold this space's weights") from error
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("opt."):
+                _, index, key = name.split(".")
+                state.setdefault(int(index), {})[key] = value
+        groups = self.optimiser.state_dict()["param_groups"]
+        self.optimiser.load_state_dict({"state": state, "param_groups": groups})
+        self.step, self.seconds = int(header["step"]), float(header["seconds"])
+
+
+def check_images(space: Space, images: ImageSet) -> None:
+    """Check that images fit a space.
+
+    Raises:
+        UserError: they differ in size, channels or number of classes.
+    """
+    spec = space.spec
+    wanted = (spec.input_channels, spec.input_size, spec.input_size)
+    if images.train.images.shape[1:] != wanted or images.train.labels.max() >= spec.classes:
+        raise UserError(
+            f"image set {images.name!r} has images of shape {images.train.images.shape[1:]} and "
+            f"{images.train.labels.max() + 1} classes; space {space.name!r} expects {wanted} and "
+            f"{spec.classes}"
+        )
