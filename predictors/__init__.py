@@ -1,1 +1,35 @@
-"""Accuracy predictors behind one interface."""
+"""Accuracy predictors behind one interface.
+
+Every predictor maps genotypes to top-1 accuracy in percent and depends on their canonical form
+only. Heavy libraries are imported when a predictor first needs them.
+"""
+
+from apq_moo.predictors.additive import AdditivePredictor
+from apq_moo.predictors.base import PREDICTORS, Predictor, create_predictor
+from apq_moo.predictors.boosting import (
+    GBDTPredictor,
+    StackedGBDTPredictor,
+    StackedXGBoostPredictor,
+    XGBoostPredictor,
+)
+from apq_moo.predictors.compare import Row, compare
+from apq_moo.predictors.loading import load_predictor
+from apq_moo.predictors.mlp import MLPPredictor, ScratchMLPPredictor
+from apq_moo.predictors.published import load_published
+
+__all__ = [
+    "PREDICTORS",
+    "AdditivePredictor",
+    "GBDTPredictor",
+    "MLPPredictor",
+    "Predictor",
+    "Row",
+    "ScratchMLPPredictor",
+    "StackedGBDTPredictor",
+    "StackedXGBoostPredictor",
+    "XGBoostPredictor",
+    "compare",
+    "create_predictor",
+    "load_predictor",
+    "load_published",
+]

@@ -1,0 +1,72 @@
+"""A linear predictor: every option of every block adds its own share of accuracy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from apq_moo.predictors.base import PREDICTORS, FloatArray, Predictor
+from apq_moo.predictors.storage import Arrays
+from apq_moo.space import IntArray
+
+_PENALTIES = np.logspace(-3, 5, 33)
+
+_GRID = 2.0**-30
+"""Coefficients are multiples of this (1e-9 percent), so that their sums are exact in any order."""
+
+
+@PREDICTORS.add("additive")
+class AdditivePredictor(Predictor):
+    """Ridge regression on the one-hot inputs.
+
+    The penalty minimises generalised cross-validation (Golub, Heath and Wahba, 1979), which has a
+    closed form in the eigenvalues of the Gram matrix. Fitting takes ``O(n p^2 + p^3)`` for ``p``
+    inputs and has no randomness; full-precision samples are ignored.
+
+    Attributes:
+        intercept: accuracy in percent of a network with all inputs 0.
+        coefficients: share of each one-hot input in percent, shape ``(n_inputs,)``.
+    """
+
+    name = "additive"
+    intercept: float
+    coefficients: FloatArray
+
+    def _fit(self, X: IntArray, y: FloatArray) -> None:
+        Z = self.space.one_hot(X).astype(np.float64)
+        mean = Z.mean(axis=0)
+        Z -= mean
+        target = y - y.mean()
+        eigenvalues, vectors = np.linalg.eigh(Z.T @ Z)
+        eigenvalues = np.maximum(eigenvalues, 0.0)
+        projected = vectors.T @ (Z.T @ target)
+        # Directions that the samples do not span would divide rounding noise by rounding noise.
+        spanned = eigenvalues > 1e-10 * max(eigenvalues[-1], 1.0)
+        eigenvalues, vectors = eigenvalues[spanned], vectors[:, spanned]
+        energy = projected[spanned] ** 2 / eigenvalues
+        shrink = eigenvalues / (eigenvalues + _PENALTIES[:, None])
+        outside = max(float(target @ target - energy.sum()), 0.0)
+        residual = outside + ((1 - shrink) ** 2 * energy).sum(axis=1)
+        # One degree of freedom went into the mean.
+        freedom = len(y) - 1 - shrink.sum(axis=1)
+        best = int(np.argmin(residual / np.maximum(freedom, 1e-9) ** 2))
+        weights = vectors @ (projected[spanned] / (eigenvalues + _PENALTIES[best]))
+        self.coefficients = np.rint(weights / _GRID) * _GRID
+        self.intercept = float(np.rint((y.mean() - mean @ weights) / _GRID) * _GRID)
+
+    def _predict(self, X: IntArray) -> FloatArray:
+        index = self.space.one_hot_index(X).reshape(len(X), -1)
+        padded = np.append(self.coefficients, 0.0)
+        total: FloatArray = padded[index].sum(axis=1) + self.intercept
+        return total
+
+    def _state(self) -> tuple[Arrays, dict[str, Any]]:
+        return {"coefficients": self.coefficients}, {"intercept": self.intercept}
+
+    def _restore(self, arrays: Arrays, settings: dict[str, Any]) -> None:
+        coefficients = arrays["coefficients"]
+        if coefficients.shape != (self.space.n_inputs,) or coefficients.dtype != np.float64:
+            raise ValueError(f"it needs {self.space.n_inputs} float64 coefficients")
+        self.coefficients = coefficients
+        self.intercept = float(settings["intercept"])

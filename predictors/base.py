@@ -1,0 +1,234 @@
+"""What every accuracy predictor can do, and the registry of their names."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from apq_moo.errors import UserError
+from apq_moo.predictors.storage import Arrays, read_state, write_state
+from apq_moo.registry import Registry
+from apq_moo.space import IntArray, Space
+
+FloatArray = NDArray[np.float64]
+
+
+class Predictor(ABC):
+    """Predicts the accuracy of a space's networks from their genotypes.
+
+    The prediction is a deterministic function of ``space.canonical(X)``, row by row: it depends
+    neither on the other rows of a batch nor on the number of threads. Fitting is deterministic in
+    the samples and the seed, and leaves the global random state of every library alone.
+
+    A new kind implements :meth:`_fit`, :meth:`_predict`, :meth:`_state` and :meth:`_restore`, and
+    :meth:`_pretrain` too where it ``transfers``; the rows that these get are canonical and checked.
+
+    Args:
+        space: the search space.
+        seed: seeds everything random in fitting.
+
+    Attributes:
+        name: its name in :data:`PREDICTORS`.
+        transfers: whether it learns from full-precision samples before the mixed-precision ones.
+    """
+
+    name: ClassVar[str]
+    transfers: ClassVar[bool] = False
+
+    def __init__(self, space: Space, *, seed: int = 0) -> None:
+        if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**31:
+            raise UserError(
+                f"a predictor's seed must be an integer from 0 to 2^31 - 1, not {seed!r}"
+            )
+        self.space = space
+        self.seed = int(seed)
+        self._pretrained = False
+        self._fitted = False
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.space.name!r}, seed={self.seed})"
+
+    # -- fitting -----------------------------------------------------------------------------------
+
+    def pretrain(self, X_fp: ArrayLike, y_fp: ArrayLike) -> Self:
+        """Learn from full-precision samples, so that several :meth:`fit` can start from the result.
+
+        ``pretrain(X_fp, y_fp).fit(X, y)`` equals ``fit(X, y, X_fp=X_fp, y_fp=y_fp)``. A predictor
+        that transfers has to be fitted before it can predict again; others check the samples and
+        ignore them.
+
+        Args:
+            X_fp: genotypes, shape ``(n, n_var)``; their bit genes do not matter.
+            y_fp: full-precision accuracies in percent, shape ``(n,)``.
+
+        Raises:
+            UserError: see :meth:`fit`.
+        """
+        X, y = self._samples(X_fp, y_fp, "full-precision")
+        if self.transfers:
+            self._fitted = False
+            self._pretrain(self.space.architecture(X), y)
+            self._pretrained = True
+        return self
+
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        *,
+        X_fp: ArrayLike | None = None,
+        y_fp: ArrayLike | None = None,
+    ) -> Self:
+        """Fit to mixed-precision samples, after pre-training on full-precision ones if given.
+
+        Args:
+            X: genotypes, shape ``(n, n_var)``.
+            y: accuracies in percent, shape ``(n,)``.
+            X_fp: genotypes of the full-precision samples; their bit genes do not matter.
+            y_fp: full-precision accuracies in percent.
+
+        Returns:
+            The predictor itself.
+
+        Raises:
+            UserError: wrong shapes, fewer than 2 samples, accuracies that are not percent, or a
+                predictor that transfers has had no full-precision samples.
+        """
+        X, y = self._samples(X, y, "mixed-precision")
+        if X_fp is not None and y_fp is not None:
+            self.pretrain(X_fp, y_fp)
+        elif X_fp is not None or y_fp is not None:
+            raise UserError("X_fp and y_fp go together: give both or neither")
+        if self.transfers and not self._pretrained:
+            raise UserError(
+                f"predictor {self.name!r} transfers from full-precision samples: "
+                "give X_fp and y_fp, or choose a predictor that does not transfer"
+            )
+        self._fit(X, y)
+        self._fitted = True
+        return self
+
+    def _samples(self, X: ArrayLike, y: ArrayLike, kind: str) -> tuple[IntArray, FloatArray]:
+        rows = self.space.canonical(self.space.check(X))
+        try:
+            values = np.array(y, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"the {kind} accuracies must be numbers, got {y!r}") from error
+        if values.shape != (len(rows),) or len(rows) < 2:
+            raise UserError(
+                f"the {kind} samples must be at least 2 rows with one accuracy each, "
+                f"got {len(rows)} rows and accuracies of shape {values.shape}"
+            )
+        bad = ~((values >= 0) & (values <= 100))
+        if bad.any():
+            row = int(np.argmax(bad))
+            raise UserError(
+                f"the {kind} accuracies must be percent, 0 to 100; sample {row} has {values[row]}"
+            )
+        return rows, values
+
+    # -- predicting --------------------------------------------------------------------------------
+
+    def predict(self, X: ArrayLike) -> FloatArray:
+        """Predicted accuracies in percent, shape ``(n,)``.
+
+        Args:
+            X: genotypes, shape ``(n, n_var)``.
+
+        Raises:
+            UserError: the predictor is not fitted, or ``X`` is malformed.
+        """
+        if not self._fitted:
+            raise UserError(f"predictor {self.name!r} is not fitted: call fit, or load a saved one")
+        rows = self.space.check(X)
+        if len(rows) == 0:
+            return np.empty(0)
+        return self._predict(rows)
+
+    # -- storing -----------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> None:
+        """Write the fitted predictor to a file, atomically; see :meth:`load`.
+
+        What is needed to predict is kept; to fit again, pre-train again.
+
+        Raises:
+            UserError: it is not fitted, or the file cannot be written.
+        """
+        if not self._fitted:
+            raise UserError(f"predictor {self.name!r} is not fitted: there is nothing to save")
+        arrays, settings = self._state()
+        header = {"predictor": self.name, "seed": self.seed, "settings": settings}
+        write_state(path, self.space, arrays, header)
+
+    @classmethod
+    def load(cls, path: str | Path, space: Space) -> Self:
+        """Read a saved predictor of this class or of one derived from it.
+
+        Predictions of the result equal those of the saved predictor bit by bit.
+
+        Raises:
+            UserError: the file is missing, truncated, altered, of another space, or holds a
+                predictor that is unknown or of another kind.
+        """
+        arrays, header = read_state(path, space)
+        kind = PREDICTORS.get(str(header.get("predictor")))
+        if not issubclass(kind, cls):
+            raise UserError(f"{path} holds a predictor {kind.name!r}, not a {cls.__name__}")
+        try:
+            predictor = kind(space, seed=header["seed"])
+            predictor._restore(arrays, header["settings"])
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path} does not hold a predictor {kind.name!r}: {error}") from error
+        predictor._fitted = True
+        return predictor
+
+    # -- what a kind implements --------------------------------------------------------------------
+
+    def _pretrain(self, X: IntArray, y: FloatArray) -> None:
+        """Learn from full-precision samples; bit genes of ``X`` are 0."""
+        raise NotImplementedError(f"predictor {self.name!r} transfers but has no _pretrain")
+
+    @abstractmethod
+    def _fit(self, X: IntArray, y: FloatArray) -> None:
+        """Learn from mixed-precision samples, starting from what was pre-trained."""
+
+    @abstractmethod
+    def _predict(self, X: IntArray) -> FloatArray:
+        """Accuracies in percent of ``n > 0`` rows, which are in range but may not be canonical."""
+
+    @abstractmethod
+    def _state(self) -> tuple[Arrays, dict[str, Any]]:
+        """What :meth:`_predict` needs: arrays, and settings that survive JSON."""
+
+    @abstractmethod
+    def _restore(self, arrays: Arrays, settings: dict[str, Any]) -> None:
+        """Take over what :meth:`_state` returned.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is not of the expected form.
+        """
+
+
+PREDICTORS: Registry[type[Predictor]] = Registry("predictor")
+"""Every kind of predictor by name; plug-ins join through the group ``apq_moo.predictors``."""
+
+
+def create_predictor(name: str, space: Space, *, seed: int = 0) -> Predictor:
+    """Make an unfitted predictor.
+
+    Args:
+        name: one of :data:`PREDICTORS`.
+        space: the search space.
+        seed: seeds everything random in fitting.
+
+    Raises:
+        UserError: no such predictor; the message lists the known ones.
+    """
+    return PREDICTORS.get(name)(space, seed=seed)

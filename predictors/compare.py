@@ -1,0 +1,129 @@
+"""Learning curves: every predictor on growing numbers of samples, judged on held-out networks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from apq_moo.errors import UserError
+from apq_moo.predictors import metrics
+from apq_moo.predictors.base import PREDICTORS
+from apq_moo.space import IntArray, Space
+
+Samples = tuple[ArrayLike, ArrayLike]
+"""Genotypes ``(n, n_var)`` and their accuracies in percent ``(n,)``."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One fitted predictor and its figures on the held-out samples.
+
+    Attributes:
+        predictor: its name.
+        n_fp: full-precision samples that it learnt from.
+        n_mp: mixed-precision samples that it was fitted to.
+        seed: seed of the choice of samples and of the fit.
+        kendall_tau: see :mod:`apq_moo.predictors.metrics`, as for the figures that follow.
+        spearman: rank correlation.
+        pairwise_accuracy: share of pairs in the right order.
+        rmse: root mean squared error in percent points.
+        top_k_regret: in percent points.
+        fit_seconds: wall time of the fit, without pre-training.
+    """
+
+    predictor: str
+    n_fp: int
+    n_mp: int
+    seed: int
+    kendall_tau: float
+    spearman: float
+    pairwise_accuracy: float
+    rmse: float
+    top_k_regret: float
+    fit_seconds: float
+
+
+def compare(
+    space: Space,
+    names: Sequence[str],
+    fp: Samples,
+    mp: Samples,
+    held_out_mp: Samples,
+    sizes: Sequence[int],
+    seeds: Sequence[int],
+    *,
+    k: int = 10,
+) -> list[Row]:
+    """Fit each predictor to growing numbers of mixed-precision samples.
+
+    For each seed the samples are shuffled once; the smaller choices are contained in the larger
+    ones and are the same for every predictor. A predictor that transfers is pre-trained once for
+    each seed, on all full-precision samples.
+
+    Args:
+        space: the search space.
+        names: of predictors.
+        fp: full-precision samples.
+        mp: mixed-precision samples.
+        held_out_mp: other mixed-precision samples to judge by.
+        sizes: numbers of mixed-precision samples to fit to.
+        seeds: of the choices and the fits.
+        k: of the top-k regret.
+
+    Returns:
+        A row for each predictor, seed and size, in this order.
+
+    Raises:
+        UserError: an unknown name, malformed samples, a size that is out of range, or a held-out
+            network is among the samples.
+    """
+    X, y = space.canonical(space.check(mp[0])), np.asarray(mp[1], dtype=np.float64)
+    X_test, y_test = space.check(held_out_mp[0]), np.asarray(held_out_mp[1], dtype=np.float64)
+    _check_disjoint(X, space.canonical(X_test))
+    for size in sizes:
+        if not 2 <= size <= len(X):
+            raise UserError(f"sizes must be from 2 to the {len(X)} samples there are, not {size}")
+    kinds = [PREDICTORS.get(name) for name in names]
+    # A mistake in these would otherwise show only after the first fit.
+    metrics.top_k_regret(y_test, y_test, k)
+    rows = []
+    for name, kind in zip(names, kinds, strict=True):
+        for seed in seeds:
+            order = np.random.default_rng(seed).permutation(len(X))
+            predictor = kind(space, seed=seed)
+            if predictor.transfers:
+                predictor.pretrain(*fp)
+            for size in sizes:
+                chosen = order[:size]
+                start = time.perf_counter()
+                predictor.fit(X[chosen], y[chosen])
+                seconds = time.perf_counter() - start
+                predicted = predictor.predict(X_test)
+                row = Row(
+                    predictor=name,
+                    n_fp=len(np.asarray(fp[1])) if predictor.transfers else 0,
+                    n_mp=size,
+                    seed=seed,
+                    kendall_tau=metrics.kendall_tau(y_test, predicted),
+                    spearman=metrics.spearman(y_test, predicted),
+                    pairwise_accuracy=metrics.pairwise_accuracy(y_test, predicted),
+                    rmse=metrics.rmse(y_test, predicted),
+                    top_k_regret=metrics.top_k_regret(y_test, predicted, k),
+                    fit_seconds=seconds,
+                )
+                rows.append(row)
+    return rows
+
+
+def _check_disjoint(X: IntArray, X_test: IntArray) -> None:
+    known = {row.tobytes() for row in X}
+    shared = sum(row.tobytes() in known for row in X_test)
+    if shared:
+        raise UserError(
+            f"{shared} of the {len(X_test)} held-out networks are among the samples to fit to; "
+            "leave them out of one side"
+        )

@@ -1,0 +1,81 @@
+"""The one file format of fitted predictors: safetensors with a checked JSON header.
+
+Nothing in it is executable. The header says which predictor of which space the arrays are, and
+carries a SHA-256 of itself and of every array, so an altered file is refused as surely as a
+truncated one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apq_moo.errors import UserError
+from apq_moo.files import replacing
+from apq_moo.space import Space
+
+FORMAT = "apq-moo predictor 1"
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def _checksum(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> str:
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def write_state(path: str | Path, space: Space, arrays: Arrays, header: Mapping[str, Any]) -> None:
+    """Write arrays and a header atomically.
+
+    Args:
+        path: the file; any suffix, by custom ``.safetensors``.
+        space: the space that the predictor belongs to.
+        arrays: what was learnt.
+        header: what else is needed to restore it; must survive JSON.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    from safetensors.numpy import save_file
+
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    header = {**header, "format": FORMAT, "space": space.name, "digest": space.digest}
+    signed = {**header, "sha256": _checksum(header, arrays)}
+    with replacing(path) as temporary:
+        save_file(arrays, temporary, metadata={"header": json.dumps(signed)})
+
+
+def read_state(path: str | Path, space: Space) -> tuple[Arrays, dict[str, Any]]:
+    """Read what :func:`write_state` wrote.
+
+    Raises:
+        UserError: it is missing, truncated, altered, no predictor, or of another space.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as handle:
+            header = json.loads((handle.metadata() or {}).get("header", "{}"))
+            arrays = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
+        raise UserError(f"cannot read predictor {path}: {error}") from error
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise UserError(f"{path} is not a file of kind {FORMAT!r}")
+    checksum = header.pop("sha256", None)
+    if checksum != _checksum(header, arrays):
+        raise UserError(f"{path} is damaged: its contents do not match its checksum; fit it again")
+    if header.get("digest") != space.digest:
+        raise UserError(
+            f"{path} belongs to another space ({header.get('space')!r}), not to this {space.name!r}"
+        )
+    return arrays, header

@@ -1,0 +1,118 @@
+"""Saved predictors: what is refused, in one line each."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from apq_moo.errors import UserError
+from apq_moo.predictors import AdditivePredictor, MLPPredictor, Predictor, load_predictor
+from apq_moo.predictors.storage import read_state, write_state
+
+
+def refused(path, space, match):
+    with pytest.raises(UserError, match=match) as caught:
+        load_predictor(path, space)
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+@pytest.fixture
+def saved(fitted, tmp_path):
+    path = tmp_path / "predictor.safetensors"
+    fitted["mlp"].save(path)
+    return path
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, 0.5, -1])
+def test_truncated(saved, digits, keep):
+    data = saved.read_bytes()
+    saved.write_bytes(data[: int(keep * len(data)) if isinstance(keep, float) else keep])
+    refused(saved, digits, "cannot read predictor")
+
+
+def test_any_altered_byte_of_the_arrays(saved, digits):
+    data = saved.read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    for position in np.random.default_rng(0).integers(start, len(data), 10):
+        altered = bytearray(data)
+        altered[position] ^= 1
+        saved.write_bytes(altered)
+        refused(saved, digits, "do not match its checksum")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [(b'seed\\": 1', b'seed\\": 2'), (b'\\"mlp\\"', b'\\"xlp\\"')]
+)
+def test_altered_header(saved, digits, old, new):
+    data = saved.read_bytes()
+    assert data.count(old) == 1
+    saved.write_bytes(data.replace(old, new))
+    refused(saved, digits, "do not match its checksum")
+
+
+def test_altered_tensor_names(saved, digits):
+    data = saved.read_bytes()
+    swapped = data.replace(b"layers.1.0", b"LAYERS").replace(b"layers.2.0", b"layers.1.0")
+    saved.write_bytes(swapped.replace(b"LAYERS", b"layers.2.0"))
+    refused(saved, digits, "cannot read predictor|do not match its checksum")
+
+
+def test_another_space(saved, imagenet):
+    refused(saved, imagenet, "belongs to another space \\('digits'\\), not to this 'imagenet'")
+
+
+def test_other_files(digits, tmp_path):
+    refused(tmp_path / "missing.safetensors", digits, "cannot read predictor")
+    refused(tmp_path, digits, "cannot read predictor")
+    text = tmp_path / "text.safetensors"
+    text.write_text("[1, 2, 3]")
+    refused(text, digits, "cannot read predictor")
+    foreign = tmp_path / "foreign.safetensors"
+    for metadata in (None, {"header": "[]"}, {"header": json.dumps({"format": "x"})}):
+        save_file({"a": np.zeros(3)}, foreign, metadata=metadata)
+        refused(foreign, digits, "not a file of kind 'apq-moo predictor 1'")
+    save_file({"a": np.zeros(3)}, foreign, metadata={"header": "{"})
+    refused(foreign, digits, "cannot read predictor")
+
+
+def test_unknown_or_other_kind(saved, fitted, digits, tmp_path):
+    with pytest.raises(UserError, match="holds a predictor 'mlp', not a AdditivePredictor"):
+        AdditivePredictor.load(saved, digits)
+    assert isinstance(Predictor.load(saved, digits), MLPPredictor)
+    path = tmp_path / "unknown.safetensors"
+    write_state(path, digits, {}, {"predictor": "oracle", "seed": 0, "settings": {}})
+    with pytest.raises(UserError, match="unknown predictor 'oracle'"):
+        load_predictor(path, digits)
+
+
+@pytest.mark.parametrize("name", ["additive", "xgboost", "xgboost-stacked", "gbdt", "mlp"])
+def test_well_formed_files_of_wrong_contents(name, digits, imagenet, fitted, tmp_path):
+    path = tmp_path / "predictor.safetensors"
+    header = {"predictor": name, "seed": 0, "settings": {"center": 0, "scale": 1, "intercept": 0}}
+    write_state(path, digits, {}, header)
+    refused(path, digits, "does not hold a predictor|is missing")
+    # Right names, but learnt on another space.
+    fitted[name].save(path)
+    arrays, header = read_state(path, digits)
+    write_state(path, imagenet, arrays, header)
+    refused(path, imagenet, "needs|features|expects X")
+
+
+def test_gbdt_that_is_not_reproduced_is_refused(fitted, digits, tmp_path):
+    path = tmp_path / "predictor.safetensors"
+    fitted["gbdt"].save(path)
+    arrays, header = read_state(path, digits)
+    arrays["probe"] = arrays["probe"] + 1e-6
+    header["settings"] = {"sklearn": "1.3.2"}
+    write_state(path, digits, arrays, header)
+    refused(path, digits, "does not reproduce this predictor, which was saved under 1.3.2")
+
+
+def test_a_failed_save_leaves_the_old_file(saved, fitted, tmp_path):
+    before = saved.read_bytes()
+    with pytest.raises(UserError, match="cannot write"):
+        fitted["mlp"].save(saved / "below.safetensors")
+    assert saved.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == [saved.name]
