@@ -1,0 +1,34 @@
+"""What the algorithms of this room share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pymoo.core.population import Population
+
+from apq_moo.errors import UserError
+
+if TYPE_CHECKING:
+    from apq_moo.problems import APQProblem
+
+
+def require_apq_problem(problem: Any, algorithm: str) -> APQProblem:
+    """The problem, if it knows its feasible region.
+
+    Raises:
+        UserError: it is some other problem of pymoo's.
+    """
+    if not hasattr(problem, "region"):
+        raise UserError(
+            f"{algorithm} needs an APQProblem, whose feasible region it samples, not a "
+            f"{type(problem).__name__}"
+        )
+    known: APQProblem = problem
+    return known
+
+
+def sampled(problem: APQProblem, n: int, rng: np.random.Generator) -> Population:
+    """Exactly ``n`` networks of the feasible region, repeated where it has fewer."""
+    X = problem.region.sample(n, rng)
+    return Population.new(X=X[np.arange(n) % len(X)])

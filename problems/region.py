@@ -1,0 +1,256 @@
+"""The networks that satisfy limits on additive costs: membership, sampling and repair.
+
+Costs add over blocks, so one block may change as long as its new configuration fits into what the
+others leave of every limit. Sampling and repair start from a network known to fit (an *anchor*) and
+make only such changes, so they cannot leave the region, however tight its limits are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from apq_moo.hardware import CostTable
+from apq_moo.problems.options import BlockOptions, BoolArray, FloatArray
+from apq_moo.problems.reach import cheap_network
+from apq_moo.space import IntArray, Space
+
+_SWEEPS = 8
+_SAMPLING_ROUNDS = 20
+
+_MARGIN = 1e-12
+"""Relative distance kept from a limit, far above what rounding can add to a sum of blocks."""
+
+
+class FeasibleRegion:
+    """All networks of feasible blocks whose costs stay under limits.
+
+    Args:
+        space: the search space.
+        feasible: for each block, which configurations may be used, shape ``(block_sizes[b],)``.
+        limits: non-negative cost tables with their upper limits, in the tables' units.
+
+    Attributes:
+        space: the search space.
+        options: the feasible configurations.
+
+    Raises:
+        UserError: no network was found that meets all limits together.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        feasible: tuple[BoolArray, ...],
+        limits: Sequence[tuple[CostTable, float]] = (),
+    ) -> None:
+        self.space = space
+        self.options = BlockOptions(space, feasible)
+        self._limits = tuple(limits)
+        # Without limits: one table of zeros that never binds.
+        self._bounds: FloatArray = np.array(
+            [limit - _MARGIN * abs(limit) for _, limit in limits] or [np.inf]
+        )
+        self._fixed: FloatArray = np.array([table.fixed for table, _ in limits] or [0.0])
+        blocks = [
+            np.stack([table.blocks[b] for table, _ in limits] or [np.zeros(len(mask))], axis=1)
+            for b, mask in enumerate(feasible)
+        ]
+        inactive = np.zeros((1, len(self._bounds)))
+        self._costs = np.concatenate([np.vstack([costs, inactive]) for costs in blocks])
+        self._ranked = [_rank(costs, mask) for costs, mask in zip(blocks, feasible, strict=True)]
+        self._anchor = (
+            cheap_network(self.options, limits)
+            if limits
+            else self.options.draw(np.zeros((1, space.n_blocks)))[0]
+        )
+        self._stage_costs = self._cost_stages()
+
+    # -- membership --------------------------------------------------------------------------------
+
+    def contains(self, X: IntArray) -> BoolArray:
+        """Whether each genotype is in the region, shape ``(n,)``."""
+        index = self.space.block_index(X)
+        inside: BoolArray = self.options.infeasible_blocks(index) == 0
+        for table, limit in self._limits:
+            inside &= table.gather(index) <= limit
+        return inside
+
+    # -- sampling ----------------------------------------------------------------------------------
+
+    def sample(self, n: int, rng: np.random.Generator) -> IntArray:
+        """Draw distinct networks of the region.
+
+        Every stage's depth is uniform over those that still fit, stage by stage in random order.
+        Given the depths, blocks are redrawn one at a time, uniformly over the configurations that
+        fit: Gibbs sampling, whose stationary distribution is uniform over the region.
+
+        Args:
+            n: how many.
+            rng: source of randomness.
+
+        Returns:
+            Canonical genotypes, shape ``(n, n_var)``; fewer rows where no more were found.
+        """
+        found = np.empty((0, self.space.n_var), dtype=np.int64)
+        for _ in range(_SAMPLING_ROUNDS):
+            found = distinct(np.vstack([found, self._draw(n - len(found), rng)]))
+            if len(found) == n:
+                break
+        return found
+
+    def _draw(self, n: int, rng: np.random.Generator) -> IntArray:
+        depth = self._fit_depths(n, None, rng)
+        index = self._anchored(depth)
+        active = index < self.space.block_sizes
+        for _ in range(_SWEEPS if self._limits else 1):
+            self._redraw(index, active, rng)
+        return self.options.assemble(depth, index)
+
+    # -- repair ------------------------------------------------------------------------------------
+
+    def repair(self, X: IntArray, rng: np.random.Generator) -> IntArray:
+        """Bring networks into the region with few changes.
+
+        Infeasible configurations are replaced by the nearest feasible ones. A network that then
+        exceeds a limit keeps its blocks, tried in random order, as long as cheap ones in all the
+        other places would still fit; the blocks that it cannot keep are redrawn.
+
+        Args:
+            X: genotypes within bounds, shape ``(n, n_var)``.
+            rng: source of randomness.
+
+        Returns:
+            Canonical genotypes of the region; those that were in it come back unchanged.
+        """
+        X = self.options.mend(X)
+        outside = np.flatnonzero(~self.contains(X))
+        if len(outside):
+            X[outside] = self._pull(X[outside], rng)
+        return X
+
+    def _pull(self, X: IntArray, rng: np.random.Generator) -> IntArray:
+        depth = self._fit_depths(len(X), self.options.depth_index(X), rng)
+        index = self._anchored(depth)
+        lost = index < self.space.block_sizes
+        wanted = self.space.block_index(X)
+        totals = self._totals(index)
+        for row, b in _random_order(lost.shape, rng):
+            change = self._cost(b, wanted[row, b]) - self._cost(b, index[row, b])
+            fits = lost[row, b] & (totals + change <= self._bounds).all(axis=1)
+            index[row[fits], b[fits]] = wanted[row[fits], b[fits]]
+            totals[fits] += change[fits]
+            lost[row[fits], b[fits]] = False
+        self._redraw(index, lost, rng)
+        return self.options.assemble(depth, index)
+
+    # -- moves -------------------------------------------------------------------------------------
+
+    def _cost(self, b: int | IntArray, index: IntArray) -> FloatArray:
+        costs: FloatArray = self._costs[self.options.offsets[b] + index]
+        return costs
+
+    def _totals(self, index: IntArray) -> FloatArray:
+        """Costs of whole networks, shape ``(n, n_limits)``."""
+        totals: FloatArray = self._fixed + self._costs[self.options.offsets + index].sum(axis=1)
+        return totals
+
+    def _anchored(self, depth: IntArray) -> IntArray:
+        """The anchor's configurations, inactive beyond the given depths, ``(n, n_blocks)``."""
+        zeros = np.zeros((len(depth), self.space.n_blocks), dtype=np.int64)
+        active = self.space.active(self.options.assemble(depth, zeros))
+        return np.where(active, self._anchor, self.space.block_sizes)
+
+    def _fit_depths(self, n: int, wanted: IntArray | None, rng: np.random.Generator) -> IntArray:
+        """Depths that fit with the anchor's blocks, as indices of shape ``(n, n_stages)``.
+
+        Each stage gets the wanted depth or the deepest below it that fits; without a wish, one
+        drawn uniformly from those that fit.
+        """
+        costs = self._stage_costs
+        totals = np.repeat((self._fixed + costs[:, 0].sum(axis=0))[None], n, axis=0)
+        depth = np.zeros((n, len(costs)), dtype=np.int64)
+        for row, stage in _random_order(depth.shape, rng):
+            extra = costs[stage] - costs[stage, :1]
+            fitting = (totals[:, None] + extra <= self._bounds).all(axis=2).sum(axis=1)
+            count = np.clip(fitting, 1, self.options.open_depths[stage])
+            if wanted is None:
+                pick = (rng.random(n) * count).astype(np.int64)
+            else:
+                pick = np.minimum(wanted[row, stage], count - 1)
+            depth[row, stage] = pick
+            totals += extra[row, pick]
+        return depth
+
+    def _redraw(self, index: IntArray, mask: BoolArray, rng: np.random.Generator) -> None:
+        """Redraw the masked blocks of ``index`` in place, uniformly over what fits.
+
+        With several limits a proposal that fits the one that leaves the fewest configurations is
+        kept only where it fits the others; the set proposed from does not depend on the present
+        configuration, so the uniform distribution stays stationary (Metropolis).
+        """
+        totals = self._totals(index)
+        for b in rng.permutation(self.space.n_blocks):
+            row = np.flatnonzero(mask[:, b])
+            if not len(row):
+                continue
+            order, ranked = self._ranked[b]
+            others = totals[row] - self._cost(b, index[row, b])
+            room = self._bounds - others
+            counts = np.stack(
+                [np.searchsorted(ranked[j], room[:, j], side="right") for j in range(len(ranked))]
+            )
+            tightest = counts.argmin(axis=0)
+            rank = (rng.random(len(row)) * counts.min(axis=0)).astype(np.int64)
+            proposal = order[tightest, rank]
+            after = others + self._cost(b, proposal)
+            fits = (after <= self._bounds).all(axis=1)
+            index[row[fits], b] = proposal[fits]
+            totals[row[fits]] = after[fits]
+
+    def _cost_stages(self) -> FloatArray:
+        """Costs of the anchor's stages by depth, shape ``(n_stages, n_depths, n_limits)``.
+
+        Infinite where a depth is not open or the stage offers fewer depths.
+        """
+        costs = self._costs[self.options.offsets + self._anchor]
+        stages = self.space.spec.stages
+        most = max(len(stage.depths) for stage in stages)
+        result = np.full((len(stages), most, costs.shape[1]), np.inf)
+        first = 0
+        for number, stage in enumerate(stages):
+            for i, depth in enumerate(stage.depths[: self.options.open_depths[number]]):
+                result[number, i] = costs[first : first + depth].sum(axis=0)
+            first += max(stage.depths)
+        return result
+
+
+def distinct(X: IntArray) -> IntArray:
+    """The rows of a matrix without repetitions, each where it occurs first."""
+    first = np.unique(X, axis=0, return_index=True)[1]
+    return X[np.sort(first)]
+
+
+def _rank(costs: FloatArray, mask: BoolArray) -> tuple[IntArray, FloatArray]:
+    """Feasible configurations by ascending cost under each limit, and those costs.
+
+    Args:
+        costs: shape ``(n_configurations, n_limits)``.
+        mask: which are feasible, shape ``(n_configurations,)``.
+
+    Returns:
+        Two matrices of shape ``(n_limits, n_feasible)``.
+    """
+    allowed = np.flatnonzero(mask)
+    order = costs[allowed].argsort(axis=0, kind="stable")
+    return allowed[order].T, np.take_along_axis(costs[allowed], order, axis=0).T.copy()
+
+
+def _random_order(
+    shape: tuple[int, ...], rng: np.random.Generator
+) -> Iterator[tuple[IntArray, IntArray]]:
+    """Visit the columns of each row of a matrix in its own random order."""
+    rows = np.arange(shape[0])
+    for columns in rng.random(shape).argsort(axis=1).T:
+        yield rows, columns
