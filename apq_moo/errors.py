@@ -1,4 +1,8 @@
-"""The one exception that a user's mistake raises."""
+"""The one exception that a user's mistake raises, and how its message shows values."""
+
+from __future__ import annotations
+
+import reprlib
 
 
 class UserError(ValueError):
@@ -7,3 +11,24 @@ class UserError(ValueError):
     The message is one line that names the value, what was allowed, and how to mend it. The command
     line prints it without a traceback and exits with code 2.
     """
+
+
+_MAX_SHOWN = 120
+
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 3
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxset = _SHORT.maxdict = 8
+_SHORT.maxstring = _SHORT.maxother = 60
+
+
+def shown(value: object) -> str:
+    """A value as messages show it: its ``repr`` on one line, cut short, whatever the value is.
+
+    >>> shown(list(range(100)))
+    '[0, 1, 2, 3, 4, 5, 6, 7, ...]'
+    """
+    try:
+        text = " ".join(_SHORT.repr(value).splitlines())
+    except ValueError:  # Python refuses to print integers of thousands of digits
+        return f"a {type(value).__name__} too long to show"
+    return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 3] + "..."

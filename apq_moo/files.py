@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
+import secrets
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,27 +18,25 @@ from apq_moo.errors import UserError
 def replacing(path: str | Path) -> Iterator[Path]:
     """Write a file atomically: yields a temporary path beside it, renamed to it on success.
 
+    The temporary file exists, empty, and has the suffix of ``path``, by which some writers choose
+    their format. Missing folders are made.
+
     Raises:
         UserError: the folder cannot be written to, or the disk is full. Whatever was at ``path``
             before is unharmed.
     """
     path = Path(path)
-    temporary: Path | None = None
+    temporary = path.parent / f".{secrets.token_hex(8)}{path.suffix}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix
-        )
-        os.close(handle)
-        temporary = Path(name)
+        temporary.touch(exist_ok=False)  # unlike a tempfile, under the user's umask
         yield temporary
-        temporary.chmod(0o644)
         temporary.replace(path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -62,6 +59,8 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except ValueError as error:  # a NUL in the name
+        raise UserError(f"cannot read {str(path)!r}: {error}") from error
 
 
 def read_json(path: str | Path) -> Any:
