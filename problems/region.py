@@ -19,8 +19,8 @@ from apq_moo.space import IntArray, Space
 _SWEEPS = 8
 _SAMPLING_ROUNDS = 20
 
-_MARGIN = 1e-12
-"""Relative distance kept from a limit, far above what rounding can add to a sum of blocks."""
+_ROUNDING = 1e-12
+"""Relative error allowed for in sums of blocks, far above what they can have."""
 
 
 class FeasibleRegion:
@@ -49,15 +49,14 @@ class FeasibleRegion:
         self.options = BlockOptions(space, feasible)
         self._limits = tuple(limits)
         # Without limits: one table of zeros that never binds.
-        self._bounds: FloatArray = np.array(
-            [limit - _MARGIN * abs(limit) for _, limit in limits] or [np.inf]
-        )
+        bounds: FloatArray = np.array([limit for _, limit in limits] or [np.inf])
+        self._loose, self._strict = bounds * (1 + _ROUNDING), bounds * (1 - _ROUNDING)
         self._fixed: FloatArray = np.array([table.fixed for table, _ in limits] or [0.0])
         blocks = [
             np.stack([table.blocks[b] for table, _ in limits] or [np.zeros(len(mask))], axis=1)
             for b, mask in enumerate(feasible)
         ]
-        inactive = np.zeros((1, len(self._bounds)))
+        inactive = np.zeros((1, len(bounds)))
         self._costs = np.concatenate([np.vstack([costs, inactive]) for costs in blocks])
         self._ranked = [_rank(costs, mask) for costs, mask in zip(blocks, feasible, strict=True)]
         self._anchor = (
@@ -83,8 +82,10 @@ class FeasibleRegion:
         """Draw distinct networks of the region.
 
         Every stage's depth is uniform over those that still fit, stage by stage in random order.
-        Given the depths, blocks are redrawn one at a time, uniformly over the configurations that
-        fit: Gibbs sampling, whose stationary distribution is uniform over the region.
+        Given the depths, configurations start from uniform ones as far as these fit; then blocks
+        are redrawn one at a time, uniformly over what fits: Gibbs sampling, whose stationary
+        distribution is uniform over the networks of the region with these depths. (Where several
+        limits bind, changes of one block may not connect all of them; it is then approximate.)
 
         Args:
             n: how many.
@@ -94,18 +95,21 @@ class FeasibleRegion:
             Canonical genotypes, shape ``(n, n_var)``; fewer rows where no more were found.
         """
         found = np.empty((0, self.space.n_var), dtype=np.int64)
-        for _ in range(_SAMPLING_ROUNDS):
-            found = distinct(np.vstack([found, self._draw(n - len(found), rng)]))
+        for attempt in range(_SAMPLING_ROUNDS):
+            bounds = self._strict if attempt % 2 else self._loose
+            drawn = self._draw(n - len(found), bounds, rng)
+            found = distinct(np.vstack([found, drawn[self.contains(drawn)]]))
             if len(found) == n:
                 break
         return found
 
-    def _draw(self, n: int, rng: np.random.Generator) -> IntArray:
-        depth = self._fit_depths(n, None, rng)
-        index = self._anchored(depth)
+    def _draw(self, n: int, bounds: FloatArray, rng: np.random.Generator) -> IntArray:
+        depth = self._fit_depths(n, None, bounds, rng)
+        wanted = self.options.draw(rng.random((n, self.space.n_blocks)))
+        index, _ = self._place(wanted, depth, bounds, rng)
         active = index < self.space.block_sizes
-        for _ in range(_SWEEPS if self._limits else 1):
-            self._redraw(index, active, rng)
+        for _ in range(_SWEEPS if self._limits else 0):
+            self._redraw(index, active, bounds, rng)
         return self.options.assemble(depth, index)
 
     # -- repair ------------------------------------------------------------------------------------
@@ -125,27 +129,23 @@ class FeasibleRegion:
             Canonical genotypes of the region; those that were in it come back unchanged.
         """
         X = self.options.mend(X)
-        outside = np.flatnonzero(~self.contains(X))
-        if len(outside):
-            X[outside] = self._pull(X[outside], rng)
+        for bounds in (self._loose, self._strict):
+            outside = np.flatnonzero(~self.contains(X))
+            if not len(outside):
+                break
+            X[outside] = self._pull(X[outside], bounds, rng)
         return X
 
-    def _pull(self, X: IntArray, rng: np.random.Generator) -> IntArray:
-        depth = self._fit_depths(len(X), self.options.depth_index(X), rng)
-        index = self._anchored(depth)
-        lost = index < self.space.block_sizes
-        wanted = self.space.block_index(X)
-        totals = self._totals(index)
-        for row, b in _random_order(lost.shape, rng):
-            change = self._cost(b, wanted[row, b]) - self._cost(b, index[row, b])
-            fits = lost[row, b] & (totals + change <= self._bounds).all(axis=1)
-            index[row[fits], b[fits]] = wanted[row[fits], b[fits]]
-            totals[fits] += change[fits]
-            lost[row[fits], b[fits]] = False
-        self._redraw(index, lost, rng)
+    def _pull(self, X: IntArray, bounds: FloatArray, rng: np.random.Generator) -> IntArray:
+        depth = self._fit_depths(len(X), self.options.depth_index(X), bounds, rng)
+        index, lost = self._place(self.space.block_index(X), depth, bounds, rng)
+        self._redraw(index, lost, bounds, rng)
         return self.options.assemble(depth, index)
 
     # -- moves -------------------------------------------------------------------------------------
+    #
+    # Sums are kept up as blocks change, so they round differently from the tables' own. Moves are
+    # tried up to just beyond the limits, and what the tables then refuse, again up to just below.
 
     def _cost(self, b: int | IntArray, index: IntArray) -> FloatArray:
         costs: FloatArray = self._costs[self.options.offsets[b] + index]
@@ -156,13 +156,40 @@ class FeasibleRegion:
         totals: FloatArray = self._fixed + self._costs[self.options.offsets + index].sum(axis=1)
         return totals
 
-    def _anchored(self, depth: IntArray) -> IntArray:
-        """The anchor's configurations, inactive beyond the given depths, ``(n, n_blocks)``."""
-        zeros = np.zeros((len(depth), self.space.n_blocks), dtype=np.int64)
-        active = self.space.active(self.options.assemble(depth, zeros))
-        return np.where(active, self._anchor, self.space.block_sizes)
+    def _place(
+        self, wanted: IntArray, depth: IntArray, bounds: FloatArray, rng: np.random.Generator
+    ) -> tuple[IntArray, BoolArray]:
+        """Give networks the wanted configurations, as far as they fit.
 
-    def _fit_depths(self, n: int, wanted: IntArray | None, rng: np.random.Generator) -> IntArray:
+        Where not all do, they replace the anchor's one by one, in random order.
+
+        Args:
+            wanted: feasible configurations, shape ``(n, n_blocks)``.
+            depth: depths that fit with the anchor's blocks, see :meth:`_fit_depths`.
+            bounds: of the sums.
+            rng: source of randomness.
+
+        Returns:
+            Configurations, and which active blocks have not got the wanted one.
+        """
+        zeros = np.zeros(wanted.shape, dtype=np.int64)
+        lost = self.space.active(self.options.assemble(depth, zeros))
+        index = np.where(lost, wanted, self.space.block_sizes)
+        whole = (self._totals(index) <= bounds).all(axis=1, keepdims=True)
+        index = np.where(lost & ~whole, self._anchor, index)
+        lost &= ~whole
+        totals = self._totals(index)
+        for row, b in _random_order(lost.shape, rng):
+            change = self._cost(b, wanted[row, b]) - self._cost(b, index[row, b])
+            fits = lost[row, b] & (totals + change <= bounds).all(axis=1)
+            index[row[fits], b[fits]] = wanted[row[fits], b[fits]]
+            totals[fits] += change[fits]
+            lost[row[fits], b[fits]] = False
+        return index, lost
+
+    def _fit_depths(
+        self, n: int, wanted: IntArray | None, bounds: FloatArray, rng: np.random.Generator
+    ) -> IntArray:
         """Depths that fit with the anchor's blocks, as indices of shape ``(n, n_stages)``.
 
         Each stage gets the wanted depth or the deepest below it that fits; without a wish, one
@@ -173,7 +200,7 @@ class FeasibleRegion:
         depth = np.zeros((n, len(costs)), dtype=np.int64)
         for row, stage in _random_order(depth.shape, rng):
             extra = costs[stage] - costs[stage, :1]
-            fitting = (totals[:, None] + extra <= self._bounds).all(axis=2).sum(axis=1)
+            fitting = (totals[:, None] + extra <= bounds).all(axis=2).sum(axis=1)
             count = np.clip(fitting, 1, self.options.open_depths[stage])
             if wanted is None:
                 pick = (rng.random(n) * count).astype(np.int64)
@@ -183,7 +210,9 @@ class FeasibleRegion:
             totals += extra[row, pick]
         return depth
 
-    def _redraw(self, index: IntArray, mask: BoolArray, rng: np.random.Generator) -> None:
+    def _redraw(
+        self, index: IntArray, mask: BoolArray, bounds: FloatArray, rng: np.random.Generator
+    ) -> None:
         """Redraw the masked blocks of ``index`` in place, uniformly over what fits.
 
         With several limits a proposal that fits the one that leaves the fewest configurations is
@@ -197,7 +226,7 @@ class FeasibleRegion:
                 continue
             order, ranked = self._ranked[b]
             others = totals[row] - self._cost(b, index[row, b])
-            room = self._bounds - others
+            room = bounds - others
             counts = np.stack(
                 [np.searchsorted(ranked[j], room[:, j], side="right") for j in range(len(ranked))]
             )
@@ -205,7 +234,7 @@ class FeasibleRegion:
             rank = (rng.random(len(row)) * counts.min(axis=0)).astype(np.int64)
             proposal = order[tightest, rank]
             after = others + self._cost(b, proposal)
-            fits = (after <= self._bounds).all(axis=1)
+            fits = (after <= bounds).all(axis=1)
             index[row[fits], b] = proposal[fits]
             totals[row[fits]] = after[fits]
 
