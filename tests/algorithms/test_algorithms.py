@@ -1,0 +1,127 @@
+"""What every algorithm of the registry promises to whoever drives it."""
+
+import numpy as np
+import pytest
+from pymoo.core.evaluator import Evaluator
+from pymoo.core.population import Population
+from pymoo.core.termination import NoTermination
+from pymoo.optimize import minimize
+from pymoo.problems import get_problem
+from scipy.stats import chisquare
+
+from apq_moo.algorithms import ALGORITHMS, RandomSearch
+from apq_moo.errors import UserError
+
+
+@pytest.fixture(params=list(ALGORITHMS))
+def entry(request):
+    return ALGORITHMS.get(request.param)
+
+
+def problem_for(entry, problem_of, quantile=0.1):
+    single = entry.kind == "single-objective-sweep"
+    return problem_of("digits", ("acc",) if single else ("acc", "latency"), quantile)
+
+
+def drive(entry, problem, budget, seed=0, pop_size=30):
+    """Ask, evaluate and tell until the budget is spent; the last batch is cut to what is left."""
+    algorithm = entry.factory(problem, pop_size=pop_size)
+    algorithm.setup(problem, termination=NoTermination(), seed=seed)
+    evaluator, seen = Evaluator(), []
+    while len(seen) < budget:
+        infills = algorithm.ask()[: budget - len(seen)]
+        evaluator.eval(problem, infills)
+        algorithm.tell(infills=infills)
+        seen += list(infills)
+    return algorithm, Population.create(*seen)
+
+
+@pytest.mark.parametrize("budget", [7, 30, 100])
+def test_ask_and_tell_with_a_cut_last_batch(entry, problem_of, budget):
+    problem = problem_for(entry, problem_of)
+    algorithm, seen = drive(entry, problem, budget)
+    assert len(seen) == budget
+    X = seen.get("X")
+    np.testing.assert_array_equal(X, problem.space.canonical(X))
+    # The best seen is what the algorithm calls its optimum.
+    feasible = seen[seen.get("FEAS").ravel()]
+    assert algorithm.opt.get("F")[:, 0].min() == feasible.get("F")[:, 0].min()
+    assert problem.feasible_rows(algorithm.opt.get("X")).all()
+
+
+def test_runs_depend_on_the_seed_only(entry, problem_of):
+    problem = problem_for(entry, problem_of)
+    runs = [drive(entry, problem, 100, seed)[1].get("X") for seed in (3, 3, 4)]
+    np.testing.assert_array_equal(runs[0], runs[1])
+    assert not np.array_equal(runs[0], runs[2])
+
+
+def test_asking_and_minimising_agree(entry, problem_of):
+    problem = problem_for(entry, problem_of)
+    algorithm, _ = drive(entry, problem, 90, seed=5)
+    made = entry.factory(problem, pop_size=30)
+    result = minimize(problem, made, ("n_gen", 3), seed=5)
+    np.testing.assert_array_equal(result.pop.get("X"), algorithm.pop.get("X"))
+
+
+def test_first_population_meets_tight_limits(entry, problem_of):
+    problem = problem_for(entry, problem_of, quantile=0.001)
+    _, seen = drive(entry, problem, 30)
+    assert problem.feasible_rows(seen.get("X")).all()
+    assert len(np.unique(seen.get("X"), axis=0)) == 30
+
+
+def test_entries_say_what_they_are():
+    assert list(ALGORITHMS) == ["apq-ga", "nsga2", "random"]
+    for name in ALGORITHMS:
+        assert ALGORITHMS.get(name).name == name
+    assert ALGORITHMS.get("apq-ga").kind == "single-objective-sweep"
+    with pytest.raises(UserError, match="unknown algorithm 'sa'; known: apq-ga, nsga2, random"):
+        ALGORITHMS.get("sa")
+
+
+@pytest.mark.parametrize("name", ["nsga2", "random"])
+def test_problems_without_a_region_are_refused(name):
+    problem = get_problem("zdt1")
+    with pytest.raises(UserError, match=f"{name} needs an APQProblem"):
+        ALGORITHMS.get(name).factory(problem).setup(problem, seed=0)
+
+
+def test_options_reach_the_algorithm(problem_of):
+    problem = problem_of("digits")
+    assert ALGORITHMS.get("apq-ga").factory(problem, n_top=3, prob=0.5).n_top == 3
+    assert ALGORITHMS.get("nsga2").factory(problem, pop_size=8, n_offsprings=4).n_offsprings == 4
+    with pytest.raises(UserError, match="pop_size must be at least 1, not 0"):
+        ALGORITHMS.get("random").factory(problem, pop_size=0)
+
+
+def test_random_search_is_uniform_within_blocks(problem_of):
+    problem = problem_of("digits")
+    result = minimize(problem, RandomSearch(pop_size=3000), ("n_gen", 1), seed=0)
+    X = result.pop.get("X")
+    index = problem.space.block_index(X)[:, 0]
+    share = np.isin(index, np.flatnonzero(problem.feasible[0])[::2])
+    n_half = len(np.flatnonzero(problem.feasible[0])[::2])
+    expected = n_half / problem.feasible[0].sum()
+    observed = [share.sum(), (~share).sum()]
+    assert chisquare(observed, [3000 * expected, 3000 * (1 - expected)]).pvalue > 1e-3
+
+
+def test_random_search_keeps_the_front_of_all_batches(problem_of):
+    problem = problem_of("digits")
+    algorithm, seen = drive(ALGORITHMS.get("random"), problem, 200, pop_size=20)
+    F = seen.get("F")
+    dominated = ((F[:, None] >= F).all(axis=2) & (F[:, None] > F).any(axis=2)).any(axis=1)
+    front = np.unique(F[~dominated], axis=0)
+    np.testing.assert_array_equal(np.unique(algorithm.opt.get("F"), axis=0), front)
+
+
+def test_nsga2_improves_on_random_search(problem_of):
+    problem = problem_of("imagenet")
+    sides = []
+    for name in ("nsga2", "random"):
+        _, seen = drive(ALGORITHMS.get(name), problem, 2000, pop_size=100)
+        sides.append(seen.get("F"))
+    nsga2, random = sides
+    better = (nsga2[:, None] <= random).all(axis=2).any(axis=0)
+    assert better.mean() > 0.95
