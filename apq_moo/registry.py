@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
 
 from apq_moo.errors import UserError
@@ -15,7 +15,7 @@ class Registry(Generic[T]):
     """A dictionary of named things of one kind.
 
     Third parties add to it through the entry-point group ``apq_moo.<kind>s``; those are imported
-    only when their name is asked for.
+    only when their name is asked for, and cannot take the name of a built-in one.
 
     Args:
         kind: what is registered, in the singular, as messages name it (``"predictor"``).
@@ -24,6 +24,7 @@ class Registry(Generic[T]):
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._items: dict[str, T] = {}
+        self._loaded: dict[str, T] = {}
 
     def register(self, name: str, item: T) -> T:
         """Add an item.
@@ -40,7 +41,7 @@ class Registry(Generic[T]):
         """Decorate a class or function to register it under a name."""
         return lambda item: self.register(name, item)
 
-    def _plugins(self) -> dict[str, object]:
+    def _plugins(self) -> dict[str, EntryPoint]:
         group = f"apq_moo.{self.kind.replace(' ', '_')}s"
         return {point.name: point for point in entry_points(group=group)}
 
@@ -58,12 +59,21 @@ class Registry(Generic[T]):
         """Look a name up.
 
         Raises:
-            UserError: no such name; the message lists the known ones.
+            UserError: no such name (the message lists the known ones), or a plug-in that cannot be
+                imported.
         """
-        if name not in self._items:
+        if name in self._items:
+            return self._items[name]
+        if name not in self._loaded:
             plugin = self._plugins().get(name)
             if plugin is None:
-                known = ", ".join(self.names())
+                known = ", ".join(self.names()) or "none"
                 raise UserError(f"unknown {self.kind} {name!r}; known: {known}")
-            self._items[name] = plugin.load()  # type: ignore[attr-defined]
-        return self._items[name]
+            try:
+                self._loaded[name] = plugin.load()
+            except (ImportError, AttributeError) as error:
+                raise UserError(
+                    f"{self.kind} {name!r} is a plug-in that cannot be imported from "
+                    f"{plugin.value}: {error}"
+                ) from error
+        return self._loaded[name]
