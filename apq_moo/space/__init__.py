@@ -2,7 +2,8 @@
 
 from apq_moo.space.layers import Layer
 from apq_moo.space.loading import load_space, presets
-from apq_moo.space.space import BlockPlan, Gene, IntArray, Space
+from apq_moo.space.plan import BlockPlan
+from apq_moo.space.space import Gene, IntArray, Space
 from apq_moo.space.spec import COMPONENTS, FIELDS, ROLES, SpaceSpec, Stage
 from apq_moo.space.subnet import Block, Subnet
 

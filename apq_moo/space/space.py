@@ -12,15 +12,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from apq_moo.errors import UserError
+from apq_moo.errors import UserError, shown
 from apq_moo.space.layers import Layer
+from apq_moo.space.plan import fixed_layers, forbidden_configurations, plan_blocks
 from apq_moo.space.released import read_released
-from apq_moo.space.spec import FIELDS, ROLES, SpaceSpec, Stage
+from apq_moo.space.spec import FIELDS, SpaceSpec
 from apq_moo.space.subnet import Block, Subnet
 
 IntArray = NDArray[np.int64]
@@ -45,53 +47,6 @@ class Gene:
     options: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class BlockPlan:
-    """What is fixed about one searchable block.
-
-    Attributes:
-        stage: its stage.
-        position: its place within the stage, from 0; it is active iff ``position < depth``.
-        c_in: input channels.
-        c_out: output channels.
-        size: height and width of its input.
-        stride: stride of its depthwise layer.
-        options: for each field, the options.
-    """
-
-    stage: int
-    position: int
-    c_in: int
-    c_out: int
-    size: int
-    stride: int
-    options: dict[str, tuple[int, ...]]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Number of options of each field, in the order of the genes."""
-        return tuple(len(self.options[name]) for name in FIELDS)
-
-    @property
-    def n_configurations(self) -> int:
-        """Number of combinations of options, forbidden ones included."""
-        return math.prod(self.shape)
-
-    def layers(self, block: Block, prefix: str) -> list[Layer]:
-        """The three layers of the block under a choice of options."""
-        mid = block.channels
-        out = -(-self.size // self.stride)
-        name = [f"{prefix}.{part}" for part in ("expand", "depthwise", "project")]
-        w_dw, a_dw, w_pw, a_pw = block.w_dw, block.a_dw, block.w_pw, block.a_pw
-        return [
-            Layer(name[0], "block", self.c_in, mid, self.size, 1, 1, 1, w_pw, a_pw),
-            Layer(
-                name[1], "block", mid, mid, self.size, block.kernel, self.stride, mid, w_dw, a_dw
-            ),
-            Layer(name[2], "block", mid, self.c_out, out, 1, 1, 1, w_pw, a_pw),
-        ]
-
-
 class Space:
     """A search space with its integer encoding.
 
@@ -108,13 +63,14 @@ class Space:
         plans: what is fixed about each block.
 
     Raises:
-        UserError: a block has no member, because of the channel range or the forbidden rules.
+        UserError: a block has no member, because of the channel range or the forbidden rules, or
+            the space has more blocks or configurations than :mod:`apq_moo.space.plan` allows.
     """
 
     def __init__(self, spec: SpaceSpec) -> None:
         self.spec = spec
         self.name = spec.name
-        self.plans = _plan(spec)
+        self.plans = plan_blocks(spec)
         self.n_blocks = len(self.plans)
         genes = [
             Gene(f"stage{i}.depth", "depth", i, -1, stage.depths)
@@ -138,11 +94,18 @@ class Space:
         )
         self.bit_columns: IntArray = self.block_columns[:, 2:].ravel()
         self._depth_options = [np.array(stage.depths, dtype=np.int64) for stage in spec.stages]
-        self._strides = np.array([_strides(plan.shape) for plan in self.plans], dtype=np.int64)
-        self._forbidden = [_forbidden_mask(plan, spec) for plan in self.plans]
-        for b, mask in enumerate(self._forbidden):
-            if mask.all():
-                raise UserError(f"space {self.name!r}: every option of block {b} is forbidden")
+        self._strides = np.array([_row_major(plan.shape) for plan in self.plans], dtype=np.int64)
+        depths = [max(stage.depths) for stage in spec.stages]
+        self._first_block = [0, *accumulate(depths)]
+        self._allowed: list[NDArray[np.bool_]] = []
+        for b, plan in enumerate(self.plans):
+            allowed = ~forbidden_configurations(plan, spec)
+            if not allowed.any():
+                raise UserError(
+                    f"space {self.name!r}: the forbidden rules leave block {b} no configuration"
+                )
+            # One more entry: the index of an inactive block, which no rule touches.
+            self._allowed.append(np.append(allowed, True))
 
     def __repr__(self) -> str:
         return f"Space({self.name!r}, n_var={self.n_var}, n_blocks={self.n_blocks})"
@@ -166,7 +129,10 @@ class Space:
         Raises:
             UserError: wrong shape, not integers, or an index out of range.
         """
-        array = np.atleast_2d(np.asarray(X))
+        try:
+            array = np.atleast_2d(np.asarray(X))
+        except ValueError as error:
+            raise UserError("X must be a matrix: its rows differ in length") from error
         if array.ndim != 2 or array.shape[1] != self.n_var:
             raise UserError(
                 f"space {self.name!r} expects X of shape (n, {self.n_var}), got {array.shape}"
@@ -235,28 +201,27 @@ class Space:
 
     def allowed(self, block: int) -> IntArray:
         """Indices of a block's configurations that no rule forbids, ascending."""
-        return np.flatnonzero(~self._forbidden[block]).astype(np.int64)
+        return np.flatnonzero(self._allowed[block][:-1]).astype(np.int64)
 
     def valid(self, X: IntArray) -> NDArray[np.bool_]:
         """Whether each row obeys the forbidden rules in all its active blocks, shape ``(n,)``."""
         index = self.block_index(X)
         good = np.ones(len(X), dtype=bool)
-        for b, mask in enumerate(self._forbidden):
-            good &= ~np.append(mask, False)[index[:, b]]
+        for b, allowed in enumerate(self._allowed):
+            good &= allowed[index[:, b]]
         return good
 
     # -- counting and sampling ---------------------------------------------------------------------
 
     def _count(self, per_block: Sequence[int]) -> int:
         total = 1
-        for stage, spec in enumerate(self.spec.stages):
-            sizes = [per_block[b] for b, plan in enumerate(self.plans) if plan.stage == stage]
-            total *= sum(math.prod(sizes[:depth]) for depth in spec.depths)
+        for stage, first in zip(self.spec.stages, self._first_block, strict=False):
+            total *= sum(math.prod(per_block[first : first + depth]) for depth in stage.depths)
         return total
 
     def count(self) -> int:
         """Exact number of distinct valid networks (canonical forms)."""
-        return self._count([int((~mask).sum()) for mask in self._forbidden])
+        return self._count([len(self.allowed(b)) for b in range(self.n_blocks)])
 
     def count_architectures(self) -> int:
         """Exact number of distinct full-precision networks (depths, kernels and channels)."""
@@ -320,9 +285,9 @@ class Space:
         Field by field (kernels, channels, then the four bit roles), within a field block by block,
         within a block option by option; inactive blocks are all zero, which is how depth shows.
         """
-        index = self.one_hot_index(X).reshape(len(X), -1)
+        index = self.one_hot_index(X)  # its -1 falls into one more column, cut off below
         out = np.zeros((len(X), self.n_inputs + 1), dtype=np.float32)
-        out[np.arange(len(X))[:, None], index] = 1.0
+        out[np.arange(len(X))[:, None, None], index] = 1.0
         return out[:, :-1]
 
     # -- networks ----------------------------------------------------------------------------------
@@ -351,12 +316,14 @@ class Space:
     def encode(self, subnets: Sequence[Subnet | dict[str, Any]]) -> IntArray:
         """The canonical genotypes of networks, shape ``(n, n_var)``.
 
+        The forbidden rules are not checked; :meth:`valid` tells which rows obey them.
+
         Args:
             subnets: :class:`Subnet` objects, their JSON form, or the released code's dictionaries
                 (keys ``ks``, ``e``, ``d`` and ``pw_w_bits_setting`` and so on).
 
         Raises:
-            UserError: one is malformed or not a member of this space.
+            UserError: one is malformed, or has a depth or an option that this space lacks.
         """
         X = np.zeros((len(subnets), self.n_var), dtype=np.int64)
         for row, item in zip(X, subnets, strict=True):
@@ -366,13 +333,13 @@ class Space:
     def _read(self, item: Subnet | dict[str, Any]) -> Subnet:
         if isinstance(item, Subnet):
             return item
-        if "ks" in item:
-            return read_released(item, self.name, self.plans, len(self.spec.stages))
+        if isinstance(item, dict) and "ks" in item:
+            return read_released(item, self.spec, self.plans)
         return Subnet.from_dict(item)
 
     def _encode_one(self, subnet: Subnet, row: IntArray) -> None:
         if subnet.space != self.name:
-            raise UserError(f"this subnet is of space {subnet.space!r}, not {self.name!r}")
+            raise UserError(f"this subnet is of space {shown(subnet.space)}, not {self.name!r}")
         by_stage: list[list[Block]] = [[] for _ in self.spec.stages]
         last = 0
         for block in subnet.blocks:
@@ -380,18 +347,16 @@ class Space:
                 raise UserError(f"a subnet's stages must ascend from 0 to {len(by_stage) - 1}")
             last = block.stage
             by_stage[block.stage].append(block)
-        first = 0
         for number, (stage, blocks) in enumerate(zip(self.spec.stages, by_stage, strict=True)):
             if len(blocks) not in stage.depths:
                 raise UserError(
                     f"stage {number} has {len(blocks)} blocks; space {self.name!r} allows "
-                    f"{', '.join(map(str, stage.depths))}"
+                    f"{_listed(stage.depths)}"
                 )
             if number in self.depth_columns:
                 row[self.depth_columns[number]] = stage.depths.index(len(blocks))
-            for offset, block in enumerate(blocks):
-                self._encode_block(first + offset, block, row)
-            first += max(stage.depths)
+            for b, block in enumerate(blocks, start=self._first_block[number]):
+                self._encode_block(b, block, row)
 
     def _encode_block(self, b: int, block: Block, row: IntArray) -> None:
         for column, name in zip(self.block_columns[b], FIELDS, strict=True):
@@ -399,43 +364,13 @@ class Space:
             value = getattr(block, name)
             if value not in options:
                 raise UserError(
-                    f"block {b}: {name} {value} is not offered; options: "
-                    f"{', '.join(map(str, options))}"
+                    f"block {b}: {name} {shown(value)} is not offered; options: {_listed(options)}"
                 )
             row[column] = options.index(value)
 
     def fixed_layers(self) -> list[Layer]:
         """The layers outside the searchable blocks, at the fixed bits, in order."""
-        spec = self.spec
-        bits = spec.fixed_bits
-        channels, kernel, stride = spec.stem
-        size = -(-spec.input_size // stride)
-        layers = [
-            Layer("stem", "stem", spec.input_channels, channels, spec.input_size, kernel, stride, 1,
-                  bits, bits)
-        ]  # fmt: skip
-        if spec.first_block is not None:
-            out, kernel, stride = spec.first_block
-            name = "first_block"
-            layers.append(
-                Layer(f"{name}.depthwise", name, channels, channels, size, kernel, stride, channels,
-                      bits, bits)
-            )  # fmt: skip
-            size = -(-size // stride)
-            layers.append(Layer(f"{name}.project", name, channels, out, size, 1, 1, 1, bits, bits))
-        last = self.plans[-1]
-        size, channels = -(-last.size // last.stride), last.c_out
-        if spec.feature_mix is not None:
-            layers.append(
-                Layer("feature_mix", "feature_mix", channels, spec.feature_mix, size, 1, 1, 1,
-                      bits, bits)
-            )  # fmt: skip
-            channels = spec.feature_mix
-        layers.append(
-            Layer("classifier", "classifier", channels, spec.classes, 1, 1, 1, 1, bits, bits,
-                  bias=True)
-        )  # fmt: skip
-        return layers
+        return fixed_layers(self.spec, self.plans[-1])
 
     def layers(self, subnet: Subnet) -> list[Layer]:
         """Every layer of a network, in order.
@@ -443,64 +378,19 @@ class Space:
         Raises:
             UserError: it is not a member of this space.
         """
-        self.encode([subnet])
+        numbers = np.flatnonzero(self.active(self.encode([subnet]))[0])
         fixed = self.fixed_layers()
-        ahead = [layer for layer in fixed if layer.component in ("stem", "first_block")]
-        result = list(ahead)
-        counts = [0] * len(self.spec.stages)
-        for block in subnet.blocks:
-            b = self._first_block_of(block.stage) + counts[block.stage]
-            counts[block.stage] += 1
-            result += self.plans[b].layers(block, f"block{b}")
-        return result + fixed[len(ahead) :]
-
-    def _first_block_of(self, stage: int) -> int:
-        return sum(max(s.depths) for s in self.spec.stages[:stage])
+        n_ahead = sum(layer.component in ("stem", "first_block") for layer in fixed)
+        layers = fixed[:n_ahead]
+        for b, block in zip(numbers, subnet.blocks, strict=True):
+            layers += self.plans[b].layers(block, f"block{b}")
+        return layers + fixed[n_ahead:]
 
 
-def _strides(shape: tuple[int, ...]) -> list[int]:
+def _row_major(shape: tuple[int, ...]) -> list[int]:
     return [math.prod(shape[i + 1 :]) for i in range(len(shape))]
 
 
-def _channel_options(stage: Stage, c_in: int, step: int) -> tuple[int, ...]:
-    low, high = stage.expand
-    first = max(1, math.ceil(low * c_in / step - 1e-9))
-    last = math.floor(high * c_in / step + 1e-9)
-    return tuple(step * i for i in range(first, last + 1))
-
-
-def _plan(spec: SpaceSpec) -> tuple[BlockPlan, ...]:
-    width = spec.stem[0]
-    size = -(-spec.input_size // spec.stem[2])
-    if spec.first_block is not None:
-        width = spec.first_block[0]
-        size = -(-size // spec.first_block[2])
-    plans = []
-    for number, stage in enumerate(spec.stages):
-        for position in range(max(stage.depths)):
-            channels = _channel_options(stage, width, spec.channel_step)
-            if not channels:
-                raise UserError(
-                    f"space {spec.name!r}: no multiple of {spec.channel_step} lies within "
-                    f"{stage.expand[0]:g} to {stage.expand[1]:g} times {width} (stage {number + 1})"
-                )
-            options = {"kernel": stage.kernels, "channels": channels}
-            options |= {role: spec.bits[role] for role in ROLES}
-            stride = stage.stride if position == 0 else 1
-            plans.append(BlockPlan(number, position, width, stage.width, size, stride, options))
-            width, size = stage.width, -(-size // stride)
-    return tuple(plans)
-
-
-def _forbidden_mask(plan: BlockPlan, spec: SpaceSpec) -> NDArray[np.bool_]:
-    """Which configurations of a block some rule forbids, shape ``(n_configurations,)``."""
-    mask = np.zeros(plan.shape, dtype=bool)
-    for rule in spec.forbidden:
-        hit = np.ones(plan.shape, dtype=bool)
-        for axis, name in enumerate(FIELDS):
-            if name in rule:
-                shape = [1] * len(FIELDS)
-                shape[axis] = -1
-                hit &= np.isin(plan.options[name], rule[name]).reshape(shape)
-        mask |= hit
-    return mask.ravel()
+def _listed(options: tuple[int, ...]) -> str:
+    texts = [str(option) for option in options]
+    return ", ".join(texts if len(texts) <= 12 else [*texts[:3], "...", texts[-1]])

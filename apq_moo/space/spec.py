@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
-from apq_moo.errors import UserError
+from apq_moo.errors import UserError, shown
 from apq_moo.files import digest_of
 
 ROLES = ("w_pw", "a_pw", "w_dw", "a_dw")
@@ -20,6 +21,19 @@ COMPONENTS = ("stem", "first_block", "feature_mix", "classifier")
 """The fixed layers around the searchable blocks."""
 
 _MAX_BITS = 16
+_MAX_CHANNELS = 65536
+_MAX_CLASSES = 1_000_000
+_MAX_DEPTH = 64
+_MAX_EXPAND = 64
+_MAX_KERNEL = 31
+_MAX_SIZE = 4096
+_MAX_STRIDE = 8
+
+_KEYS = (
+    *("name", "images", "input_size", "input_channels", "classes", "channel_step", "kernels"),
+    *("expand", "bits", "stem", "first_block", "stages", "feature_mix", "table_omits", "forbidden"),
+)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
 @dataclass(frozen=True)
@@ -46,7 +60,7 @@ class SpaceSpec:
     """A search space as data. Equal specs have equal digests.
 
     Attributes:
-        name: the name of the space.
+        name: the name of the space, fit for a folder: letters, digits, ``_``, ``-`` and ``.``.
         images: the data set that its networks classify (see ``apq_moo.data``), or ``""``.
         input_size: height and width of the (square) images.
         input_channels: channels of the images.
@@ -75,12 +89,13 @@ class SpaceSpec:
     feature_mix: int | None
     stages: tuple[Stage, ...]
     table_omits: tuple[str, ...] = ()
-    forbidden: tuple[dict[str, tuple[int, ...]], ...] = field(default=())
+    forbidden: tuple[dict[str, tuple[int, ...]], ...] = ()
 
     @property
     def digest(self) -> str:
         """SHA-256 of everything but the name."""
-        value = {key: _plain(item) for key, item in self.__dict__.items() if key != "name"}
+        value = asdict(self)
+        del value["name"]
         return digest_of(value)
 
     @classmethod
@@ -97,32 +112,32 @@ class SpaceSpec:
         return _Reader(data, source).spec()
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Stage):
-        return {key: _plain(item) for key, item in value.__dict__.items()}
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    return value
-
-
 class _Reader:
-    """Reads the tables, naming the key in every message."""
+    """Reads the tables of a file, naming the key in every message, as in ``stages[0].width``."""
 
-    def __init__(self, data: dict[str, Any], source: str) -> None:
-        self.data = data
+    def __init__(self, data: Any, source: str) -> None:
         self.source = source
+        self.data = self.table(data, _KEYS, "the file")
 
     def fail(self, message: str) -> UserError:
         return UserError(f"{self.source}: {message}")
 
-    def known(self, table: dict[str, Any], keys: tuple[str, ...], where: str) -> None:
-        if not isinstance(table, dict):
-            raise self.fail(f"{where} must be a table, not {table!r}")
-        unknown = sorted(set(table) - set(keys))
+    def wrong(self, table: dict[str, Any], key: str, where: str, wanted: str) -> UserError:
+        got = f"not {shown(table[key])}" if key in table else "but is missing"
+        return self.fail(f"{where}{key} must be {wanted}, {got}")
+
+    def table(self, value: Any, keys: tuple[str, ...], where: str) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise self.fail(f"{where} must be a table, not {shown(value)}")
+        unknown = sorted(set(value) - set(keys), key=str)
         if unknown:
-            raise self.fail(f"unknown key {unknown[0]!r} in {where}; known: {', '.join(keys)}")
+            raise self.fail(f"unknown key {shown(unknown[0])} in {where}; known: {', '.join(keys)}")
+        return value
+
+    def items(self, key: str) -> list[Any]:
+        if not isinstance(self.data.get(key, []), list):
+            raise self.wrong(self.data, key, "", "a list")
+        return list(self.data.get(key, []))
 
     def integer(
         self,
@@ -134,126 +149,128 @@ class _Reader:
         default: int | None = None,
     ) -> int:
         value = table.get(key, default)
-        if value is None:
-            raise self.fail(f"{where} lacks {key!r}")
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise self.fail(
-                f"{where}: {key} must be an integer from {low} to {high}, not {value!r}"
-            )
-        return value
+        if value is None or not _is_integer(value, low, high):
+            raise self.wrong(table, key, where, f"an integer from {low} to {high}")
+        return int(value)
+
+    def kernel(self, table: dict[str, Any], where: str) -> int:
+        kernel = self.integer(table, "kernel", where, 1, _MAX_KERNEL, 3)
+        if kernel % 2 == 0:
+            raise self.wrong(table, "kernel", where, "odd")
+        return kernel
 
     def options(
-        self, value: Any, where: str, low: int, high: int, *, odd: bool = False
+        self, table: dict[str, Any], key: str, where: str, low: int, high: int
     ) -> tuple[int, ...]:
-        wanted = f"a non-empty, ascending list of {'odd ' * odd}integers from {low} to {high}"
-        good = (
-            isinstance(value, list)
-            and len(value) > 0
-            and all(isinstance(item, int) and not isinstance(item, bool) for item in value)
-            and all(low <= item <= high and (not odd or item % 2 == 1) for item in value)
-            and all(a < b for a, b in pairwise(value))
-        )
-        if not good:
-            raise self.fail(f"{where} must be {wanted}, not {value!r}")
+        value = table.get(key)
+        if (
+            not isinstance(value, list)
+            or not value
+            or not all(_is_integer(item, low, high) for item in value)
+            or any(a >= b for a, b in pairwise(value))
+        ):
+            wanted = f"a non-empty, ascending list of integers from {low} to {high}"
+            raise self.wrong(table, key, where, wanted)
         return tuple(value)
 
-    def expand(self, value: Any, where: str) -> tuple[float, float]:
-        good = (
-            isinstance(value, list)
-            and len(value) == 2
-            and all(isinstance(item, int | float) and not isinstance(item, bool) for item in value)
-            and 0 < value[0] <= value[1] <= 64
+    def kernels(self, table: dict[str, Any], where: str) -> tuple[int, ...]:
+        kernels = self.options(table, "kernels", where, 1, _MAX_KERNEL)
+        if any(kernel % 2 == 0 for kernel in kernels):
+            raise self.wrong(table, "kernels", where, "a list of odd integers")
+        return kernels
+
+    def expand(self, table: dict[str, Any], where: str) -> tuple[float, float]:
+        value = table.get("expand")
+        if (
+            not isinstance(value, list)
+            or len(value) != 2
+            or not all(isinstance(item, int | float) for item in value)
+            or any(isinstance(item, bool) for item in value)
+            or not 0 < value[0] <= value[1] <= _MAX_EXPAND
+        ):
+            wanted = f"[smallest, largest] ratio, above 0 and at most {_MAX_EXPAND}"
+            raise self.wrong(table, "expand", where, wanted)
+        return float(value[0]), float(value[1])
+
+    def layer(self, key: str) -> tuple[int, int, int]:
+        table = self.table(self.data[key], ("channels", "kernel", "stride"), f"[{key}]")
+        return (
+            self.integer(table, "channels", f"{key}.", 1, _MAX_CHANNELS),
+            self.kernel(table, f"{key}."),
+            self.integer(table, "stride", f"{key}.", 1, _MAX_STRIDE, 1),
         )
-        if not good:
-            raise self.fail(f"{where} must be [smallest, largest] ratio, 0 to 64, not {value!r}")
-        return (float(value[0]), float(value[1]))
 
-    def layer(self, key: str, *, stride: int) -> tuple[int, int, int]:
-        table = self.data[key]
-        self.known(table, ("channels", "kernel", "stride"), f"[{key}]")
-        kernel = self.integer(table, "kernel", f"[{key}]", 1, 31, 3)
-        if kernel % 2 == 0:
-            raise self.fail(f"[{key}]: kernel must be odd, not {kernel}")
-        channels = self.integer(table, "channels", f"[{key}]", 1, 65536)
-        return channels, kernel, self.integer(table, "stride", f"[{key}]", 1, 8, stride)
+    def feature_mix(self) -> int:
+        table = self.table(self.data["feature_mix"], ("channels",), "[feature_mix]")
+        return self.integer(table, "channels", "feature_mix.", 1, _MAX_CHANNELS)
 
-    def stage(self, table: Any, number: int) -> Stage:
-        where = f"stage {number}"
-        self.known(table, ("width", "stride", "depths", "kernels", "expand"), where)
+    def stage(self, number: int, value: Any) -> Stage:
+        where = f"stages[{number}]"
+        table = self.table(value, ("width", "stride", "depths", "kernels", "expand"), where)
+        shared = {key: self.data[key] for key in ("kernels", "expand") if key in self.data}
+        table = shared | table
+        where += "."
         return Stage(
-            width=self.integer(table, "width", where, 1, 65536),
-            stride=self.integer(table, "stride", where, 1, 8, 1),
-            depths=self.options(table.get("depths"), f"{where}: depths", 1, 64),
-            kernels=self.options(
-                table.get("kernels", self.data.get("kernels")), f"{where}: kernels", 1, 31, odd=True
-            ),
-            expand=self.expand(table.get("expand", self.data.get("expand")), f"{where}: expand"),
+            width=self.integer(table, "width", where, 1, _MAX_CHANNELS),
+            stride=self.integer(table, "stride", where, 1, _MAX_STRIDE, 1),
+            depths=self.options(table, "depths", where, 1, _MAX_DEPTH),
+            kernels=self.kernels(table, where),
+            expand=self.expand(table, where),
         )
 
-    def rule(self, table: Any, number: int) -> dict[str, tuple[int, ...]]:
-        where = f"forbidden rule {number}"
-        self.known(table, FIELDS, where)
+    def rule(self, number: int, value: Any) -> dict[str, tuple[int, ...]]:
+        where = f"forbidden[{number}]"
+        table = self.table(value, FIELDS, where)
         if not table:
-            raise self.fail(f"{where} is empty")
-        return {
-            key: self.options(
-                value if isinstance(value, list) else [value], f"{where}: {key}", 1, 65536
-            )
-            for key, value in table.items()
-        }
+            raise self.fail(f"{where} is empty: name at least one of {', '.join(FIELDS)}")
+        lists = {key: item if isinstance(item, list) else [item] for key, item in table.items()}
+        return {key: self.options(lists, key, f"{where}.", 1, _MAX_CHANNELS) for key in lists}
 
-    def text(self, key: str, default: str | None = None) -> str:
-        value = self.data.get(key, default)
-        if not isinstance(value, str) or (default is None and not value):
-            raise self.fail(f"{key} must be a text, not {value!r}")
+    def name(self) -> str:
+        value = self.data.get("name")
+        if not isinstance(value, str) or not _NAME.fullmatch(value):
+            wanted = "up to 64 letters, digits, '_', '-' and '.', beginning with a letter or digit"
+            raise self.wrong(self.data, "name", "", wanted)
         return value
+
+    def images(self) -> str:
+        value = self.data.get("images", "")
+        if not isinstance(value, str):
+            raise self.wrong(self.data, "images", "", "a text")
+        return value
+
+    def table_omits(self) -> tuple[str, ...]:
+        omits = self.items("table_omits")
+        unknown = [name for name in omits if name not in COMPONENTS]
+        if unknown:
+            known = ", ".join(COMPONENTS)
+            raise self.fail(f"table_omits: unknown {shown(unknown[0])}; known: {known}")
+        return tuple(name for name in COMPONENTS if name in omits)
 
     def spec(self) -> SpaceSpec:
         data = self.data
-        keys = (
-            *("name", "images", "input_size", "input_channels", "classes", "kernels", "expand"),
-            *("channel_step", "table_omits", "bits", "stem", "first_block", "stages"),
-            *("feature_mix", "forbidden"),
-        )
-        self.known(data, keys, "the file")
-        bits = data.get("bits", {})
-        self.known(bits, (*ROLES, "fixed"), "[bits]")
-        for key in ("stages", "forbidden", "table_omits"):
-            if not isinstance(data.get(key, []), list):
-                raise self.fail(f"{key} must be a list")
-        if not data.get("stages"):
-            raise self.fail("at least one [[stages]] table is needed")
         if "stem" not in data:
             raise self.fail("a [stem] table is needed")
-        mix = data.get("feature_mix")
-        if mix is not None:
-            self.known(mix, ("channels",), "[feature_mix]")
-        omits = data.get("table_omits", [])
-        for name in omits:
-            if name not in COMPONENTS:
-                raise self.fail(f"table_omits: unknown {name!r}; known: {', '.join(COMPONENTS)}")
+        if not self.items("stages"):
+            raise self.fail("stages: at least one [[stages]] table is needed")
+        bits = self.table(data.get("bits", {}), (*ROLES, "fixed"), "[bits]")
         return SpaceSpec(
-            name=self.text("name"),
-            images=self.text("images", ""),
-            input_size=self.integer(data, "input_size", "the file", 1, 4096),
-            input_channels=self.integer(data, "input_channels", "the file", 1, 4096),
-            classes=self.integer(data, "classes", "the file", 2, 1_000_000),
-            channel_step=self.integer(data, "channel_step", "the file", 1, 1024, 8),
-            bits={
-                role: self.options(bits.get(role), f"[bits]: {role}", 2, _MAX_BITS)
-                for role in ROLES
-            },
-            fixed_bits=self.integer(bits, "fixed", "[bits]", 2, _MAX_BITS, 8),
-            stem=self.layer("stem", stride=1),
-            first_block=self.layer("first_block", stride=1) if "first_block" in data else None,
-            feature_mix=(
-                self.integer(mix, "channels", "[feature_mix]", 1, 65536)
-                if mix is not None
-                else None
-            ),
-            stages=tuple(self.stage(table, i + 1) for i, table in enumerate(data["stages"])),
-            table_omits=tuple(omits),
-            forbidden=tuple(
-                self.rule(table, i + 1) for i, table in enumerate(data.get("forbidden", []))
-            ),
+            name=self.name(),
+            images=self.images(),
+            input_size=self.integer(data, "input_size", "", 1, _MAX_SIZE),
+            input_channels=self.integer(data, "input_channels", "", 1, _MAX_CHANNELS),
+            classes=self.integer(data, "classes", "", 2, _MAX_CLASSES),
+            channel_step=self.integer(data, "channel_step", "", 1, _MAX_CHANNELS, 8),
+            bits={role: self.options(bits, role, "bits.", 2, _MAX_BITS) for role in ROLES},
+            fixed_bits=self.integer(bits, "fixed", "bits.", 2, _MAX_BITS, 8),
+            stem=self.layer("stem"),
+            first_block=self.layer("first_block") if "first_block" in data else None,
+            feature_mix=self.feature_mix() if "feature_mix" in data else None,
+            stages=tuple(self.stage(i, item) for i, item in enumerate(self.items("stages"))),
+            table_omits=self.table_omits(),
+            forbidden=tuple(self.rule(i, item) for i, item in enumerate(self.items("forbidden"))),
         )
+
+
+def _is_integer(value: object, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high

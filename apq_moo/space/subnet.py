@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from apq_moo.errors import UserError
-from apq_moo.space.spec import FIELDS
+from apq_moo.errors import UserError, shown
+from apq_moo.space.spec import FIELDS, ROLES
 
 
 @dataclass(frozen=True)
@@ -51,25 +51,26 @@ class Subnet:
             UserError: a key is missing, unknown or not an integer.
         """
         if not isinstance(data, dict) or set(data) != {"space", "blocks"}:
-            raise UserError('a subnet is {"space": ..., "blocks": [...]}; got other keys')
-        if not isinstance(data["blocks"], list):
-            raise UserError("a subnet's blocks must be a list")
-        keys = {"stage", *FIELDS}
-        blocks = []
-        for number, block in enumerate(data["blocks"]):
-            if not isinstance(block, dict) or set(block) != keys:
-                wanted = ", ".join(("stage", *FIELDS))
-                raise UserError(f"block {number} of the subnet must have exactly: {wanted}")
-            for key, value in block.items():
+            raise UserError(f'a subnet is {{"space": ..., "blocks": [...]}}, not {shown(data)}')
+        space, tables = data["space"], data["blocks"]
+        if not isinstance(space, str):
+            raise UserError(f"a subnet's space must be a name, not {shown(space)}")
+        if not isinstance(tables, list):
+            raise UserError(f"a subnet's blocks must be a list, not {shown(tables)}")
+        keys = ("stage", *FIELDS)
+        for number, table in enumerate(tables):
+            if not isinstance(table, dict) or set(table) != set(keys):
+                wanted = ", ".join(keys)
+                raise UserError(f"blocks[{number}] must have exactly {wanted}; not {shown(table)}")
+            for key, value in table.items():
                 if not isinstance(value, int) or isinstance(value, bool):
-                    raise UserError(f"block {number}: {key} must be an integer, not {value!r}")
-            blocks.append(Block(**block))
-        return cls(space=str(data["space"]), blocks=tuple(blocks))
+                    raise UserError(
+                        f"blocks[{number}].{key} must be an integer, not {shown(value)}"
+                    )
+        return cls(space=space, blocks=tuple(Block(**table) for table in tables))
 
     @property
     def mean_bits(self) -> float:
         """Mean of the four bit-widths over the active blocks."""
-        bits = [
-            b for block in self.blocks for b in (block.w_pw, block.a_pw, block.w_dw, block.a_dw)
-        ]
+        bits = [getattr(block, role) for block in self.blocks for role in ROLES]
         return sum(bits) / len(bits)
