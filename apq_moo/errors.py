@@ -30,5 +30,5 @@ def shown(value: object) -> str:
     try:
         text = " ".join(_SHORT.repr(value).splitlines())
     except ValueError:  # Python refuses to print integers of thousands of digits
-        return f"a {type(value).__name__} too long to show"
+        return f"<{type(value).__name__} too long to show>"
     return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 3] + "..."

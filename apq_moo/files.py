@@ -70,8 +70,9 @@ def read_json(path: str | Path) -> Any:
         UserError: it is missing, unreadable or malformed.
     """
     path = Path(path)
+    content = _read(path)
     try:
-        return json.loads(_read(path))
+        return json.loads(content)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON: {error}") from error
 
@@ -83,8 +84,9 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         UserError: it is missing, unreadable or malformed.
     """
     path = Path(path)
+    content = _read(path)
     try:
-        return tomllib.loads(_read(path).decode("utf-8"))
+        return tomllib.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid TOML: {error}") from error
 

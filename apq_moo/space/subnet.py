@@ -72,5 +72,5 @@ class Subnet:
     @property
     def mean_bits(self) -> float:
         """Mean of the four bit-widths over the active blocks."""
-        bits = [getattr(block, role) for block in self.blocks for role in ROLES]
+        bits: list[int] = [getattr(block, role) for block in self.blocks for role in ROLES]
         return sum(bits) / len(bits)
