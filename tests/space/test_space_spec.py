@@ -197,6 +197,13 @@ def test_malformed_descriptions(description, path, value, words):
     assert words in message
 
 
+def test_of_unknown_keys_the_first_by_name_is_told(description):
+    description |= {"zeta": 1, 5: 2, "alpha": 3}
+    assert "unknown key 5 in the file" in message_of(description)
+    del description[5]
+    assert "unknown key 'alpha' in the file" in message_of(description)
+
+
 @pytest.mark.parametrize("data", [None, 3, "tiny", [], [{}], math.nan])
 def test_a_description_is_a_table(data):
     assert "the file must be a table" in message_of(data)

@@ -161,9 +161,10 @@ def test_malformed_released_dictionaries(imagenet, released, apply, words):
     assert words in refused(imagenet.encode, [released])
 
 
-def test_what_means_nothing_is_not_read(imagenet, released):
+@pytest.mark.parametrize("depth", [0, 1, 9])
+def test_what_means_nothing_is_not_read(imagenet, released, depth):
     X = imagenet.encode([released])
-    released["d"][5] = 9  # the last stage always has one block
+    released["d"][5] = depth  # the last stage always has one block
     released["wid"] = "anything"
     released["ks"][3] = 99  # block 3 lies beyond stage 0's depth of 2
     assert (imagenet.encode([released]) == X).all()
