@@ -169,6 +169,19 @@ def test_whole_blocks_are_redrawn_uniformly(problem_of):
         np.testing.assert_allclose(shares, expected, atol=5 * np.sqrt(0.25 / len(Y)))
 
 
+def test_blocks_that_a_mutation_adds_are_drawn(problem_of):
+    problem = problem_of("digits")
+    space = problem.space
+    X = np.repeat(problem.region.options.mend(space.smallest()[None]), 500, axis=0)
+    population = Population.new(X=X.copy())
+    mutation = SpaceMutation(prob_gene=0.2, prob_block=0.0)
+    Y = mutation.do(problem, population, random_state=np.random.default_rng(0)).get("X")
+    added = space.active(Y) & ~space.active(X)
+    for b in np.flatnonzero(added.any(axis=0)):
+        index = space.block_index(Y)[added[:, b], b]
+        assert len(np.unique(index)) > 0.5 * min(len(index), problem.feasible[b].sum())
+
+
 def test_resampling_nothing_changes_nothing_and_added_blocks_are_drawn(problem):
     space, options = problem.space, problem.region.options
     rng = np.random.default_rng(0)

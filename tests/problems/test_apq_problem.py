@@ -123,8 +123,8 @@ def test_values_are_finite_and_depend_on_the_canonical_form_only(seed):
 def test_reals_are_rounded_and_clipped(tiny):
     problem = make(tiny)
     X = np.array([SHALLOW], dtype=float)
-    nearby = X + np.where(X == 0, -3.7, 0.45)
-    nearby[0, -1] = 9.0
+    nearby = X + np.where(X == 0, 0.45, -0.45)
+    nearby[0, 1], nearby[0, -1] = -3.7, 9.0
     expected = X.copy()
     expected[0, -1] = 1
     np.testing.assert_array_equal(problem.genotypes(nearby), expected)

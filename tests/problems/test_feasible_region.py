@@ -191,6 +191,22 @@ def test_two_limits_are_possible_exactly_where_enumeration_says(tiny, table_of, 
         FeasibleRegion(tiny, feasible, [(first, least - 1), (second, 1e9)])
 
 
+def test_a_limit_missed_by_less_than_the_solver_sees_is_still_respected(tiny, table_of):
+    """The best choice breaks a limit by 1e-8 of it, within the integer solver's tolerance."""
+    latency, energy = np.full((2, 16), 100.0)
+    latency[:3], energy[:3] = (10.0000001, 9.0, 1.0), (1.0, 2.9, 10.0)
+    others = [np.zeros(16), np.zeros(8)]
+    tables = [
+        table_of(tiny, [latency, *others], name="latency"),
+        table_of(tiny, [energy, *others], name="energy"),
+    ]
+    limits = list(zip(tables, (10.0, 3.0), strict=True))
+    region = FeasibleRegion(tiny, feasible_options(tiny, tables), limits)
+    X = region.sample(5, np.random.default_rng(0))
+    assert len(X) == 5
+    assert set(tiny.block_index(X)[:, 0]) == {1}
+
+
 def test_no_configuration_at_all_closes_deeper_stages(tiny, table_of):
     blocks = [np.ones(n) for n in tiny.block_sizes]
     blocks[1][:] = np.inf
@@ -201,9 +217,12 @@ def test_no_configuration_at_all_closes_deeper_stages(tiny, table_of):
         X = region.sample(20, np.random.default_rng(0))
         assert len(X) == 20
         assert (X[:, 0] == 0).all()
-        repaired = region.repair(tiny.largest()[None], np.random.default_rng(0))
-        assert repaired[0, 0] == 0
-        assert region.contains(repaired).all()
+        for mended in (
+            region.options.mend(tiny.largest()[None]),
+            region.repair(tiny.largest()[None], np.random.default_rng(0)),
+        ):
+            assert mended[0, 0] == 0
+            assert region.contains(mended).all()
 
 
 def test_a_device_that_runs_nothing_is_named(tiny):
