@@ -1,0 +1,85 @@
+"""Everything a search evaluated, without bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apq_moo.errors import UserError
+from apq_moo.files import replacing
+from apq_moo.space import IntArray
+
+
+@dataclass(frozen=True)
+class Archive:
+    """Evaluated networks, in the order in which they were evaluated.
+
+    Attributes:
+        X: canonical genotypes, shape ``(n, n_var)``.
+        F: minimised objectives, shape ``(n, n_obj)``.
+        feasible: whether each satisfies all constraints of the user, shape ``(n,)``.
+    """
+
+    X: IntArray
+    F: NDArray[np.float64]
+    feasible: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.X)
+
+    @classmethod
+    def join(cls, parts: list[Archive]) -> Archive:
+        """One archive of several, in their order."""
+        return cls(
+            np.vstack([part.X for part in parts]),
+            np.vstack([part.F for part in parts]),
+            np.concatenate([part.feasible for part in parts]),
+        )
+
+    def front(self) -> Archive:
+        """The feasible non-dominated networks, without duplicates, by ascending last objective.
+
+        Of networks with equal objectives the one evaluated first stays.
+        """
+        from moocore import is_nondominated
+
+        rows = np.flatnonzero(self.feasible)
+        rows = rows[is_nondominated(self.F[rows], keep_weakly=False)] if len(rows) else rows
+        order = np.lexsort(self.F[rows].T)
+        rows = rows[order]
+        return Archive(self.X[rows], self.F[rows], self.feasible[rows])
+
+    def save(self, path: str | Path) -> None:
+        """Write it as an ``.npz``, atomically.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        with replacing(path) as temporary, temporary.open("wb") as handle:
+            np.savez_compressed(
+                handle, X=self.X.astype(np.uint8), F=self.F, feasible=self.feasible
+            )
+
+    @classmethod
+    def load(cls, path: str | Path) -> Archive:
+        """Read an archive.
+
+        Raises:
+            UserError: it is missing or damaged.
+        """
+        import zipfile
+
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                arrays: Mapping[str, NDArray[np.generic]] = dict(data)
+            return cls(
+                arrays["X"].astype(np.int64),
+                arrays["F"].astype(np.float64),
+                arrays["feasible"].astype(bool),
+            )
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise UserError(f"cannot read {path}: {error}") from error

@@ -1,0 +1,88 @@
+"""What one search is: everything its result depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from apq_moo.errors import UserError
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The configuration of one search.
+
+    Attributes:
+        algo: the algorithm's name.
+        objectives: what to optimise, in the order of the columns.
+        space: a preset's name or a TOML file.
+        device: the cost model of latency and energy.
+        predictor: a predictor's name or file.
+        assets: a folder of assets, or None for the shipped ones.
+        limits: constraints by name, in the objective's unit.
+        budget: evaluations.
+        sweep: limits over which a single-objective algorithm is swept.
+        pop_size: individuals a generation.
+        seed: of the search.
+    """
+
+    algo: str = "apq-ga"
+    objectives: tuple[str, ...] = ("acc", "latency")
+    space: str = "digits"
+    device: str = "bitfusion"
+    predictor: str = "mlp"
+    assets: str | None = None
+    limits: dict[str, float] = field(default_factory=dict)
+    budget: int = 20_000
+    sweep: int = 8
+    pop_size: int = 100
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, low in (("budget", 1), ("sweep", 1), ("pop_size", 4), ("seed", 0)):
+            value = getattr(self, name)
+            if value < low:
+                raise UserError(f"--{name.replace('_', '-')} must be at least {low}, not {value}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {**asdict(self), "objectives": list(self.objectives)}
+
+    @classmethod
+    def from_dict(cls, data: Any) -> RunConfig:
+        """From JSON.
+
+        Raises:
+            UserError: keys are missing or unknown.
+        """
+        names = {item.name for item in fields(cls)}
+        if not isinstance(data, dict) or set(data) != names:
+            raise UserError("the run's configuration is incomplete or of another version")
+        return cls(**{**data, "objectives": tuple(data["objectives"])})
+
+
+def parse_limits(texts: Iterable[str]) -> dict[str, float]:
+    """Read ``NAME=VALUE`` limits.
+
+    Raises:
+        UserError: one is malformed, not a finite number, or given twice.
+    """
+    limits: dict[str, float] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        try:
+            number = float(value)
+        except ValueError:
+            number = float("nan")
+        if not equals or not name or not abs(number) < float("inf"):
+            raise UserError(f"--max {text!r}: write NAME=VALUE, such as latency=0.2")
+        if name in limits:
+            raise UserError(f"--max {name} is given twice")
+        limits[name] = number
+    return limits
+
+
+def parse_objectives(text: str) -> tuple[str, ...]:
+    """Read a comma-separated list of objectives; names are checked by the problem."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
