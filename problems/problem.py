@@ -58,6 +58,8 @@ class APQProblem(Problem):  # type: ignore[misc]
         constraints: the limits.
         names: all quantities in use: objectives, then further constrained ones.
         units: their units.
+        feasible: for each block, the configurations that no rule forbids and the device can run,
+            shape ``(block_sizes[b],)``.
         region: the networks that satisfy all constraints but the one on ``acc``.
 
     Raises:
@@ -124,8 +126,8 @@ class APQProblem(Problem):  # type: ignore[misc]
             UserError: wrong shape, or not finite numbers.
         """
         array = np.asarray(X)
-        if array.dtype == object:
-            array = np.array([[row[name] for name in self.vars] for row in array.ravel()])
+        if array.dtype == object and all(isinstance(row, Mapping) for row in array.ravel()):
+            array = np.array([[row.get(name) for name in self.vars] for row in array.ravel()])
         array = np.atleast_2d(array)
         if array.ndim != 2 or array.shape[1] != self.n_var or array.dtype.kind not in "iuf":
             raise UserError(
@@ -214,6 +216,8 @@ def _check_objectives(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def _check_limits(limits: Mapping[str, float]) -> dict[str, float]:
+    if not isinstance(limits, Mapping):
+        raise UserError(f"constraints map names to limits, {{'size': 20}}, not {shown(limits)}")
     checked = {}
     for name, limit in limits.items():
         if name not in OBJECTIVES:

@@ -141,7 +141,10 @@ def test_dictionaries_of_mixed_variable_algorithms_are_read(tiny):
     np.testing.assert_array_equal(problem.evaluate_raw(X)["acc"], -result.pop.get("F")[:, 0])
 
 
-@pytest.mark.parametrize("bad", [np.zeros((2, 3)), np.full((1, 19), np.nan), ["a"] * 19])
+@pytest.mark.parametrize(
+    "bad",
+    [np.zeros((2, 3)), np.full((1, 19), np.nan), ["a"] * 19, [{}], [None]],
+)
 def test_unusable_x_is_refused(tiny, bad):
     with pytest.raises(UserError, match="X must hold"):
         make(tiny).genotypes(bad)
@@ -225,6 +228,7 @@ def test_predictors_get_canonical_integers(tiny):
         ({"objectives": ("acc", "speed")}, "unknown objective 'speed'; known: acc, latency"),
         ({"objectives": ("acc", "size", "acc")}, "objective 'acc' is given twice"),
         ({"constraints": {"speed": 1}}, "unknown constraint 'speed'; known: acc, latency"),
+        ({"constraints": ("size", 1)}, "constraints map names to limits, .* not \\('size', 1\\)"),
         ({"constraints": {"size": "small"}}, "limit of size must be a finite number, not 'small'"),
         ({"constraints": {"size": float("nan")}}, "must be a finite number, not nan"),
         ({"constraints": {"size": True}}, "must be a finite number, not True"),
