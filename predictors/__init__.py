@@ -16,6 +16,7 @@ from apq_moo.predictors.compare import Row, compare
 from apq_moo.predictors.loading import load_predictor
 from apq_moo.predictors.mlp import MLPPredictor, ScratchMLPPredictor
 from apq_moo.predictors.published import load_published
+from apq_moo.predictors.shipped import find_predictor, fit_to_samples
 
 __all__ = [
     "PREDICTORS",
@@ -30,6 +31,8 @@ __all__ = [
     "XGBoostPredictor",
     "compare",
     "create_predictor",
+    "find_predictor",
+    "fit_to_samples",
     "load_predictor",
     "load_published",
 ]

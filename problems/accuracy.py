@@ -41,9 +41,9 @@ def resolve_predictor(
         UserError: it cannot be found, is none of these, or belongs to another space.
     """
     if isinstance(predictor, str | Path):
-        from apq_moo.data.assets import load_shipped_predictor
+        from apq_moo.predictors.shipped import find_predictor
 
-        predictor = load_shipped_predictor(space, predictor)
+        predictor = find_predictor(space, predictor)
     fitted_to = getattr(predictor, "space", None)
     if isinstance(fitted_to, Space) and fitted_to.digest != space.digest:
         raise UserError(

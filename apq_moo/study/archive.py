@@ -60,9 +60,7 @@ class Archive:
             UserError: it cannot be written.
         """
         with replacing(path) as temporary, temporary.open("wb") as handle:
-            np.savez_compressed(
-                handle, X=self.X.astype(np.uint8), F=self.F, feasible=self.feasible
-            )
+            np.savez_compressed(handle, X=self.X.astype(np.uint8), F=self.F, feasible=self.feasible)
 
     @classmethod
     def load(cls, path: str | Path) -> Archive:

@@ -108,14 +108,19 @@ class Measurer:
         self.seed = seed
         self.evaluator = Evaluator(supernet, torch.from_numpy(images.calibration.images))
 
-    def accuracy(self, subnet: Subnet, split: str, *, quantised: bool) -> float:
-        """Accuracy of a subnet on a split of the images, in percent."""
+    def hits(self, subnet: Subnet, split: str, *, quantised: bool) -> NDArray[np.bool_]:
+        """Which images of a split a subnet classifies rightly, shape ``(n,)``."""
         layers = self.evaluator.supernet.slice(subnet)
         if quantised and self.finetune_steps:
             layers = self.finetune(layers)
         part = self.images.split(split)
-        images, labels = torch.from_numpy(part.images), torch.from_numpy(part.labels)
-        return self.evaluator.accuracy(layers, images, labels, quantised=quantised)
+        logits = self.evaluator.logits(layers, torch.from_numpy(part.images), quantised=quantised)
+        right: NDArray[np.bool_] = logits.argmax(1).numpy() == part.labels
+        return right
+
+    def accuracy(self, subnet: Subnet, split: str, *, quantised: bool) -> float:
+        """Accuracy of a subnet on a split of the images, in percent."""
+        return 100.0 * float(self.hits(subnet, split, quantised=quantised).mean())
 
     def finetune(self, layers: Sequence[SlicedLayer]) -> list[SlicedLayer]:
         """Train a copy of a subnet at its bits for a few steps, ranges and statistics fixed.

@@ -1,0 +1,8 @@
+"""The ``apq-moo`` command: parses, calls one function of the library for each command, prints.
+
+Nothing heavy is imported before a command needs it, so that ``--help`` answers at once.
+"""
+
+from apq_moo.cli.app import app, main
+
+__all__ = ["app", "main"]

@@ -1,0 +1,168 @@
+"""Commands that search: ``run`` and the lists of what it takes."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from apq_moo.cli.app import app, err, out, progress_bar
+from apq_moo.errors import UserError
+from apq_moo.study.config import RunConfig, parse_limits, parse_objectives
+
+if TYPE_CHECKING:
+    from apq_moo.study.folder import RunFolder
+
+_DEFAULT = RunConfig()
+
+
+@app.command(cls=TyperCommand)
+def run(
+    ctx: typer.Context,
+    algo: Annotated[str, typer.Option(help="apq-ga, nsga2 or random.")] = _DEFAULT.algo,
+    objectives: Annotated[
+        str, typer.Option(help="Any of acc, latency, energy, bitops, params, size, by commas.")
+    ] = ",".join(_DEFAULT.objectives),
+    space: Annotated[str, typer.Option(help="A preset or a TOML file.")] = _DEFAULT.space,
+    device: Annotated[str, typer.Option(help="The cost model.")] = _DEFAULT.device,
+    predictor: Annotated[
+        str, typer.Option(help="A predictor's name, or the file of a fitted one.")
+    ] = _DEFAULT.predictor,
+    assets: Annotated[
+        str | None, typer.Option(help="Folder made by `apq-moo pipeline`; default: shipped.")
+    ] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option("--max", metavar="NAME=VALUE", help="Upper limit (acc: a lower one)."),
+    ] = None,
+    budget: Annotated[int, typer.Option(help="Evaluations in all.")] = _DEFAULT.budget,
+    sweep: Annotated[int, typer.Option(help="Limits over which apq-ga is swept.")] = _DEFAULT.sweep,
+    pop_size: Annotated[int, typer.Option(help="Networks a round.")] = _DEFAULT.pop_size,
+    seed: Annotated[int, typer.Option(help="Of the search.")] = _DEFAULT.seed,
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="Run folder; default: a new one under runs/.")
+    ] = None,
+    verify: Annotated[
+        int | None,
+        typer.Option(metavar="[K]", min=1, help="Measure K front members (10) on the supernet."),
+    ] = None,
+    resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace an earlier run in --out.")] = False,
+) -> None:
+    """Search a space and print the Pareto front."""
+    from apq_moo.study.folder import RunFolder
+
+    config = RunConfig(
+        algo=algo,
+        objectives=parse_objectives(objectives),
+        space=space,
+        device=device,
+        predictor=predictor,
+        assets=assets,
+        limits=parse_limits(limit or ()),
+        budget=budget,
+        sweep=sweep,
+        pop_size=pop_size,
+        seed=seed,
+    )
+    if resume is not None:
+        opened = RunFolder.open(resume)
+        _check_same(ctx, config, verify, opened)
+    else:
+        _check_names(config)
+        path = folder or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{algo}"
+        opened = RunFolder.create(path, config, verify=verify, overwrite=overwrite)
+    _carry_out(opened)
+
+
+def _check_names(config: RunConfig) -> None:
+    """Refuse what cannot work before a folder is made."""
+    from apq_moo.study.search import Search
+
+    Search(config)
+
+
+_FIELDS = {"limit": "limits"}
+
+
+def _check_same(
+    ctx: typer.Context, config: RunConfig, verify: int | None, folder: RunFolder
+) -> None:
+    """Options given beside ``--resume`` must be those of the run."""
+    earlier = folder.config.to_dict()
+    given = {**config.to_dict(), "verify": verify}
+    recorded = {**earlier, "verify": folder.record["verify"]}
+    for name in ctx.params:
+        source = ctx.get_parameter_source(name)
+        explicit = source is not None and source.name == "COMMANDLINE"
+        if not explicit or name == "resume":
+            continue
+        if name in {"folder", "overwrite"}:
+            raise UserError("--resume DIR continues the run there: leave out --out and --overwrite")
+        field = _FIELDS.get(name, name)
+        if given[field] != recorded[field]:
+            raise UserError(
+                f"the run in {folder.path} has {field} {recorded[field]}, not {given[field]}; "
+                "--resume needs no other option"
+            )
+
+
+def _carry_out(folder: RunFolder) -> None:
+    from apq_moo.study.report import front_table
+    from apq_moo.study.run import Listener, execute, title_of
+
+    if folder.finished:
+        columns = folder.read_front()
+    else:
+        with progress_bar() as bar:
+            search = bar.add_task("searching", total=folder.config.budget)
+            measure = bar.add_task("measuring", total=None, visible=False)
+            columns = execute(
+                folder,
+                Listener(
+                    searching=lambda done, _total: bar.update(search, completed=done),
+                    say=lambda text: err.print(text, markup=False),
+                    verifying=lambda done, total: bar.update(
+                        measure, completed=done, total=total, visible=True
+                    ),
+                ),
+            )
+    objectives = folder.config.objectives
+    out.print(front_table(columns, objectives, title_of(folder)))
+    _print_summary(folder, len(columns["subnet"]))
+
+
+def _print_summary(folder: RunFolder, size: int) -> None:
+    verified: dict[str, Any] = folder.record.get("verified", {})
+    for split in ("validation", "test"):
+        tau = verified.get(f"kendall_tau_{split}")
+        if tau is not None:
+            out.print(
+                f"Kendall tau of predicted and measured ({split}, {verified['networks']} "
+                f"networks): {tau:.3f}"
+            )
+    seconds = sum(folder.record["seconds"].values())
+    out.print(f"{size} networks on the front, {seconds:.1f} s, in {folder.path}", soft_wrap=True)
+
+
+@app.command()
+def algorithms() -> None:
+    """List the search algorithms."""
+    from apq_moo.algorithms import ALGORITHMS
+
+    for name in ALGORITHMS:
+        entry = ALGORITHMS.get(name)
+        out.print(f"{name}: {entry.summary} ({entry.citation})", markup=False, soft_wrap=True)
+
+
+@app.command()
+def spaces() -> None:
+    """List the shipped search spaces."""
+    from apq_moo.space import load_space, presets
+
+    for name in presets():
+        space = load_space(name)
+        out.print(f"{name}: {space.n_var} genes, {space.count():.3e} networks", markup=False)

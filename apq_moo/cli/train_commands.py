@@ -1,0 +1,294 @@
+"""Commands that make assets: ``supernet``, ``samples``, ``predictor`` and ``pipeline``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from apq_moo.cli.app import app, err, out, progress_bar
+from apq_moo.errors import UserError
+
+supernet_app = typer.Typer(no_args_is_help=True, help="Train and evaluate a supernet.")
+samples_app = typer.Typer(no_args_is_help=True, help="Collect accuracies of random subnets.")
+predictor_app = typer.Typer(no_args_is_help=True, help="Fit and compare accuracy predictors.")
+app.add_typer(supernet_app, name="supernet")
+app.add_typer(samples_app, name="samples")
+app.add_typer(predictor_app, name="predictor")
+
+SpaceOption = Annotated[str, typer.Option(help="A preset or a TOML file.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Of everything random.")]
+CheckpointOption = Annotated[
+    Path | None, typer.Option("--supernet", help="A trained supernet; default: shipped.")
+]
+SamplesOption = Annotated[
+    Path | None, typer.Option("--samples", help="A sample table; default: shipped.")
+]
+
+
+def _image_set(space: str) -> str:
+    from apq_moo.space import load_space
+
+    images = load_space(space).spec.images
+    if not images:
+        raise UserError(
+            f"space {space!r} names no image set, so that nothing can be trained or measured on it"
+        )
+    return images
+
+
+def _checkpoint(space: str, given: Path | None) -> Path:
+    from apq_moo.data.assets import SUPERNET, find_assets
+    from apq_moo.space import load_space
+
+    return given or find_assets(load_space(space)).path(SUPERNET)
+
+
+def _table(space: str, given: Path | None) -> Path:
+    from apq_moo.data.assets import SAMPLES, find_assets
+    from apq_moo.space import load_space
+
+    return given or find_assets(load_space(space)).path(SAMPLES)
+
+
+def _refuse_existing(path: Path) -> None:
+    if path.exists():
+        raise UserError(f"-o {path} exists; remove it or name another file")
+
+
+@supernet_app.command("train")
+def supernet_train(
+    file: Annotated[Path, typer.Option("--out", "-o", help="Where the supernet goes.")],
+    space: SpaceOption = "digits",
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 3600,
+    seed: SeedOption = 0,
+) -> None:
+    """Train a supernet; repeat the command to continue an interrupted training."""
+    from apq_moo.pipeline.stages import train
+    from apq_moo.space import load_space
+    from apq_moo.supernet.training import TrainConfig
+
+    images = _image_set(space)
+    _refuse_existing(file)
+    with progress_bar() as bar:
+        task = bar.add_task("training", total=steps)
+        seconds = train(
+            load_space(space),
+            images,
+            TrainConfig(steps=steps, seed=seed),
+            file,
+            lambda p: bar.update(task, completed=p.step),
+        )
+    out.print(f"trained {steps} steps in {seconds:.0f} s: {file}", soft_wrap=True)
+
+
+@supernet_app.command("eval")
+def supernet_eval(
+    space: SpaceOption = "digits",
+    supernet: CheckpointOption = None,
+    random: Annotated[int, typer.Option(min=2, help="Random subnets.")] = 200,
+    seed: SeedOption = 0,
+) -> None:
+    """Show how well a supernet tells its subnets apart."""
+    from apq_moo.pipeline.stages import evaluate
+    from apq_moo.space import load_space
+
+    path, images = _checkpoint(space, supernet), _image_set(space)
+    with progress_bar() as bar:
+        task = bar.add_task("measuring", total=2 * random)
+        found = evaluate(
+            load_space(space),
+            path,
+            images,
+            n_random=random,
+            seed=seed,
+            callback=lambda done, _total: bar.update(task, completed=done),
+        )
+    table = Table(title="accuracy (%)")
+    for column in ("subnet", "precision", "validation", "test", "clean test"):
+        table.add_column(column)
+    for name, kinds in found.named.items():
+        for kind, split in kinds.items():
+            cells = [f"{split[key]:.2f}" for key in ("validation", "test", "test_clean")]
+            table.add_row(name, {"fp": "full", "mp": "its bits"}[kind], *cells)
+    out.print(table)
+    for kind, label in (("fp", "full precision"), ("mp", "random bits")):
+        out.print(
+            f"{random} random subnets, {label}: Kendall tau validation-test "
+            f"{found.tau[kind]:.3f}, spread {found.spread[kind]:.2f}, noise "
+            f"{found.noise[kind]:.2f} points",
+            soft_wrap=True,
+        )
+
+
+@samples_app.command("collect")
+def samples_collect(
+    file: Annotated[Path, typer.Option("--out", "-o", help="Where the table goes.")],
+    space: SpaceOption = "digits",
+    supernet: CheckpointOption = None,
+    fp: Annotated[int, typer.Option(min=0, help="Full-precision samples.")] = 3000,
+    mp: Annotated[int, typer.Option(min=0, help="Mixed-precision samples.")] = 1500,
+    held_out: Annotated[
+        int, typer.Option(min=0, help="Further samples of each to judge by.")
+    ] = 1000,
+    finetune_steps: Annotated[
+        int, typer.Option(min=0, help="Quantisation-aware steps of each mixed-precision sample.")
+    ] = 0,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+    seed: SeedOption = 0,
+) -> None:
+    """Measure random subnets; repeat the command to continue an interrupted collection."""
+    from apq_moo.space import load_space
+    from apq_moo.supernet.sampling import SampleConfig, collect
+
+    config = SampleConfig(fp, mp, held_out, held_out, finetune_steps, seed)
+    path, images = _checkpoint(space, supernet), _image_set(space)
+    with progress_bar() as bar:
+        task = bar.add_task("measuring", total=fp + mp + 2 * held_out)
+        table = collect(
+            load_space(space),
+            path,
+            images,
+            config,
+            file,
+            jobs=jobs,
+            callback=lambda done, _total: bar.update(task, completed=done),
+        )
+    counts = ", ".join(f"{n} {name}" for name, n in table.counts().items())
+    out.print(f"{counts}: {file}", soft_wrap=True)
+
+
+@predictor_app.command("fit")
+def predictor_fit(
+    name: Annotated[str, typer.Argument(help="Such as mlp or xgboost.")],
+    file: Annotated[Path, typer.Option("--out", "-o", help="Where the predictor goes.")],
+    space: SpaceOption = "digits",
+    samples: SamplesOption = None,
+    seed: SeedOption = 0,
+) -> None:
+    """Fit a predictor and show how it ranks held-out networks."""
+    from apq_moo.data.samples import load_samples
+    from apq_moo.predictors import PREDICTORS, fit_to_samples
+    from apq_moo.predictors.metrics import kendall_tau, pairwise_accuracy, rmse
+    from apq_moo.space import load_space
+
+    PREDICTORS.get(name)
+    _refuse_existing(file)
+    loaded, path = load_space(space), _table(space, samples)
+    predictor = fit_to_samples(name, loaded, path, seed=seed)
+    predictor.save(file)
+    X, y = load_samples(path, loaded).rows("mp_held_out")
+    line = f"{name}: {file}"
+    if len(y) > 2:
+        guess = predictor.predict(X)
+        line += (
+            f"; on {len(y)} held-out networks Kendall tau {kendall_tau(y, guess):.3f}, pairwise "
+            f"accuracy {pairwise_accuracy(y, guess):.3f}, RMSE {rmse(y, guess):.2f} points"
+        )
+    out.print(line, markup=False, soft_wrap=True)
+
+
+@predictor_app.command("compare")
+def predictor_compare(
+    space: SpaceOption = "digits",
+    samples: SamplesOption = None,
+    names: Annotated[str, typer.Option(help="Predictors, by commas; default: all.")] = "",
+    sizes: Annotated[
+        str, typer.Option(help="Numbers of mixed-precision samples, by commas.")
+    ] = "100,500,1500",
+    seeds: Annotated[int, typer.Option(min=1, help="Repetitions.")] = 1,
+) -> None:
+    """Compare predictors against the number of mixed-precision samples."""
+    from apq_moo.data.samples import load_samples
+    from apq_moo.predictors import PREDICTORS, compare
+    from apq_moo.space import load_space
+
+    loaded = load_space(space)
+    chosen = [name.strip() for name in names.split(",") if name.strip()] or PREDICTORS.names()
+    for name in chosen:
+        PREDICTORS.get(name)
+    try:
+        counts = sorted({int(text) for text in sizes.split(",")})
+    except ValueError:
+        raise UserError(f"--sizes {sizes!r}: write numbers by commas, such as 100,500") from None
+    table = load_samples(_table(space, samples), loaded)
+    rows = compare(
+        loaded,
+        chosen,
+        table.rows("fp"),
+        table.rows("mp"),
+        table.rows("mp_held_out"),
+        counts,
+        range(seeds),
+    )
+    shown = Table(title=f"{len(table.rows('mp_held_out')[1])} held-out networks, means")
+    for column in ("predictor", "MP samples", "Kendall tau", "Spearman", "pairwise", "RMSE",
+                   "top-10 regret", "fit s"):  # fmt: skip
+        shown.add_column(column, justify="left" if column == "predictor" else "right")
+    fields = ("kendall_tau", "spearman", "pairwise_accuracy", "rmse", "top_k_regret", "fit_seconds")
+    for name in chosen:
+        for n in counts:
+            of = [row for row in rows if row.predictor == name and row.n_mp == n]
+            means = [sum(getattr(row, field) for row in of) / len(of) for field in fields]
+            shown.add_row(name, str(n), *(f"{value:.3f}" for value in means))
+    out.print(shown)
+
+
+@app.command()
+def pipeline(
+    folder: Annotated[Path, typer.Option("--out", help="Where everything goes.")],
+    space: SpaceOption = "digits",
+    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 3600,
+    fp: Annotated[int, typer.Option(min=2, help="Full-precision samples.")] = 3000,
+    mp: Annotated[int, typer.Option(min=2, help="Mixed-precision samples.")] = 1500,
+    held_out: Annotated[int, typer.Option(min=3, help="Held-out samples of each.")] = 1000,
+    finetune_steps: Annotated[
+        int, typer.Option(min=0, help="Quantisation-aware steps of each mixed-precision sample.")
+    ] = 0,
+    algo: Annotated[str, typer.Option(help="Of the search.")] = "apq-ga",
+    objectives: Annotated[str, typer.Option(help="Of the search.")] = "acc,latency",
+    budget: Annotated[int, typer.Option(help="Evaluations of the search.")] = 20_000,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes that measure samples.")] = 2,
+    seed: SeedOption = 0,
+) -> None:
+    """From raw images to a verified front; repeat the command to continue after an interruption."""
+    from apq_moo.cli.run_commands import _carry_out
+    from apq_moo.pipeline.chain import Listener, make_assets
+    from apq_moo.space import load_space
+    from apq_moo.study.config import RunConfig, parse_objectives
+    from apq_moo.study.folder import RunFolder
+    from apq_moo.supernet.sampling import SampleConfig
+    from apq_moo.supernet.training import TrainConfig
+
+    config = RunConfig(
+        algo=algo,
+        objectives=parse_objectives(objectives),
+        space=space,
+        assets=str(folder),
+        budget=budget,
+        seed=seed,
+    )
+    images = _image_set(space)
+    with progress_bar() as bar:
+        task = bar.add_task("")
+
+        def begin(name: str) -> None:
+            err.print(name, markup=False)
+            bar.reset(task, description=name, total=None)
+
+        make_assets(
+            load_space(space),
+            images,
+            folder,
+            Listener(begin, lambda done, total: bar.update(task, completed=done, total=total)),
+            train=TrainConfig(steps=steps, seed=seed),
+            samples=SampleConfig(fp, mp, held_out, held_out, finetune_steps, seed),
+            jobs=jobs,
+        )
+    path = folder / "run"
+    if (path / "run.json").is_file():
+        _carry_out(RunFolder.open(path))
+    else:
+        _carry_out(RunFolder.create(path, config, verify=10, overwrite=False))

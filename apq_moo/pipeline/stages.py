@@ -1,0 +1,219 @@
+"""The stages from raw images to a verified front, each of which continues what it finds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from apq_moo.data import load_images
+from apq_moo.data.assets import MANIFEST, SAMPLES, SUPERNET, predictor_file, write_manifest
+from apq_moo.data.samples import load_samples
+from apq_moo.files import sha256
+from apq_moo.predictors import PREDICTORS, fit_to_samples
+from apq_moo.predictors.metrics import kendall_tau
+from apq_moo.space import Space
+from apq_moo.supernet.checkpoint import load_supernet, save_supernet
+from apq_moo.supernet.sampling import Measurer
+from apq_moo.supernet.training import Progress, TrainConfig, Trainer
+from apq_moo.versions import processor, versions
+
+
+def train(
+    space: Space,
+    images: str,
+    config: TrainConfig,
+    out: str | Path,
+    callback: Callable[[Progress], None] | None = None,
+) -> float:
+    """Train a supernet and store it; an interrupted training goes on where it stopped.
+
+    Args:
+        space: the space.
+        images: the name of the data set.
+        config: settings.
+        out: the supernet's file; the unfinished training lies beside it as ``*.training``.
+        callback: told about every step.
+
+    Returns:
+        Seconds of training in all.
+
+    Raises:
+        UserError: an unfinished training there is of other settings, or a file cannot be written.
+    """
+    out = Path(out)
+    unfinished = out.with_suffix(".training")
+    trainer = Trainer(space, load_images(images), config)
+    if unfinished.is_file():
+        trainer.load(unfinished)
+    supernet = trainer.run(checkpoint=unfinished, callback=callback)
+    save_supernet(out, supernet, images=images, seconds=trainer.seconds, steps=config.steps)
+    unfinished.unlink(missing_ok=True)
+    return trainer.seconds
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How well a supernet tells its subnets apart.
+
+    Attributes:
+        named: for the largest and the smallest subnet, accuracies in percent by split, in full
+            precision (``fp``) and at the subnet's bits (``mp``).
+        tau: Kendall tau between validation and test over random subnets, ``fp`` and ``mp``.
+        spread: standard deviation of the validation accuracy over them.
+        noise: standard deviation of half the difference between two random halves of validation.
+    """
+
+    named: dict[str, dict[str, dict[str, float]]]
+    tau: dict[str, float]
+    spread: dict[str, float]
+    noise: dict[str, float]
+
+
+def evaluate(
+    space: Space,
+    checkpoint: str | Path,
+    images: str,
+    *,
+    n_random: int = 200,
+    seed: int = 0,
+    callback: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Measure the largest, the smallest and random subnets of a supernet.
+
+    Args:
+        space: the space.
+        checkpoint: the supernet's file.
+        images: the name of the data set.
+        n_random: random subnets, each in full precision and at its bits.
+        seed: of the random subnets and halves.
+        callback: told ``(done, total)``.
+
+    Raises:
+        UserError: the checkpoint is unusable.
+    """
+    supernet, _ = load_supernet(checkpoint, space)
+    data = load_images(images)
+    measurer = Measurer(supernet, data)
+    named: dict[str, dict[str, dict[str, float]]] = {}
+    for name, row in (("largest", space.largest()), ("smallest", space.smallest())):
+        subnet = space.decode(row)[0]
+        named[name] = {
+            kind: {
+                split: measurer.accuracy(subnet, split, quantised=kind == "mp")
+                for split in ("validation", "test", "test_clean")
+            }
+            for kind in ("fp", "mp")
+        }
+    rng = np.random.default_rng([seed, 7])
+    subnets = space.decode(space.sample(n_random, rng))
+    n = len(data.validation)
+    first = rng.permutation(n) < n // 2
+    tau, spread, noise = {}, {}, {}
+    for number, kind in enumerate(("fp", "mp")):
+        right = np.empty((n_random, n), dtype=bool)
+        test = np.empty(n_random)
+        for i, subnet in enumerate(subnets):
+            right[i] = measurer.hits(subnet, "validation", quantised=kind == "mp")
+            test[i] = measurer.accuracy(subnet, "test", quantised=kind == "mp")
+            if callback is not None:
+                callback(number * n_random + i + 1, 2 * n_random)
+        validation = 100 * right.mean(axis=1)
+        halves = 100 * (right[:, first].mean(axis=1) - right[:, ~first].mean(axis=1)) / 2
+        if n_random > 1:
+            tau[kind] = kendall_tau(test, validation)
+            spread[kind] = float(validation.std())
+            noise[kind] = float(halves.std())
+    return Evaluation(named, tau, spread, noise)
+
+
+def fit_predictors(
+    space: Space,
+    folder: str | Path,
+    names: Sequence[str] = (),
+    *,
+    seed: int = 0,
+    callback: Callable[[str], None] | None = None,
+) -> dict[str, float]:
+    """Fit predictors to ``samples.npz`` of a folder; those whose files are there are kept.
+
+    Args:
+        space: the space.
+        folder: of assets.
+        names: of predictors; all by default.
+        seed: of the fits.
+        callback: told each name before its fit.
+
+    Returns:
+        Kendall tau of each on the held-out mixed-precision samples.
+    """
+    folder = Path(folder)
+    X, y = load_samples(folder / SAMPLES, space).rows("mp_held_out")
+    taus = {}
+    from apq_moo.predictors import load_predictor
+
+    for name in names or PREDICTORS.names():
+        path = folder / predictor_file(name)
+        if callback is not None:
+            callback(name)
+        if path.is_file():
+            predictor = load_predictor(path, space)
+        else:
+            predictor = fit_to_samples(name, space, folder / SAMPLES, seed=seed)
+            predictor.save(path)
+        taus[name] = kendall_tau(y, predictor.predict(X))
+    return taus
+
+
+def manifest(
+    space: Space, images: str, folder: str | Path, *, command: str, seed: int, **figures: Any
+) -> dict[str, Any]:
+    """Write the manifest of a folder of assets that is complete.
+
+    Args:
+        space: the space.
+        images: the name of the data set.
+        folder: of assets.
+        command: what made them.
+        seed: of all stages.
+        **figures: what was measured on the way.
+    """
+    folder = Path(folder)
+    table = load_samples(folder / SAMPLES, space)
+    counts = table.counts()
+    predictors = sorted(folder.glob(predictor_file("*")))
+    names = [SUPERNET, SAMPLES, *(str(path.relative_to(folder)) for path in predictors)]
+    return write_manifest(
+        folder,
+        space,
+        names,
+        command=command,
+        seed=seed,
+        versions=versions(),
+        processor=processor(),
+        threads=torch.get_num_threads(),
+        images=images,
+        images_sha256=load_images(images).checksum,
+        n_fp=counts["fp"],
+        n_mp=counts["mp"],
+        counts=counts,
+        **figures,
+    )
+
+
+def complete(folder: str | Path) -> bool:
+    """Whether a folder of assets has its manifest and every file in it is intact."""
+    from apq_moo.files import read_json
+
+    folder = Path(folder)
+    if not (folder / MANIFEST).is_file():
+        return False
+    files = read_json(folder / MANIFEST)["files"]
+    return all(
+        (folder / name).is_file() and sha256(folder / name) == entry["sha256"]
+        for name, entry in files.items()
+    )

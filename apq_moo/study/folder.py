@@ -1,0 +1,139 @@
+"""The folder of a run: what was asked, what came of it, and what is needed to go on."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from apq_moo.errors import UserError
+from apq_moo.files import read_json, write_json, write_text
+from apq_moo.study.config import RunConfig
+
+FORMAT = "apq-moo run 1"
+POINTS = "points"
+
+
+class RunFolder:
+    """A run's folder.
+
+    It holds ``run.json``, ``front.csv``, ``front.png`` and, as the search goes, everything
+    evaluated under ``points/``.
+
+    Args:
+        path: the folder; see :meth:`create` and :meth:`open`.
+        record: the contents of ``run.json``.
+    """
+
+    def __init__(self, path: Path, record: dict[str, Any]) -> None:
+        self.path = path
+        self.record = record
+        self.config = RunConfig.from_dict(record["config"])
+
+    @classmethod
+    def create(
+        cls, path: str | Path, config: RunConfig, *, verify: int | None, overwrite: bool
+    ) -> RunFolder:
+        """Begin a run.
+
+        Args:
+            path: a folder that does not exist or is empty; or, with ``overwrite``, an earlier run.
+            config: the configuration.
+            verify: how many members to verify in the end, or None.
+            overwrite: whether an earlier run there may be replaced.
+
+        Raises:
+            UserError: the folder is in use, or cannot be written.
+        """
+        path = Path(path)
+        if path.exists() and not path.is_dir():
+            raise UserError(f"--out {path} is a file; name a folder")
+        if path.is_dir() and any(path.iterdir()):
+            if not (path / "run.json").is_file():
+                raise UserError(f"--out {path} is not empty and holds no run; name another folder")
+            if not overwrite:
+                raise UserError(
+                    f"--out {path} holds a run; add --overwrite to replace it, or continue it "
+                    f"with --resume {path}"
+                )
+            for name in ("front.csv", "front.png", "run.json"):
+                (path / name).unlink(missing_ok=True)
+            shutil.rmtree(path / POINTS, ignore_errors=True)
+        record = {
+            "format": FORMAT,
+            "status": "unfinished",
+            "config": config.to_dict(),
+            "verify": verify,
+        }
+        folder = cls(path, record)
+        folder.store()
+        return folder
+
+    @classmethod
+    def open(cls, path: str | Path) -> RunFolder:
+        """Read the folder of an earlier run.
+
+        Raises:
+            UserError: it holds no run, or one of another version.
+        """
+        path = Path(path)
+        if not (path / "run.json").is_file():
+            raise UserError(f"{path} holds no run (no run.json)")
+        record = read_json(path / "run.json")
+        if not isinstance(record, dict) or record.get("format") != FORMAT:
+            raise UserError(f"{path / 'run.json'} is not a run of this version")
+        return cls(path, record)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end."""
+        return self.record.get("status") == "finished"
+
+    def store(self, **entries: Any) -> None:
+        """Add to ``run.json``.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        self.record |= entries
+        write_json(self.path / "run.json", self.record)
+
+    def write_front(self, columns: dict[str, list[Any]]) -> None:
+        """Write ``front.csv``; floats in their shortest exact form, missing values empty.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(columns)
+        for row in zip(*columns.values(), strict=True):
+            writer.writerow(["" if value is None else value for value in row])
+        write_text(self.path / "front.csv", text.getvalue())
+
+    def read_front(self) -> dict[str, list[Any]]:
+        """Read ``front.csv``: numbers as floats (None where missing), subnets as dictionaries.
+
+        Raises:
+            UserError: it is missing or malformed.
+        """
+        path = self.path / "front.csv"
+        try:
+            with path.open(newline="", encoding="utf-8") as handle:
+                rows = list(csv.DictReader(handle))
+            return {
+                name: [_read(name, row[name]) for row in rows] for name in (rows[0] if rows else ())
+            }
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{path} is malformed: {error}") from error
+
+
+def _read(name: str, text: str) -> Any:
+    if name == "subnet":
+        return json.loads(text)
+    return float(text) if text else None

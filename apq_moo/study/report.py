@@ -1,0 +1,123 @@
+"""What a run shows: the columns of its front, a table for the terminal, a picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from apq_moo.files import replacing
+from apq_moo.problems import OBJECTIVES
+from apq_moo.space import Space, Subnet
+from apq_moo.study.archive import Archive
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_MAX_ROWS = 20
+
+
+def front_columns(space: Space, objectives: Sequence[str], front: Archive) -> dict[str, list[Any]]:
+    """Columns of ``front.csv`` in natural units, without verification."""
+    columns: dict[str, list[Any]] = {}
+    for i, name in enumerate(objectives):
+        sign = -1.0 if OBJECTIVES.get(name).maximise else 1.0
+        columns[name] = (sign * front.F[:, i]).tolist()
+    columns["subnet"] = [json.dumps(subnet.to_dict()) for subnet in space.decode(front.X)]
+    return columns
+
+
+def shown_rows(n: int, verified: Sequence[int] = ()) -> list[int]:
+    """Rows of a front of ``n`` that a terminal shows: the verified ones, else evenly spread."""
+    if verified:
+        return list(verified)
+    return sorted(set(np.linspace(0, n - 1, min(n, _MAX_ROWS)).round().astype(int).tolist()))
+
+
+def front_table(columns: dict[str, list[Any]], objectives: Sequence[str], title: str) -> Table:
+    """The front as a rich table.
+
+    Args:
+        columns: what ``front.csv`` holds; subnets as JSON text or dictionaries.
+        objectives: names of the objectives, first columns of the table.
+        title: above it.
+    """
+    from rich.table import Table
+
+    verified = [i for i, v in enumerate(columns.get("acc_test", [])) if v is not None]
+    table = Table(title=title)
+    for name in objectives:
+        table.add_column(f"{name} ({OBJECTIVES.get(name).unit})", justify="right")
+    extra = [name for name in ("acc_val_true", "acc_test") if verified]
+    for name in (*extra, "depth", "mean bits"):
+        table.add_column(name, justify="right")
+    for i in shown_rows(len(columns["subnet"]), verified):
+        cells = [
+            f"{columns[name][i]:.2f}" if name == "acc" else f"{columns[name][i]:.4g}"
+            for name in objectives
+        ]
+        cells += [f"{columns[name][i]:.2f}" for name in extra]
+        subnet = columns["subnet"][i]
+        network = Subnet.from_dict(json.loads(subnet) if isinstance(subnet, str) else subnet)
+        table.add_row(*cells, str(len(network.blocks)), f"{network.mean_bits:.1f}")
+    return table
+
+
+def draw_front(
+    path: str | Path, columns: dict[str, list[Any]], objectives: Sequence[str], title: str
+) -> None:
+    """Draw the front as a PNG: the first objective against each of the others.
+
+    A single objective is drawn against the mean bits. Verified members show their measured
+    accuracies too.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    main = "acc" if "acc" in objectives else objectives[0]
+    bits = [Subnet.from_dict(json.loads(text)).mean_bits for text in columns["subnet"]]
+    panels = [name for name in objectives if name != main]
+    data = {**columns, "mean bits": bits}
+    figure = Figure(figsize=(5.6 * max(1, len(panels)), 4.2), layout="constrained")
+    axes = figure.subplots(1, max(1, len(panels)), squeeze=False)[0]
+    with mpl.rc_context({"font.size": 10}):
+        for axis, name in zip(axes, panels or ["mean bits"], strict=True):
+            points = axis.scatter(
+                data[name], data[main], c=bits, cmap="viridis", s=16, label="predicted"
+            )
+            if main == "acc":
+                for column, marker, colour in (
+                    ("acc_val_true", "o", "black"),
+                    ("acc_test", "x", "tab:red"),
+                ):
+                    rows = [i for i, v in enumerate(columns.get(column, [])) if v is not None]
+                    if rows:
+                        label = "measured, validation" if marker == "o" else "measured, test"
+                        face = {"facecolors": "none"} if marker == "o" else {}
+                        axis.scatter(
+                            [data[name][i] for i in rows],
+                            [columns[column][i] for i in rows],
+                            marker=marker,
+                            s=36,
+                            label=label,
+                            **(face | ({"edgecolors": colour} if face else {"c": colour})),
+                        )
+            unit = f" ({OBJECTIVES.get(name).unit})" if name in OBJECTIVES else ""
+            axis.set_xlabel(f"{name}{unit}")
+            axis.set_ylabel(f"{'accuracy' if main == 'acc' else main} ({_unit(main)})")
+            axis.grid(alpha=0.3)
+            axis.legend(loc="lower right")
+        figure.colorbar(points, ax=axes[-1], label="mean bits")
+    figure.suptitle(title)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=120, format="png", metadata={"Software": None})
+
+
+def _unit(name: str) -> str:
+    return OBJECTIVES.get(name).unit

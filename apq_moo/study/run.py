@@ -1,0 +1,125 @@
+"""A whole run: search, front, optional verification, and the folder they go to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from apq_moo.data.assets import find_assets
+from apq_moo.errors import UserError
+from apq_moo.predictors.metrics import kendall_tau
+from apq_moo.space import load_space
+from apq_moo.study.archive import Archive
+from apq_moo.study.folder import POINTS, RunFolder
+from apq_moo.study.report import draw_front, front_columns
+from apq_moo.study.search import Search
+from apq_moo.versions import processor, versions
+
+DEFAULT_VERIFY = 10
+
+
+@dataclass(frozen=True)
+class Listener:
+    """What a run tells while it goes; every function may be replaced.
+
+    Attributes:
+        searching: ``(evaluations done, in all)``.
+        say: a line of text.
+        verifying: ``(networks measured, in all)``.
+    """
+
+    searching: Callable[[int, int], None] = lambda _done, _total: None
+    say: Callable[[str], None] = lambda _text: None
+    verifying: Callable[[int, int], None] = lambda _done, _total: None
+
+
+def execute(folder: RunFolder, listener: Listener | None = None) -> dict[str, list[Any]]:
+    """Carry out the run of a folder, or what is left of it.
+
+    Returns:
+        The columns of ``front.csv``.
+
+    Raises:
+        UserError: see :class:`Search` and :func:`verify_front`; or a file cannot be written.
+    """
+    listener = listener or Listener()
+    config = folder.config
+    search = Search(config)
+    folder.store(versions=versions(), processor=processor(), data=search.data)
+    begun = time.perf_counter()
+    archive = search.run(folder=folder.path / POINTS, callback=listener.searching)
+    seconds = {"load": search.seconds, "search": time.perf_counter() - begun}
+    front = archive.front()
+    if len(front) == 0:
+        raise UserError("no network that meets all limits was found; raise --budget or a limit")
+    columns = front_columns(search.problem.space, config.objectives, front)
+    folder.write_front(columns)
+    folder.store(evaluations=len(archive), front=len(front), seconds=seconds)
+    verify = folder.record["verify"]
+    if verify:
+        columns, spent = verify_front(folder, columns, front, verify, listener)
+        seconds["verify"] = spent
+    draw_front(folder.path / "front.png", columns, config.objectives, title_of(folder))
+    folder.store(status="finished", seconds=seconds)
+    return columns
+
+
+def title_of(folder: RunFolder) -> str:
+    """One line that says what the run searched."""
+    config = folder.config
+    return f"{config.algo} on {config.space}: {folder.record['evaluations']:,} evaluations"
+
+
+def verify_front(
+    folder: RunFolder,
+    columns: dict[str, list[Any]],
+    front: Archive,
+    k: int,
+    listener: Listener,
+) -> tuple[dict[str, list[Any]], float]:
+    """Measure ``k`` members of a front, spread by cost, and add what was found to ``front.csv``.
+
+    Returns:
+        The columns with ``acc_val_true`` and ``acc_test``, and the seconds spent.
+
+    Raises:
+        UserError: the space has no supernet, or its images cannot be had.
+    """
+    from apq_moo.study.verify import Verifier, spread
+
+    begun = time.perf_counter()
+    config = folder.config
+    verifier = Verifier(find_assets(load_space(config.space), config.assets))
+    costs = [i for i, name in enumerate(config.objectives) if name != "acc"]
+    rows = spread(front.F[:, costs[0] if costs else 0], k)
+    X = front.X[rows]
+    listener.say(
+        f"measuring {len(rows)} networks on the supernet takes about "
+        f"{max(1, round(verifier.estimate_s(X)))} s"
+    )
+    found = verifier.measure(X, lambda done: listener.verifying(done, len(rows)))
+    subnet = columns.pop("subnet")
+    for column, name in enumerate(("acc_val_true", "acc_test")):
+        values: list[float | None] = [None] * len(front)
+        for row, value in zip(rows, found[:, column], strict=True):
+            values[row] = float(value)
+        columns[name] = values
+    columns["subnet"] = subnet
+    folder.write_front(columns)
+    result: dict[str, float | None] = {}
+    if "acc" in columns and len(rows) > 2:
+        predicted = np.array(columns["acc"])[rows]
+        result = {
+            "kendall_tau_validation": _finite(kendall_tau(found[:, 0], predicted)),
+            "kendall_tau_test": _finite(kendall_tau(found[:, 1], predicted)),
+        }
+    folder.store(verified={"networks": len(rows), **result})
+    return columns, time.perf_counter() - begun
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

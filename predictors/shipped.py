@@ -1,0 +1,61 @@
+"""Finding a predictor by name or file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from apq_moo.data.assets import SAMPLES, Assets, find_assets, predictor_file
+from apq_moo.data.samples import load_samples
+from apq_moo.errors import UserError
+from apq_moo.predictors.base import PREDICTORS, Predictor, create_predictor
+from apq_moo.predictors.loading import load_predictor
+from apq_moo.space import Space
+
+
+def fit_to_samples(name: str, space: Space, samples: str | Path, *, seed: int = 0) -> Predictor:
+    """Fit a predictor to a sample table.
+
+    Raises:
+        UserError: an unknown name, or an unusable table.
+    """
+    predictor = create_predictor(name, space, seed=seed)
+    table = load_samples(samples, space)
+    X_fp, y_fp = table.rows("fp")
+    X, y = table.rows("mp")
+    return predictor.fit(X, y, X_fp=X_fp, y_fp=y_fp)
+
+
+def find_predictor(
+    space: Space, predictor: str | Path, assets: str | Path | Assets | None = None
+) -> Predictor:
+    """Find a predictor.
+
+    Args:
+        space: the space.
+        predictor: a name, which stands for the predictor that lies among the space's assets, or is
+            fitted to the samples there; or the path of a file.
+        assets: a folder of assets; by default those shipped with the package.
+
+    Raises:
+        UserError: no such name or file, the space has no assets, or a file is damaged.
+    """
+    name = str(predictor)
+    if name not in PREDICTORS:
+        if not Path(predictor).is_file():
+            known = ", ".join(PREDICTORS)
+            raise UserError(f"unknown predictor {name!r}; known: {known}, or the path of a file")
+        return load_predictor(predictor, space)
+    if not isinstance(assets, Assets):
+        assets = _assets(space, assets, name)
+    if assets.has(predictor_file(name)):
+        return load_predictor(assets.path(predictor_file(name)), space)
+    return fit_to_samples(name, space, assets.path(SAMPLES))
+
+
+def _assets(space: Space, folder: str | Path | None, name: str) -> Assets:
+    try:
+        return find_assets(space, folder)
+    except UserError as error:
+        raise UserError(
+            f"no predictor {name!r} for space {space.name!r}: give --predictor FILE, or {error}"
+        ) from error
