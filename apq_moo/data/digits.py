@@ -13,6 +13,7 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from apq_moo.data.images import IMAGES, FloatImages, ImageSet, Split
 
@@ -39,7 +40,8 @@ def distort(images: FloatImages, rng: np.random.Generator) -> FloatImages:
     Returns:
         New images of the same shape, in [0, 1].
     """
-    n, _, height, width = images.shape
+    n = len(images)
+    height, width = images.shape[2:]
     angle = np.deg2rad(rng.uniform(-25, 25, n))
     scale = rng.uniform(0.8, 1.2, n)
     shift = rng.uniform(-1, 1, (2, n))
@@ -56,7 +58,9 @@ def distort(images: FloatImages, rng: np.random.Generator) -> FloatImages:
     return np.clip(moved, 0, 1).astype(np.float32)[:, None]
 
 
-def _bilinear(images: FloatImages, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+def _bilinear(
+    images: FloatImages, y: NDArray[np.float64], x: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Sample each image at its own coordinates, zero outside; all of shape ``(n, h, w)``."""
     padded = np.pad(images, ((0, 0), (1, 1), (1, 1)))
     n, height, width = padded.shape
@@ -67,7 +71,7 @@ def _bilinear(images: FloatImages, y: np.ndarray, x: np.ndarray) -> np.ndarray:
     row = np.arange(n)[:, None, None]
     upper = padded[row, top, left] * (1 - dx) + padded[row, top, left + 1] * dx
     lower = padded[row, top + 1, left] * (1 - dx) + padded[row, top + 1, left + 1] * dx
-    mixed: np.ndarray = upper * (1 - dy) + lower * dy
+    mixed: NDArray[np.float64] = upper * (1 - dy) + lower * dy
     return mixed
 
 

@@ -93,7 +93,9 @@ class PlainBlock(nn.Sequential):
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the block on ``(n, c, h, w)``."""
-        y: Tensor = super().forward(x)
+        y = x
+        for layer in self:
+            y = layer(y)
         return x + y if self.residual else y
 
 

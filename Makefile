@@ -1,0 +1,39 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: run test test-slow lint types clean
+
+run: $(VENV)/bin/apq-moo
+	$(BIN)/apq-moo run --algo apq-ga --objectives acc,latency
+
+test: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(MAKE) --no-print-directory types
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
+
+test-slow: $(STAMP)
+	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -q -m slow
+
+# Type checkers cannot follow the mapping of top-level folders into the package, so a built copy of
+# it is checked.
+types: $(STAMP)
+	rm -rf build
+	$(BIN)/pip install --quiet --no-deps --no-compile --target build/typed .
+	cd build/typed && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p apq_moo
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/bin/apq-moo: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install --quiet -e .
+	touch $@
+
+$(STAMP): pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install --quiet -e .[dev]
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
