@@ -76,13 +76,15 @@ def score(config: RunConfig, verifier: Verifier) -> Score:
     space, cost = search.problem.space, config.objectives[1]
     measured = verifier.measure(front.X)
     accuracies = (-front.F[:, 0], measured[:, 0], measured[:, 1])
-    found = [hypervolume(space, cost, acc, front.F[:, 1]) for acc in accuracies]
-    return Score(config.algo, config.seed, *found, len(front))
+    predicted, validation, test = (
+        hypervolume(space, cost, acc, front.F[:, 1]) for acc in accuracies
+    )
+    return Score(config.algo, config.seed, predicted, validation, test, len(front))
 
 
 def main() -> None:
     """Print a line for each search, then medians."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--space", default="digits")
     parser.add_argument("--assets")
     parser.add_argument("--algos", default="apq-ga,nsga2,random")

@@ -46,13 +46,13 @@ def write_state(path: str | Path, space: Space, arrays: Arrays, header: Mapping[
     Raises:
         UserError: it cannot be written.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     header = {**header, "format": FORMAT, "space": space.name, "digest": space.digest}
     signed = {**header, "sha256": _checksum(header, arrays)}
     with replacing(path) as temporary:
-        save_file(arrays, temporary, metadata={"header": json.dumps(signed)})
+        temporary.write_bytes(save(arrays, metadata={"header": json.dumps(signed)}))
 
 
 def read_state(path: str | Path, space: Space) -> tuple[Arrays, dict[str, Any]]:

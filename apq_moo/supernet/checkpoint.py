@@ -22,11 +22,11 @@ def save_tensors(path: str | Path, tensors: dict[str, Tensor], header: dict[str,
     Raises:
         UserError: it cannot be written.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     plain = {name: value.detach().contiguous() for name, value in tensors.items()}
     with replacing(path) as temporary:
-        save_file(plain, temporary, metadata={"header": json.dumps(header)})
+        temporary.write_bytes(save(plain, metadata={"header": json.dumps(header)}))
 
 
 def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

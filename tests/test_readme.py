@@ -1,0 +1,69 @@
+"""Every command and every snippet of the README works."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from apq_moo.cli import main
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def blocks(language, section):
+    text = README.read_text(encoding="utf-8")
+    parts = re.split(r"^## ", text, flags=re.MULTILINE)
+    chosen = [part for part in parts if part.startswith(section)]
+    assert len(chosen) == 1
+    return re.findall(rf"```{language}\n(.*?)```", chosen[0], flags=re.DOTALL)
+
+
+def commands(section):
+    lines = [line for block in blocks("sh", section) for line in block.splitlines()]
+    assert lines
+    assert all(line.startswith("apq-moo ") for line in lines)
+    return [shlex.split(line)[1:] for line in lines]
+
+
+def call(arguments):
+    try:
+        main(arguments)
+    except SystemExit as stop:
+        assert not stop.code, arguments
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("APQ_MOO_CACHE", str(tmp_path / "cache"))
+
+
+def test_the_commands_that_search(tmp_path):
+    for arguments in commands("Search"):
+        call(arguments)
+    fronts = list((tmp_path / "runs").glob("*/front.csv"))
+    assert len(fronts) == 2
+    assert all(len(path.read_text().splitlines()) > 10 for path in fronts)
+
+
+def test_the_problem_in_a_study():
+    (code,) = blocks("python", "Use the problem")
+    names = {}
+    exec(compile(code, "README", "exec"), names)  # noqa: S102
+    assert len(names["subnets"]) > 3
+    assert (names["result"].F[:, 1] <= 0.02).all()
+
+
+def test_the_published_space():
+    (code,) = blocks("python", "The ImageNet space")
+    names = {}
+    exec(compile(code, "README", "exec"), names)  # noqa: S102
+    assert names["smallest_ms"] == pytest.approx(2.959, abs=5e-4)
+
+
+@pytest.mark.slow
+def test_the_commands_that_train(tmp_path):
+    for arguments in commands("Your own space"):
+        call(arguments)
+    assert (tmp_path / "runs/digits/run/front.csv").is_file()
