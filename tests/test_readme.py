@@ -27,10 +27,9 @@ def commands(section):
 
 
 def call(arguments):
-    try:
+    with pytest.raises(SystemExit) as stop:
         main(arguments)
-    except SystemExit as stop:
-        assert not stop.code, arguments
+    assert not stop.value.code, arguments
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,7 @@ from apq_moo.study.config import RunConfig, parse_limits, parse_objectives
 
 if TYPE_CHECKING:
     from apq_moo.study.folder import RunFolder
+    from apq_moo.study.search import Search
 
 _DEFAULT = RunConfig()
 
@@ -71,18 +72,17 @@ def run(
     if resume is not None:
         opened = RunFolder.open(resume)
         _check_same(ctx, config, verify, opened)
+        carry_out(opened)
     else:
-        _check_names(config)
+        from apq_moo.study.search import Search
+
+        # What cannot work is refused before there is a folder.
+        search = Search(config)
+        if verify:
+            search.require_supernet()
         path = folder or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{algo}"
         opened = RunFolder.create(path, config, verify=verify, overwrite=overwrite)
-    _carry_out(opened)
-
-
-def _check_names(config: RunConfig) -> None:
-    """Refuse what cannot work before a folder is made."""
-    from apq_moo.study.search import Search
-
-    Search(config)
+        carry_out(opened, search)
 
 
 _FIELDS = {"limit": "limits"}
@@ -110,7 +110,8 @@ def _check_same(
             )
 
 
-def _carry_out(folder: RunFolder) -> None:
+def carry_out(folder: RunFolder, search: Search | None = None) -> None:
+    """Carry out a run, or what is left of it, and print its front."""
     from apq_moo.study.report import front_table
     from apq_moo.study.run import Listener, execute, title_of
 
@@ -118,17 +119,18 @@ def _carry_out(folder: RunFolder) -> None:
         columns = folder.read_front()
     else:
         with progress_bar() as bar:
-            search = bar.add_task("searching", total=folder.config.budget)
+            searching = bar.add_task("searching", total=folder.config.budget)
             measure = bar.add_task("measuring", total=None, visible=False)
             columns = execute(
                 folder,
                 Listener(
-                    searching=lambda done, _total: bar.update(search, completed=done),
+                    searching=lambda done, _total: bar.update(searching, completed=done),
                     say=lambda text: err.print(text, markup=False),
                     verifying=lambda done, total: bar.update(
                         measure, completed=done, total=total, visible=True
                     ),
                 ),
+                search,
             )
     objectives = folder.config.objectives
     out.print(front_table(columns, objectives, title_of(folder)))

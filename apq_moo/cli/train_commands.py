@@ -254,7 +254,7 @@ def pipeline(
     seed: SeedOption = 0,
 ) -> None:
     """From raw images to a verified front; repeat the command to continue after an interruption."""
-    from apq_moo.cli.run_commands import _carry_out
+    from apq_moo.cli.run_commands import carry_out
     from apq_moo.pipeline.chain import Listener, make_assets
     from apq_moo.space import load_space
     from apq_moo.study.config import RunConfig, parse_objectives
@@ -289,6 +289,6 @@ def pipeline(
         )
     path = folder / "run"
     if (path / "run.json").is_file():
-        _carry_out(RunFolder.open(path))
+        carry_out(RunFolder.open(path))
     else:
-        _carry_out(RunFolder.create(path, config, verify=10, overwrite=False))
+        carry_out(RunFolder.create(path, config, verify=10, overwrite=False))

@@ -37,8 +37,15 @@ class Listener:
     verifying: Callable[[int, int], None] = lambda _done, _total: None
 
 
-def execute(folder: RunFolder, listener: Listener | None = None) -> dict[str, list[Any]]:
+def execute(
+    folder: RunFolder, listener: Listener | None = None, search: Search | None = None
+) -> dict[str, list[Any]]:
     """Carry out the run of a folder, or what is left of it.
+
+    Args:
+        folder: the run.
+        listener: told what happens.
+        search: of the folder's configuration, where the caller has made it already.
 
     Returns:
         The columns of ``front.csv``.
@@ -48,7 +55,7 @@ def execute(folder: RunFolder, listener: Listener | None = None) -> dict[str, li
     """
     listener = listener or Listener()
     config = folder.config
-    search = Search(config)
+    search = search or Search(config)
     folder.store(versions=versions(), processor=processor(), data=search.data)
     begun = time.perf_counter()
     archive = search.run(folder=folder.path / POINTS, callback=listener.searching)

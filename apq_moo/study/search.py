@@ -11,7 +11,7 @@ import numpy as np
 from pymoo.core.termination import NoTermination
 
 from apq_moo.algorithms import ALGORITHMS
-from apq_moo.data.assets import find_assets
+from apq_moo.data.assets import SUPERNET, find_assets
 from apq_moo.errors import UserError
 from apq_moo.files import sha256
 from apq_moo.predictors import PREDICTORS, find_predictor
@@ -94,6 +94,17 @@ class Search:
             predictor=self._predictor or "mlp",
             device=self.config.device,
         )
+
+    def require_supernet(self) -> None:
+        """Check that networks of the space can be measured.
+
+        Raises:
+            UserError: there is no supernet.
+        """
+        try:
+            find_assets(self.problem.space, self.config.assets).path(SUPERNET)
+        except UserError as error:
+            raise UserError(f"--verify measures networks on a supernet, but {error}") from error
 
     @property
     def _swept(self) -> bool:
