@@ -101,7 +101,7 @@ def make_assets(
     timed("samples", begun)
     begun = time.perf_counter()
     listener.stage("fitting predictors")
-    taus = stages.fit_predictors(space, folder, seed=samples.seed)
+    taus = stages.fit_predictors(space, folder, seed=samples.seed, callback=listener.progress)
     timed("predictors", begun)
     begun = time.perf_counter()
     listener.stage("evaluating the supernet")

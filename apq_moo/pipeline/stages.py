@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,22 +131,24 @@ def evaluate(
     return Evaluation(named, tau, spread, noise)
 
 
+KEPT = ("mlp",)
+"""Predictors that are stored among assets; any other is fitted to the samples when asked for."""
+
+
 def fit_predictors(
     space: Space,
     folder: str | Path,
-    names: Sequence[str] = (),
     *,
     seed: int = 0,
-    callback: Callable[[str], None] | None = None,
+    callback: Callable[[int, int], None] | None = None,
 ) -> dict[str, float]:
-    """Fit predictors to ``samples.npz`` of a folder; those whose files are there are kept.
+    """Fit every predictor to ``samples.npz`` of a folder, and store those of :data:`KEPT`.
 
     Args:
         space: the space.
         folder: of assets.
-        names: of predictors; all by default.
         seed: of the fits.
-        callback: told each name before its fit.
+        callback: told ``(done, total)``.
 
     Returns:
         Kendall tau of each on the held-out mixed-precision samples.
@@ -154,18 +156,13 @@ def fit_predictors(
     folder = Path(folder)
     X, y = load_samples(folder / SAMPLES, space).rows("mp_held_out")
     taus = {}
-    from apq_moo.predictors import load_predictor
-
-    for name in names or PREDICTORS.names():
-        path = folder / predictor_file(name)
-        if callback is not None:
-            callback(name)
-        if path.is_file():
-            predictor = load_predictor(path, space)
-        else:
-            predictor = fit_to_samples(name, space, folder / SAMPLES, seed=seed)
-            predictor.save(path)
+    for name in PREDICTORS:
+        predictor = fit_to_samples(name, space, folder / SAMPLES, seed=seed)
+        if name in KEPT:
+            predictor.save(folder / predictor_file(name))
         taus[name] = kendall_tau(y, predictor.predict(X))
+        if callback is not None:
+            callback(len(taus), len(PREDICTORS.names()))
     return taus
 
 
