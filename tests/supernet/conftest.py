@@ -1,0 +1,83 @@
+"""A supernet with random weights, and a space with every kind of layer."""
+
+import numpy as np
+import pytest
+import torch
+
+from apq_moo.data import load_images
+from apq_moo.space import Space, SpaceSpec, load_space
+from apq_moo.supernet.network import Supernet
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def digits():
+    return load_space("digits")
+
+
+@pytest.fixture(scope="session")
+def full():
+    """A small space with a fixed first block, a feature mix and all three kernels."""
+    bits = {role: [2, 4, 8] for role in ("w_pw", "a_pw", "w_dw", "a_dw")}
+    return Space(
+        SpaceSpec.from_dict(
+            {
+                "name": "full",
+                "input_size": 12,
+                "input_channels": 3,
+                "classes": 7,
+                "kernels": [3, 5, 7],
+                "expand": [1, 4],
+                "bits": bits,
+                "stem": {"channels": 8, "kernel": 3, "stride": 1},
+                "first_block": {"channels": 8, "kernel": 3},
+                "stages": [
+                    {"width": 8, "stride": 1, "depths": [1, 2]},
+                    {"width": 16, "stride": 2, "depths": [1, 2, 3]},
+                ],
+                "feature_mix": {"channels": 24},
+            }
+        )
+    )
+
+
+def with_random_norms(space, seed=0):
+    """A supernet whose batch norms are not at their initial ones and zeros."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = Supernet(space)
+        for name, value in net.named_parameters():
+            if "norm" in name or "transforms" in name:
+                value.data += 0.2 * torch.randn_like(value)
+    return net
+
+
+@pytest.fixture(scope="session")
+def nets(digits, full):
+    return {"digits": with_random_norms(digits), "full": with_random_norms(full)}
+
+
+@pytest.fixture(scope="session")
+def pictures(digits, full):
+    rng = np.random.default_rng(0)
+    shapes = {space.name: space.spec for space in (digits, full)}
+    return {
+        name: torch.from_numpy(
+            rng.random((96, spec.input_channels, spec.input_size, spec.input_size)).astype(
+                "float32"
+            )
+        )
+        for name, spec in shapes.items()
+    }
+
+
+@pytest.fixture(scope="session")
+def image_set():
+    return load_images("digits")

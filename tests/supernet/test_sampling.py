@@ -1,0 +1,107 @@
+"""Samples are distinct, reproducible, resumable, and what measuring gives."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from apq_moo.data.assets import SUPERNET, find_assets
+from apq_moo.data.samples import SETS, SampleTable, load_samples
+from apq_moo.errors import UserError
+from apq_moo.supernet.checkpoint import load_supernet, save_supernet
+from apq_moo.supernet.evaluation import calibrate
+from apq_moo.supernet.network import forward
+from apq_moo.supernet.sampling import Measurer, SampleConfig, collect, draw
+
+TINY = SampleConfig(6, 6, 3, 3)
+
+
+@pytest.fixture
+def checkpoint(nets, tmp_path):
+    save_supernet(tmp_path / "net.safetensors", nets["digits"])
+    return tmp_path / "net.safetensors"
+
+
+def test_draws_are_distinct_and_disjoint(digits):
+    table = draw(digits, SampleConfig(300, 200, 100, 100, seed=4))
+    assert len(np.unique(table.X, axis=0)) == len(table.X) == 700
+    assert np.bincount(table.group).tolist() == [300, 200, 100, 100]
+    full_precision = np.isin(table.group, [SETS.index("fp"), SETS.index("fp_held_out")])
+    assert (table.X[full_precision][:, digits.bit_columns] == 0).all()
+    assert np.array_equal(table.X, digits.canonical(table.X))
+    again = draw(digits, SampleConfig(300, 200, 100, 100, seed=4))
+    assert np.array_equal(table.X, again.X)
+    other = draw(digits, SampleConfig(300, 200, 100, 100, seed=5))
+    assert not np.array_equal(table.X, other.X)
+
+
+def test_too_many_samples_are_refused(full):
+    with pytest.raises(UserError, match="more than half"):
+        draw(full, SampleConfig(fp=full.count_architectures()))
+
+
+def test_collecting_resumes_and_equals_measuring(digits, checkpoint, image_set, tmp_path):
+    out = tmp_path / "samples.npz"
+    table = collect(digits, checkpoint, "digits", TINY, out)
+    assert table.complete
+    supernet, _ = load_supernet(checkpoint, digits)
+    quantised = np.isin(table.group, [1, 3])
+    expected = Measurer(supernet, image_set).measure(table.X, quantised)
+    assert table.acc.tolist() == expected
+
+    acc = table.acc.copy()
+    acc[::2] = np.nan
+    replace(table, acc=acc).save(out)
+    assert not load_samples(out, digits).complete
+    done = []
+    again = collect(digits, checkpoint, "digits", TINY, out, callback=lambda d, n: done.append(d))
+    assert np.array_equal(again.acc, table.acc)
+    assert done == [18]
+
+    with pytest.raises(UserError, match="other settings"):
+        collect(digits, checkpoint, "digits", replace(TINY, seed=1), out)
+
+
+def test_finetuning_helps_and_leaves_the_supernet_alone(digits, image_set):
+    """The largest network at the fewest bits, from the shipped weights."""
+    net, _ = load_supernet(find_assets(digits).path(SUPERNET), digits)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    measurer = Measurer(net, image_set, finetune_steps=40)
+    row = digits.largest()
+    row[digits.bit_columns] = 0
+    layers = net.slice(digits.decode(row)[0])
+    x = torch.from_numpy(image_set.calibration.images)
+    y = torch.from_numpy(image_set.calibration.labels)
+
+    def loss(of):
+        with torch.no_grad():
+            recorded = calibrate(of, x, quantised=True)
+            return float(F.cross_entropy(forward(of, x, recorded, quantised=True), y))
+
+    assert loss(measurer.finetune(layers)) < 0.8 * loss(layers)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_tables_round_trip_and_refuse_damage(digits, full, tmp_path):
+    drawn = draw(digits, TINY)
+    acc = np.arange(len(drawn.X), dtype=float)
+    acc[0] = np.nan
+    table = SampleTable(drawn.X, drawn.group, acc, {"space": "digits", "digest": digits.digest})
+    path = tmp_path / "samples.npz"
+    table.save(path)
+    again = load_samples(path, digits)
+    assert np.array_equal(again.X, table.X)
+    assert np.array_equal(again.acc, table.acc, equal_nan=True)
+    assert len(again.rows("fp")[0]) == 5
+    assert again.counts() == {"fp": 5, "mp": 6, "fp_held_out": 3, "mp_held_out": 3}
+    with pytest.raises(UserError, match="another space"):
+        load_samples(path, full)
+    content = path.read_bytes()
+    for i, bad in enumerate((content[:-200], b"junk", b"", content[:100] + bytes(50))):
+        broken = tmp_path / f"{i}.npz"
+        broken.write_bytes(bad)
+        with pytest.raises(UserError, match=r"cannot read samples") as error:
+            load_samples(broken, digits)
+        assert "\n" not in str(error.value)

@@ -1,0 +1,84 @@
+"""Training goes down, and continues exactly where it was interrupted."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from apq_moo.errors import UserError
+from apq_moo.supernet.checkpoint import load_supernet, save_supernet
+from apq_moo.supernet.training import TrainConfig, Trainer
+
+SHORT = TrainConfig(steps=14, warmup_steps=5, ramp_steps=3)
+
+
+class InterruptedRunError(Exception):
+    pass
+
+
+def test_loss_goes_down(digits, image_set):
+    losses = []
+    config = TrainConfig(steps=40, warmup_steps=30, ramp_steps=5)
+    Trainer(digits, image_set, config).run(callback=lambda p: losses.append(p.loss))
+    assert len(losses) == 40
+    assert np.mean(losses[-5:]) < 0.85 * np.mean(losses[:5])
+
+
+@pytest.mark.parametrize("stop", [3, 5, 7, 11])
+def test_resuming_is_exact(digits, image_set, tmp_path, stop):
+    """Across the ordering of channels (step 5) and the end of an epoch (step 7)."""
+    undisturbed = Trainer(digits, image_set, SHORT).run().state_dict()
+    trainer = Trainer(digits, image_set, SHORT)
+
+    def interrupt(progress):
+        if progress.step == stop:
+            raise InterruptedRunError
+
+    with pytest.raises(InterruptedRunError):
+        trainer.run(callback=interrupt)
+    trainer.save(tmp_path / "a.training")
+    resumed = Trainer(digits, image_set, SHORT)
+    resumed.load(tmp_path / "a.training")
+    assert resumed.step == stop
+    found = resumed.run().state_dict()
+    assert all(torch.equal(found[name], value) for name, value in undisturbed.items())
+
+
+def test_the_global_generator_is_left_alone(digits, image_set):
+    before = torch.random.get_rng_state()
+    Trainer(digits, image_set, replace(SHORT, steps=1))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_what_does_not_fit_is_refused(digits, full, image_set, tmp_path):
+    path = tmp_path / "a.training"
+    Trainer(digits, image_set, SHORT).save(path)
+    with pytest.raises(UserError, match="other settings"):
+        Trainer(digits, image_set, replace(SHORT, seed=1)).load(path)
+    other = replace(image_set, train=image_set.test_clean)
+    with pytest.raises(UserError, match="other images"):
+        Trainer(digits, other, SHORT).load(path)
+    with pytest.raises(UserError, match="images of shape"):
+        Trainer(full, image_set, SHORT)
+    with pytest.raises(UserError, match="exceeds the 897"):
+        Trainer(digits, image_set, replace(SHORT, batch_size=1000))
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UserError, match="cannot read"):
+        Trainer(digits, image_set, SHORT).load(path)
+
+
+def test_supernets_round_trip(digits, full, nets, tmp_path):
+    path = tmp_path / "net.safetensors"
+    save_supernet(path, nets["digits"], note="hello")
+    again, header = load_supernet(path, digits)
+    assert header["note"] == "hello"
+    for name, value in nets["digits"].state_dict().items():
+        assert torch.equal(again.state_dict()[name], value)
+    with pytest.raises(UserError, match="another space"):
+        load_supernet(path, full)
+    (tmp_path / "junk.safetensors").write_bytes(b"junk")
+    for bad in ("junk.safetensors", "missing.safetensors"):
+        with pytest.raises(UserError, match=bad) as error:
+            load_supernet(tmp_path / bad, digits)
+        assert "\n" not in str(error.value)
