@@ -1,0 +1,277 @@
+"""The BitFusion model against a slow twin: every tile, all 120 loop orders, plain integers."""
+
+import random
+from itertools import permutations, product
+from math import ceil
+
+import numpy as np
+import pytest
+
+from apq_moo.hardware import BITFUSION, DEVICES
+from apq_moo.hardware import tiling as fast
+from apq_moo.space import Layer
+
+ROWS, COLUMNS, DRAM, ACC = 16, 32, 192, 32
+CAPACITY = {"act": 131_072, "wgt": 262_144, "out": 65_536}
+DEPENDS = {"act": "BWHI", "wgt": "IO", "out": "BWHO"}
+NJ = {
+    "core": 0.4766518,
+    "static": 0.433014704,
+    "dram": 0.015,
+    "weight read": 2.136565625e-5,
+    "weight write": 2.891615625e-5,
+    "activation read": 5.9474375e-5,
+    "activation write": 1.137040625e-4,
+    "output": 9.250146875e-5,
+}
+
+
+def up(a, b):
+    return -(-a // b)
+
+
+def on_chip(bits):
+    return 2 if bits <= 2 else 4 if bits <= 4 else 8
+
+
+def lanes(w, a):
+    return ROWS * (8 // on_chip(w)) * (8 // on_chip(a))
+
+
+def sizes(extent, unit=1):
+    exponents = range((up(extent, unit) - 1).bit_length() + 1)
+    return sorted({min(unit * 2**j, extent) for j in exponents})
+
+
+def examine(conv, tile, order):
+    """All quantities of one tile under one loop order (outermost loop first); None if too big."""
+    k, out, stride, c_in, c_out, w, a, im2col = conv
+    o, ic, oc = tile
+    n = lanes(w, a)
+    pixels, window, go = o * o, (o - 1) * stride + k, up(oc, COLUMNS)
+    passes = up(k * k * ic, n) if im2col else k * k * up(ic, n)
+    if im2col:
+        inputs, padded = pixels * k * k * ic, pixels * up(k * k * ic, n) * n
+    else:
+        inputs, padded = window**2 * ic, window**2 * up(ic, n) * n
+    u = {"act": inputs * a, "wgt": k * k * ic * oc * w, "out": pixels * oc * ACC}
+    v = {
+        "act": padded * on_chip(a),
+        "wgt": passes * n * go * COLUMNS * on_chip(w),
+        "out": pixels * go * COLUMNS * ACC,
+    }
+    if any(v[x] > CAPACITY[x] for x in v):
+        return None
+    trips = {"B": 1, "W": up(out, o), "H": up(out, o), "I": up(c_in, ic), "O": up(c_out, oc)}
+    total = trips["W"] * trips["H"] * trips["I"] * trips["O"]
+    moved, peak = {}, {}
+    for x in u:
+        traffic, held, peak[x], resident = u[x], v[x], u[x], True
+        for loop in reversed(order):
+            if loop in DEPENDS[x]:
+                traffic, held = traffic * trips[loop], held * trips[loop]
+                if resident and held <= CAPACITY[x]:
+                    peak[x] = traffic
+                else:
+                    resident = False
+            elif not resident:
+                traffic *= trips[loop]
+        moved[x] = traffic
+    compute = total * pixels * go * passes
+    rd, wr = sum(moved.values()), moved["out"]
+    edge = up(sum(peak.values()), DRAM) + up(peak["out"], DRAM)
+    cycles = edge + max(compute, up(rd, DRAM) + up(wr, DRAM) - edge)
+    macs = total * pixels * k * k * ic * oc
+    rw = macs * w * NJ["weight read"]
+    ra = total * pixels * k * k * ic * go * a * NJ["activation read"]
+    oo = total * pixels * oc * ACC * NJ["output"]
+    output_stationary = rw + ra + oo
+    weight_stationary = rw / pixels + ra + oo * passes
+    energy = (
+        compute * NJ["core"]
+        + cycles * NJ["static"]
+        + (rd + wr) * NJ["dram"]
+        + moved["act"] * NJ["activation write"]
+        + moved["wgt"] * NJ["weight write"]
+        + moved["out"] * NJ["output"]
+        + min(output_stationary, weight_stationary)
+    )
+    return {
+        "u": tuple(u.values()),
+        "v": tuple(v.values()),
+        "moved": tuple(moved.values()),
+        "peak": tuple(peak.values()),
+        "passes": passes,
+        "compute": compute,
+        "edge": edge,
+        "cycles": cycles,
+        "OS": output_stationary,
+        "WS": weight_stationary,
+        "energy": energy,
+    }
+
+
+def search(conv):
+    """Fewest cycles, then least nanojoules; inf if no tile fits."""
+    _, out, _, c_in, c_out, _, _, im2col = conv
+    best = (float("inf"), float("inf"))
+    for tile in product(sizes(out), sizes(c_in), sizes(c_out, 1 if im2col else COLUMNS)):
+        for order in permutations("BWHIO"):
+            found = examine(conv, tile, order)
+            if found is None:
+                break
+            best = min(best, (found["cycles"], found["energy"]))
+    return best
+
+
+def layer_by_twin(layer):
+    """ms and mJ."""
+    w, a = layer.w_bits, layer.a_bits
+    c_in, c_out, repeats = layer.c_in, layer.c_out, 1
+    if layer.groups > 1:
+        c_in = c_out = lanes(w, a) // 2
+        repeats = ceil(layer.groups / c_in)
+    out = (layer.size + 2 * (layer.kernel // 2) - layer.kernel) // layer.stride + 1
+    im2col = layer.component == "stem"
+    cycles, energy = search((layer.kernel, out, layer.stride, c_in, c_out, w, a, im2col))
+    return repeats * cycles / 5e5, repeats * energy * 1e-6
+
+
+def drawn_layers():
+    """Layers of all three kinds at all bits, ordinary and odd shapes alike."""
+    rng = random.Random(20)
+    layers = []
+    pairs = [(w, a) for w in (2, 3, 5, 7) for a in (2, 3, 5, 7)]
+    pairs += [(4, 6), (8, 4), (6, 8), (1, 8)]
+    for number, (w, a) in enumerate(pairs):
+        size, stride, kernel = rng.randint(1, 24), rng.choice([1, 1, 2, 3]), rng.choice([3, 5, 7])
+        kind = ("pointwise", "depthwise", "dense", "stem")[number % 4]
+        c_in, c_out, groups = rng.randint(1, 200), rng.randint(1, 300), 1
+        if kind == "pointwise":
+            kernel = stride = 1
+        elif kind == "depthwise":
+            groups = c_out = c_in = rng.randint(2, 200)
+        elif kind == "stem":
+            c_in, c_out = rng.randint(1, 4), rng.randint(1, 48)
+        component = "stem" if kind == "stem" else "block"
+        layers.append(Layer(kind, component, c_in, c_out, size, kernel, stride, groups, w, a))
+    for kernel, w, a in ((3, 2, 7), (5, 3, 2), (7, 5, 3), (7, 2, 2), (3, 7, 5)):
+        channels = rng.randint(2, 200)
+        size, stride = rng.randint(1, 20), rng.choice([1, 2])
+        layers.append(
+            Layer("depthwise", "block", channels, channels, size, kernel, stride, channels, w, a)
+        )
+    return layers
+
+
+LAYERS = drawn_layers()
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=[f"{layer.name} {layer.key}" for layer in LAYERS])
+def test_layer_equals_twin(layer):
+    latency, energy = DEVICES.get("bitfusion")().layer_costs([layer])
+    expected = layer_by_twin(layer)
+    assert (latency[0], energy[0]) == pytest.approx(expected, rel=1e-12)
+
+
+def test_drawn_layers_cover_what_they_should():
+    assert {layer.w_bits for layer in LAYERS} >= {2, 3, 5, 7}
+    assert {layer.a_bits for layer in LAYERS} >= {2, 3, 5, 7}
+    finite = np.isfinite(DEVICES.get("bitfusion")().layer_costs(LAYERS)[0])
+    assert 0 < finite.sum() < len(LAYERS)
+
+
+# The worked examples: convolution, tile (o, ic, oc), loop order from the outermost, quantities of
+# it, then cycles and nanojoules, which no other tile or order betters.
+POINTWISE = (1, 14, 1, 96, 456, 4, 4, False)
+DEPTHWISE_GROUP = (3, 14, 1, 32, 32, 4, 4, False)
+HEAD = (3, 112, 2, 3, 32, 8, 8, True)
+TAIL = (1, 7, 1, 320, 1280, 8, 8, False)
+WORKED = {
+    "pointwise": (
+        POINTWISE,
+        (2, 96, 456),
+        "BWHIO",
+        {
+            "u": (1_536, 175_104, 58_368),
+            "v": (2_048, 245_760, 61_440),
+            "moved": (75_264, 175_104, 2_860_032),
+            "peak": (75_264, 175_104, 58_368),
+            "passes": 2,
+            "compute": 5_880,
+            "edge": 1_912,
+            "OS": 1_064.978877984,
+            "WS": 779.577893472,
+        },
+        (31_096, 106_881.974030912),
+    ),
+    "depthwise group": (
+        DEPTHWISE_GROUP,
+        (2, 32, 32),
+        "BWHIO",
+        {
+            "u": (2_048, 36_864, 4_096),
+            "v": (4_096, 73_728, 4_096),
+            "moved": (100_352, 36_864, 200_704),
+            "peak": (14_336, 36_864, 28_672),
+            "passes": 9,
+            "compute": 1_764,
+            "edge": 566,
+            "OS": 186.368469056,
+            "WS": 219.111125184,
+        },
+        (2_806, 10_352.623313728),
+    ),
+    "head": (
+        HEAD,
+        (8, 3, 32),
+        "BWHIO",
+        {
+            "v": (16_384, 8_192, 65_536),
+            "moved": (2_709_504, 6_912, 12_845_056),
+            "passes": 2,
+            "compute": 25_088,
+            "edge": 792,
+            "WS": 2_566.464314848,
+        },
+        (147_952, 506_184.484186264),
+    ),
+    "tail": (
+        TAIL,
+        (1, 320, 32),
+        "BIOWH",
+        {
+            "moved": (125_440, 3_276_800, 2_007_040),
+            "peak": (125_440, 81_920, 50_176),
+            "compute": 39_200,
+            "edge": 1_604,
+            "OS": 3_914.61090944,
+        },
+        (40_804, 151_807.563097696),
+    ),
+}
+
+
+@pytest.mark.parametrize(("conv", "tile", "order", "quantities", "costs"), WORKED.values(), ids=WORKED)
+def test_worked_example(conv, tile, order, quantities, costs):
+    found = examine(conv, tile, order)
+    for name, value in quantities.items():
+        assert found[name] == pytest.approx(value, rel=1e-9), name
+    assert (found["cycles"], found["energy"]) == pytest.approx(costs, rel=1e-9)
+    columns = (np.array([value]) for value in conv)
+    cycles, energy = fast.convolution_costs(BITFUSION, fast.Convolutions(*columns))
+    assert (cycles[0], energy[0]) == pytest.approx(costs, rel=1e-9)
+
+
+def test_a_shape_that_cannot_hold_its_padded_weights_is_tiled():
+    """520 channels pad to 544, whose 4-bit weights pass the SRAM; 17 tiles of 32 are charged."""
+    conv = (1, 14, 1, 96, 520, 4, 4, False)
+    assert examine(conv, (2, 96, 520), "BWHIO") is None
+    assert search(conv)[0] == 37_022
+
+
+def test_the_bound_on_memory_changes_nothing(monkeypatch):
+    whole = DEVICES.get("bitfusion")().layer_costs(LAYERS)
+    for chunk in (1, 300):
+        monkeypatch.setattr(fast, "_CHUNK", chunk)
+        np.testing.assert_array_equal(DEVICES.get("bitfusion")().layer_costs(LAYERS), whole)
