@@ -65,8 +65,8 @@ def examine(conv, tile, order):
     trips = {"B": 1, "W": up(out, o), "H": up(out, o), "I": up(c_in, ic), "O": up(c_out, oc)}
     total = trips["W"] * trips["H"] * trips["I"] * trips["O"]
     moved, peak = {}, {}
-    for x in u:
-        traffic, held, peak[x], resident = u[x], v[x], u[x], True
+    for x, useful in u.items():
+        traffic, held, peak[x], resident = useful, v[x], useful, True
         for loop in reversed(order):
             if loop in DEPENDS[x]:
                 traffic, held = traffic * trips[loop], held * trips[loop]
@@ -139,7 +139,7 @@ def layer_by_twin(layer):
 
 def drawn_layers():
     """Layers of all three kinds at all bits, ordinary and odd shapes alike."""
-    rng = random.Random(20)
+    rng = random.Random(20)  # noqa: S311
     layers = []
     pairs = [(w, a) for w in (2, 3, 5, 7) for a in (2, 3, 5, 7)]
     pairs += [(4, 6), (8, 4), (6, 8), (1, 8)]
@@ -252,7 +252,9 @@ WORKED = {
 }
 
 
-@pytest.mark.parametrize(("conv", "tile", "order", "quantities", "costs"), WORKED.values(), ids=WORKED)
+@pytest.mark.parametrize(
+    ("conv", "tile", "order", "quantities", "costs"), WORKED.values(), ids=WORKED
+)
 def test_worked_example(conv, tile, order, quantities, costs):
     found = examine(conv, tile, order)
     for name, value in quantities.items():
