@@ -214,6 +214,8 @@ def predictor_compare(
     except ValueError:
         raise UserError(f"--sizes {sizes!r}: write numbers by commas, such as 100,500") from None
     table = load_samples(_table(space, samples), loaded)
+    n_held_out = len(table.rows("mp_held_out")[1])
+    k = min(10, n_held_out)
     rows = compare(
         loaded,
         chosen,
@@ -222,10 +224,11 @@ def predictor_compare(
         table.rows("mp_held_out"),
         counts,
         range(seeds),
+        k=k,
     )
-    shown = Table(title=f"{len(table.rows('mp_held_out')[1])} held-out networks, means")
+    shown = Table(title=f"{n_held_out} held-out networks, means")
     for column in ("predictor", "MP samples", "Kendall tau", "Spearman", "pairwise", "RMSE",
-                   "top-10 regret", "fit s"):  # fmt: skip
+                   f"top-{k} regret", "fit s"):  # fmt: skip
         shown.add_column(column, justify="left" if column == "predictor" else "right")
     fields = ("kendall_tau", "spearman", "pairwise_accuracy", "rmse", "top_k_regret", "fit_seconds")
     for name in chosen:

@@ -68,7 +68,7 @@ def test_finetuning_helps_and_leaves_the_supernet_alone(digits, image_set):
     """The largest network at the fewest bits, from the shipped weights."""
     net, _ = load_supernet(find_assets(digits).path(SUPERNET), digits)
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    measurer = Measurer(net, image_set, finetune_steps=40)
+    measurer = Measurer(net, image_set, finetune_steps=100)
     row = digits.largest()
     row[digits.bit_columns] = 0
     layers = net.slice(digits.decode(row)[0])

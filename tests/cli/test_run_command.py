@@ -1,0 +1,261 @@
+"""``apq-moo run``: what it finds, writes, refuses and resumes."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from apq_moo.data.assets import SUPERNET, find_assets
+from apq_moo.hardware import cost_table
+from apq_moo.space import load_space
+from apq_moo.study.search import Search
+from apq_moo.supernet.checkpoint import load_supernet
+from apq_moo.supernet.sampling import Measurer
+
+QUICK = ("--predictor", "additive", "--budget", "1200", "--sweep", "2")
+
+
+def front(folder):
+    with (Path(folder) / "front.csv").open(newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+def record(folder):
+    return json.loads((Path(folder) / "run.json").read_text())
+
+
+@pytest.mark.parametrize("algo", ["apq-ga", "nsga2", "random"])
+@pytest.mark.parametrize("objectives", ["acc", "acc,latency", "energy,acc,size", "bitops,params"])
+def test_fronts(call, algo, objectives):
+    outcome = call("run", "--algo", algo, "--objectives", objectives, *QUICK, "--out", "a")
+    assert outcome.code == 0, outcome.err
+    rows, names = front("a"), objectives.split(",")
+    assert list(rows[0]) == [*names, "subnet"]
+    values = np.array([[float(row[name]) for name in names] for row in rows])
+    losses = values * [-1 if name == "acc" else 1 for name in names]
+    better = (losses[:, None] <= losses).all(2) & (losses[:, None] < losses).any(2)
+    assert not better.any()
+    assert (np.diff(losses[:, -1]) >= 0).all()
+    space = load_space("digits")
+    X = space.encode([json.loads(row["subnet"]) for row in rows])
+    assert len(np.unique(X, axis=0)) == len(X)
+    for i, name in enumerate(names):
+        if name != "acc":
+            np.testing.assert_array_equal(cost_table(space, name)(X), values[:, i])
+    found = record("a")
+    assert found["status"] == "finished"
+    assert found["evaluations"] == 1200
+    assert found["config"]["objectives"] == names
+    assert {"versions", "data", "seconds"} <= found.keys() or "acc" not in names
+    assert (Path("a") / "front.png").read_bytes().startswith(b"\x89PNG")
+    assert f"{names[0]} (" in outcome.out
+
+
+def test_accuracies_are_the_predictors(call):
+    from apq_moo.predictors import find_predictor
+
+    call("run", *QUICK, "--out", "a")
+    space = load_space("digits")
+    X = space.encode([json.loads(row["subnet"]) for row in front("a")])
+    expected = find_predictor(space, "additive").predict(X)
+    assert [float(row["acc"]) for row in front("a")] == expected.tolist()
+
+
+def test_limits_hold(call):
+    limits = {"latency": 0.01, "size": 9.0}
+    given = [part for name, v in limits.items() for part in ("--max", f"{name}={v}")]
+    for algo in ("apq-ga", "nsga2", "random"):
+        assert call("run", "--algo", algo, *QUICK, *given, "--out", algo).code == 0
+        space = load_space("digits")
+        X = space.encode([json.loads(row["subnet"]) for row in front(algo)])
+        for name, limit in limits.items():
+            assert (cost_table(space, name)(X) <= limit).all()
+
+
+def test_the_same_seed_gives_the_same_bytes(call):
+    for out, seed in (("a", 3), ("b", 3), ("c", 4)):
+        assert call("run", *QUICK, "--seed", seed, "--out", out).code == 0
+    a, b, c = ((Path(out) / "front.csv").read_bytes() for out in "abc")
+    assert a == b
+    assert a != c
+
+
+def test_too_small_a_budget_names_the_smallest(call, refused):
+    line = refused("run", "--predictor", "additive", "--budget", "4799", "--out", "a")
+    assert line.endswith("the smallest that works is 4800")
+    assert not Path("a").exists()
+    assert call("run", "--predictor", "additive", "--budget", "4800", "--out", "a").code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (("--algo", "foo"), ("algorithm 'foo'", "apq-ga", "nsga2", "random")),
+        (("--objectives", "acc,speed"), ("objective 'speed'", "latency", "bitops")),
+        (("--objectives", ""), ("at least one objective", "latency")),
+        (("--objectives", "acc,acc"), ("given twice",)),
+        (("--space", "cifar"), ("space 'cifar'", "digits", "imagenet")),
+        (("--device", "tpu"), ("device 'tpu'", "bitfusion")),
+        (("--predictor", "oracle"), ("predictor 'oracle'", "mlp", "gbdt-stacked")),
+        (("--max", "latency"), ("--max 'latency'", "NAME=VALUE")),
+        (("--max", "latency=fast"), ("NAME=VALUE",)),
+        (("--max", "latency=nan"), ("NAME=VALUE",)),
+        (("--max", "speed=1"), ("'speed'", "latency")),
+        (("--max", "latency=1", "--max", "latency=2"), ("given twice",)),
+        (("--max", "latency=0.0001"), ("smallest reachable", "0.00213 ms")),
+        (("--budget", "0"), ("--budget must be at least 1",)),
+        (("--assets", "nowhere"), ("apq-moo pipeline", "--assets")),
+        (("--space", "imagenet"), ("'mlp'", "imagenet", "--predictor FILE")),
+        (("--resume", "nowhere"), ("holds no run",)),
+    ],
+)
+def test_mistakes(refused, arguments, parts):
+    line = refused("run", *arguments)
+    assert all(part in line for part in parts), line
+    assert not Path("runs").exists()
+
+
+def test_a_malformed_space(refused):
+    Path("bad.toml").write_text("name = [")
+    assert "bad.toml" in refused("run", "--space", "bad.toml")
+    Path("odd.toml").write_text('name = "odd"\nkernels = [2]\n')
+    assert "odd.toml" in refused("run", "--space", "odd.toml")
+
+
+def test_folders_in_use_are_left_alone(call, refused):
+    assert call("run", *QUICK, "--out", "a").code == 0
+    before = {path: path.read_bytes() for path in Path("a").rglob("*") if path.is_file()}
+    assert "--overwrite" in refused("run", *QUICK, "--seed", "1", "--out", "a")
+    assert {path: path.read_bytes() for path in before} == before
+    Path("mine").mkdir()
+    Path("mine/thesis.tex").write_text("dear")
+    for extra in ((), ("--overwrite",)):
+        assert "holds no run" in refused("run", *QUICK, *extra, "--out", "mine")
+    assert Path("mine/thesis.tex").read_text() == "dear"
+    Path("file").write_text("x")
+    assert "is a file" in refused("run", *QUICK, "--out", "file")
+    assert "cannot write" in refused("run", *QUICK, "--out", "file/below")
+    assert call("run", *QUICK, "--seed", "1", "--out", "a", "--overwrite").code == 0
+    assert record("a")["config"]["seed"] == 1
+
+
+def test_resuming(call, refused, monkeypatch):
+    assert call("run", *QUICK, "--out", "whole").code == 0
+    points = []
+    real = Search._run_point
+
+    def dies_in_the_second(self, *arguments):
+        points.append(arguments[0])
+        if len(points) == 2:
+            raise KeyboardInterrupt
+        return real(self, *arguments)
+
+    monkeypatch.setattr(Search, "_run_point", dies_in_the_second)
+    assert call("run", *QUICK, "--out", "a").code == 130
+    assert record("a")["status"] == "unfinished"
+    monkeypatch.setattr(Search, "_run_point", lambda self, *a: points.append(a) or real(self, *a))
+    assert "budget 1200, not 600" in refused("run", "--resume", "a", "--budget", "600")
+    assert "--out" in refused("run", "--resume", "a", "--out", "b")
+    assert call("run", "--resume", "a").code == 0
+    assert len(points) == 3
+    assert Path("a/front.csv").read_bytes() == Path("whole/front.csv").read_bytes()
+    again = call("run", "--resume", "a", "--budget", "1200")
+    assert again.code == 0
+    assert "front" in again.out
+    assert len(points) == 3
+
+
+def test_killed_and_resumed(call, tmp_path):
+    assert call("run", *QUICK, "--out", "whole").code == 0
+    command = [sys.executable, "-c", "from apq_moo.cli import main; main()", "run", *QUICK]
+    process = subprocess.Popen([*command, "--out", "a"], cwd=tmp_path)  # noqa: S603
+    deadline = time.time() + 60
+    while not Path("a/points/point-000.npz").exists() and time.time() < deadline:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert call("run", "--resume", "a").code == 0
+    assert Path("a/front.csv").read_bytes() == Path("whole/front.csv").read_bytes()
+
+
+def test_verification(call, monkeypatch):
+    outcome = call("run", *QUICK, "--out", "a", "--verify", "3")
+    assert outcome.code == 0, outcome.err
+    assert "takes about" in outcome.err
+    assert "Kendall tau" in outcome.out
+    rows = front("a")
+    assert list(rows[0]) == ["acc", "latency", "acc_val_true", "acc_test", "subnet"]
+    measured = [row for row in rows if row["acc_test"]]
+    assert len(measured) == 3
+    assert rows[0]["acc_test"]
+    assert rows[-1]["acc_test"]
+    assets = find_assets(load_space("digits"))
+    supernet, _ = load_supernet(assets.path(SUPERNET), assets.space)
+    from apq_moo.data import load_images
+
+    measurer = Measurer(supernet, load_images("digits"))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for row in measured:
+        subnet = assets.space.decode(assets.space.encode([json.loads(row["subnet"])]))[0]
+        for column, split in (("acc_val_true", "validation"), ("acc_test", "test")):
+            assert float(row[column]) == measurer.accuracy(subnet, split, quantised=True)
+    torch.set_num_threads(threads)
+
+    monkeypatch.setattr(Measurer, "accuracy", None)
+    again = call("run", *QUICK, "--out", "b", "--verify", "3")
+    assert again.code == 0, again.err
+    assert Path("a/front.csv").read_bytes() == Path("b/front.csv").read_bytes()
+
+
+def test_verification_of_ten_by_default(call):
+    assert call("run", *QUICK, "--verify", "--out", "a").code == 0
+    assert sum(bool(row["acc_test"]) for row in front("a")) == min(10, len(front("a")))
+
+
+def test_published_checkpoints(call, refused):
+    generator = torch.Generator().manual_seed(0)
+
+    def of(*shape):
+        return 0.05 * torch.randn(*shape, generator=generator)
+
+    state = {"quantize_fc.weight": of(400, 252), "quantize_fc.bias": of(400)}
+    for i, width in enumerate((520, 400, 400)):
+        state |= {f"layers.{i}.0.weight": of(400, width), f"layers.{i}.0.bias": of(400)}
+    state |= {"regressor.weight": of(1, 400), "regressor.bias": torch.tensor([0.5])}
+    torch.save(state, "authors.pt")
+    given = ("--space", "imagenet", "--predictor", "authors.pt", "--budget", "600", "--sweep", "1")
+    assert call("run", *given, "--out", "a").code == 0
+    assert len(front("a")) > 0
+    line = refused("run", *given, "--verify", "--out", "b")
+    assert "--verify" in line
+    assert "imagenet" in line
+    assert not Path("b").exists()
+    Path("broken.pt").write_bytes(Path("authors.pt").read_bytes()[:1000])
+    assert "broken.pt" in refused("run", *given[:3], "broken.pt", *given[4:])
+
+
+def test_help_and_lists(call):
+    assert "latency" in call("run", "--help").out
+    assert "8.139e+74" in call("spaces").out
+    assert "apq-ga" in call("algorithms").out
+    assert call("--version").out.startswith("apq-moo 0.")
+
+
+def test_help_is_light():
+    code = (
+        "import sys; from apq_moo.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'pymoo', 'xgboost', 'sklearn', 'scipy', 'matplotlib'} & set(sys.modules)\n"
+        "sys.exit(str(heavy) if heavy else 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)  # noqa: S603

@@ -1,0 +1,109 @@
+"""The commands that make assets, and the pipeline that chains them."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from apq_moo.data.assets import find_assets
+from apq_moo.data.samples import load_samples
+from apq_moo.pipeline import chain, stages
+from apq_moo.space import load_space
+
+TINY = (
+    *("--steps", "4", "--fp", "40", "--mp", "40", "--held-out", "12", "--budget", "4800"),
+    *("--jobs", "1", "--out", "made"),
+)
+
+
+def test_stages_one_by_one(call, refused):
+    assert call("supernet", "train", "--steps", "3", "-o", "net.safetensors").code == 0
+    assert "exists" in refused("supernet", "train", "-o", "net.safetensors")
+    shown = call("supernet", "eval", "--supernet", "net.safetensors", "--random", "3")
+    assert shown.code == 0
+    assert "Kendall tau" in shown.out
+    collect = ("samples", "collect", "--supernet", "net.safetensors", "-o", "samples.npz")
+    sizes = ("--fp", "30", "--mp", "30", "--held-out", "8", "--jobs", "1")
+    assert "30 fp, 30 mp, 8 fp_held_out, 8 mp_held_out" in call(*collect, *sizes).out
+    assert "other settings" in refused(*collect, "--fp", "20")
+    fit = call("predictor", "fit", "additive", "--samples", "samples.npz", "-o", "a.safetensors")
+    assert "Kendall tau" in fit.out
+    assert "unknown predictor 'x'" in refused("predictor", "fit", "x", "-o", "b.safetensors")
+    quick = ("--names", "additive,xgboost", "--sizes", "10,30", "--samples", "samples.npz")
+    compared = call("predictor", "compare", *quick)
+    assert compared.code == 0
+    assert compared.out.count("additive") == 2
+    assert "write numbers" in refused("predictor", "compare", "--sizes", "some")
+    assert call("run", "--predictor", "a.safetensors", "--budget", "600", "--sweep", "1").code == 0
+    Path("cut.safetensors").write_bytes(Path("net.safetensors").read_bytes()[:500])
+    assert "cut.safetensors" in refused("supernet", "eval", "--supernet", "cut.safetensors")
+    assert "names no image set" in refused("supernet", "train", "--space", "imagenet", "-o", "n")
+
+
+def test_the_pipeline_resumes_at_every_stage(call, refused, monkeypatch):
+    """Each stage dies once when it begins; what was done before it is not done again."""
+    counts = {}
+
+    def dying(name, real):
+        def stage(*arguments, **options):
+            counts[name] = counts.get(name, 0) + 1
+            if counts[name] == 1:
+                raise KeyboardInterrupt
+            return real(*arguments, **options)
+
+        return stage
+
+    monkeypatch.setattr(stages, "train", dying("train", stages.train))
+    monkeypatch.setattr(chain, "collect", dying("collect", chain.collect))
+    monkeypatch.setattr(stages, "fit_predictors", dying("fit", stages.fit_predictors))
+    few = partial(stages.evaluate, n_random=4)
+    monkeypatch.setattr(stages, "evaluate", dying("evaluate", few))
+    codes = [call("pipeline", *TINY).code for _ in range(5)]
+    assert codes == [130] * 4 + [0]
+    assert counts["train"] == 2
+    manifest = json.loads(Path("made/manifest.json").read_text())
+    assert manifest["n_fp"] == manifest["n_mp"] == 40
+    assert {"command", "seed", "versions", "acc_test", "seconds"} <= manifest.keys()
+    space = load_space("digits")
+    assets = find_assets(space, "made")
+    assert load_samples(assets.path("samples.npz"), space).complete
+    run = json.loads(Path("made/run/run.json").read_text())
+    assert run["status"] == "finished"
+    assert run["verified"]["networks"] > 0
+
+    before = Path("made/manifest.json").read_bytes()
+    assert call("pipeline", *TINY).code == 0
+    assert Path("made/manifest.json").read_bytes() == before
+    assert "other settings" in refused("pipeline", *TINY, "--seed", "1")
+    other = ("--assets", "made", "--predictor", "additive", "--budget", "600", "--sweep", "1")
+    assert call("run", *other).code == 0
+
+    for name in ("supernet.safetensors", "samples.npz", "predictors/mlp.safetensors"):
+        path = Path("made") / name
+        content = path.read_bytes()
+        path.write_bytes(content[:-50])
+        predictor = "mlp" if "mlp" in name else "additive"
+        extra = ("--verify",) if "supernet" in name else ()
+        line = refused("run", *other[:2], "--predictor", predictor, *other[4:], *extra)
+        assert "damaged" in line
+        path.write_bytes(content)
+
+
+def test_a_folder_that_is_not_a_pipeline(refused):
+    Path("mine").mkdir()
+    Path("mine/thesis.tex").write_text("dear")
+    assert "holds no pipeline" in refused("pipeline", "--out", "mine")
+    assert [path.name for path in Path("mine").iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.slow
+def test_the_whole_pipeline_meets_what_digits_promises(call):
+    assert call("pipeline", "--out", "made").code == 0
+    found = json.loads(Path("made/manifest.json").read_text())["supernet"]
+    largest, smallest = found["named"]["largest"], found["named"]["smallest"]
+    assert largest["fp"]["test_clean"] >= 98
+    assert largest["fp"]["test"] - largest["mp"]["test"] <= 0.5
+    assert largest["fp"]["test"] - smallest["fp"]["test"] >= 5
+    assert found["tau"]["fp"] >= 0.6
+    assert found["tau"]["mp"] >= 0.8
