@@ -1,0 +1,91 @@
+"""Limits of a sweep, the archive's front, and what a single seed decides."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from apq_moo.errors import UserError
+from apq_moo.problems import APQProblem
+from apq_moo.study.archive import Archive
+from apq_moo.study.config import RunConfig, parse_limits
+from apq_moo.study.search import Search
+from apq_moo.study.sweep import sweep_limits
+from apq_moo.study.verify import spread
+
+
+@pytest.fixture(scope="module")
+def problem():
+    return APQProblem("digits", ("acc", "latency"), predictor=lambda X: X.sum(axis=1) % 100)
+
+
+def test_limits_for_one_cost_are_quantiles(problem):
+    limits = [point["latency"] for point in sweep_limits(problem, ("latency",), 8, seed=0)]
+    rng = np.random.default_rng([0, 5])
+    X = problem.region.sample(1000, rng)
+    costs = APQProblem("digits", ("latency",)).evaluate_raw(X)["latency"]
+    assert limits[-1] == costs.max()
+    assert all(a < b for a, b in pairwise(limits))
+    for limit, level in zip(limits, np.linspace(1 / 16, 1, 8), strict=True):
+        assert abs((costs <= limit).mean() - level) < 0.002
+
+
+def test_a_limit_of_the_user_caps_the_sweep():
+    capped = APQProblem("digits", ("acc", "latency"), {"latency": 0.01}, predictor=len)
+    limits = [point["latency"] for point in sweep_limits(capped, ("latency",), 5, seed=0)]
+    assert 0.009 < max(limits) <= 0.01
+
+
+def test_limits_for_several_costs_can_be_met_together(problem):
+    sweep = sweep_limits(problem, ("latency", "energy", "size"), 16, seed=3)
+    assert len({tuple(point.values()) for point in sweep}) == 16
+    for point in sweep:
+        APQProblem("digits", ("acc",), point, predictor=len)
+
+
+def test_every_point_keeps_its_limit_and_its_share():
+    config = RunConfig(predictor="additive", budget=1300, sweep=2)
+    search = Search(config)
+    assert [point.budget for point in search.points] == [650, 650]
+    assert len({point.seed for point in search.points}) == 2
+    archive = search.run()
+    assert len(archive) == 1300
+    for point, part in zip(search.points, (slice(0, 650), slice(650, None)), strict=True):
+        assert (archive.F[part, 1] <= point.problem.constraints["latency"]).all()
+
+
+def test_evolution_beats_its_first_population():
+    search = Search(RunConfig(predictor="additive", budget=3000, sweep=1))
+    accuracies = -search.run().F[:, 0]
+    assert accuracies[2000:].max() > accuracies[:100].max() + 1
+
+
+def test_the_front_of_an_archive():
+    F = np.array([[-90, 3.0], [-80, 1.0], [-85, 3.0], [-95, 9.0], [-80, 1.0], [-99, 0.5]])
+    feasible = np.array([True, True, True, True, True, False])
+    front = Archive(np.arange(6)[:, None], F, feasible).front()
+    assert front.X[:, 0].tolist() == [1, 0, 3]
+
+
+def test_archives_round_trip(tmp_path):
+    archive = Archive(np.arange(6).reshape(3, 2), np.random.rand(3, 2), np.array([1, 0, 1], bool))  # noqa: NPY002
+    archive.save(tmp_path / "a.npz")
+    again = Archive.load(tmp_path / "a.npz")
+    assert np.array_equal(again.X, archive.X)
+    assert np.array_equal(again.F, archive.F)
+    assert np.array_equal(again.feasible, archive.feasible)
+    (tmp_path / "a.npz").write_bytes(b"x")
+    with pytest.raises(UserError, match="cannot read"):
+        Archive.load(tmp_path / "a.npz")
+
+
+def test_members_are_spread_by_cost():
+    assert spread(np.array([5.0, 1, 4, 2, 3]), 3).tolist() == [0, 1, 4]
+    assert spread(np.array([5.0, 1]), 10).tolist() == [0, 1]
+
+
+def test_limits_are_read():
+    assert parse_limits(["latency=0.2", "acc=80"]) == {"latency": 0.2, "acc": 80.0}
+    for bad in ("latency", "=1", "latency=", "latency=inf"):
+        with pytest.raises(UserError, match="NAME=VALUE"):
+            parse_limits([bad])
