@@ -96,6 +96,10 @@ def _extreme(
     table: CostTable, feasible: Sequence[BoolArray], sign: float
 ) -> tuple[float, IntArray]:
     space = table.space
+    if not np.isfinite(table.fixed):
+        raise UserError(
+            f"no network of space {space.name!r} can run: its fixed layers cannot; lower bits.fixed"
+        )
     row = np.zeros(space.n_var, dtype=np.int64)
     block = 0
     for number, stage in enumerate(space.spec.stages):

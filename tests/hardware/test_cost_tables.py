@@ -280,6 +280,15 @@ def test_extremes_of_any_table_equal_brute_force(which, seed, gaps):
 NETWORKS = [every_network(space) for space in SMALL]
 
 
+def test_fixed_layers_that_cannot_run_leave_no_network():
+    space = build(STAGES, bits=BITS | {"fixed": 16})
+    table = cost_table(space, "latency")
+    assert np.isinf(table(space.smallest()[None]))[0]
+    for find in (minimum, maximum):
+        with pytest.raises(UserError, match=r"its fixed layers cannot; lower bits\.fixed"):
+            find(table, feasible_options(space, [table]))
+
+
 # -- distribution ----------------------------------------------------------------------------------
 
 BIN = 50
