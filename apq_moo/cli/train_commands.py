@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE
 from rich.table import Table
 
 from apq_moo.cli.app import app, err, out, progress_bar
@@ -226,10 +227,10 @@ def predictor_compare(
         range(seeds),
         k=k,
     )
-    shown = Table(title=f"{n_held_out} held-out networks, means")
-    for column in ("predictor", "MP samples", "Kendall tau", "Spearman", "pairwise", "RMSE",
-                   f"top-{k} regret", "fit s"):  # fmt: skip
-        shown.add_column(column, justify="left" if column == "predictor" else "right")
+    shown = Table(title=f"{n_held_out} held-out networks, means of {seeds}", box=SIMPLE)
+    shown.add_column("predictor", no_wrap=True)
+    for column in ("MP", "tau", "rho", "pairwise", "RMSE", f"regret@{k}", "fit s"):
+        shown.add_column(column, justify="right")
     fields = ("kendall_tau", "spearman", "pairwise_accuracy", "rmse", "top_k_regret", "fit_seconds")
     for name in chosen:
         for n in counts:
@@ -237,6 +238,10 @@ def predictor_compare(
             means = [sum(getattr(row, field) for row in of) / len(of) for field in fields]
             shown.add_row(name, str(n), *(f"{value:.3f}" for value in means))
     out.print(shown)
+    out.print(
+        "MP: mixed-precision samples; tau: Kendall's; rho: Spearman's; pairwise: share of pairs in "
+        f"the right order; regret@{k}: points lost by taking the best of the predicted top {k}"
+    )
 
 
 @app.command()
