@@ -94,7 +94,7 @@ def _check_same(
     """Options given beside ``--resume`` must be those of the run."""
     earlier = folder.config.to_dict()
     given = {**config.to_dict(), "verify": verify}
-    recorded = {**earlier, "verify": folder.record["verify"]}
+    recorded = {**earlier, "verify": folder.record.get("verify")}
     for name in ctx.params:
         source = ctx.get_parameter_source(name)
         explicit = source is not None and source.name == "COMMANDLINE"

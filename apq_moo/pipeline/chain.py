@@ -74,7 +74,7 @@ def make_assets(
         seconds[name] = round(seconds.get(name, 0.0) + time.perf_counter() - begun, 1)
         write_json(folder / _STATE, state)
 
-    if stages.complete(folder):
+    if stages.complete(space, folder):
         manifest: dict[str, Any] = read_json(folder / MANIFEST)
         return manifest
     if not (folder / SUPERNET).is_file():
@@ -129,7 +129,11 @@ def _begin(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     path = folder / _STATE
     if path.is_file():
         state: dict[str, Any] = read_json(path)
-        if not isinstance(state, dict) or state.get("settings") != settings:
+        if (
+            not isinstance(state, dict)
+            or state.get("settings") != settings
+            or not isinstance(state.get("seconds"), dict)
+        ):
             raise UserError(
                 f"--out {folder} was begun with other settings; repeat those, or name another "
                 "folder"

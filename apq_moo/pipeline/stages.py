@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from apq_moo.data import load_images
-from apq_moo.data.assets import MANIFEST, SAMPLES, SUPERNET, predictor_file, write_manifest
+from apq_moo.data.assets import SAMPLES, SUPERNET, Assets, predictor_file, write_manifest
 from apq_moo.data.samples import load_samples
-from apq_moo.files import sha256
+from apq_moo.errors import UserError
 from apq_moo.predictors import PREDICTORS, fit_to_samples
 from apq_moo.predictors.metrics import kendall_tau
 from apq_moo.space import Space
@@ -202,15 +202,12 @@ def manifest(
     )
 
 
-def complete(folder: str | Path) -> bool:
-    """Whether a folder of assets has its manifest and every file in it is intact."""
-    from apq_moo.files import read_json
-
-    folder = Path(folder)
-    if not (folder / MANIFEST).is_file():
+def complete(space: Space, folder: str | Path) -> bool:
+    """Whether a folder holds finished assets of a space, every file of them intact."""
+    assets = Assets(Path(folder), space)
+    try:
+        for name in assets.manifest["files"]:
+            assets.path(name)
+    except UserError:
         return False
-    files = read_json(folder / MANIFEST)["files"]
-    return all(
-        (folder / name).is_file() and sha256(folder / name) == entry["sha256"]
-        for name, entry in files.items()
-    )
+    return True

@@ -59,7 +59,10 @@ class RunConfig:
         names = {item.name for item in fields(cls)}
         if not isinstance(data, dict) or set(data) != names:
             raise UserError("the run's configuration is incomplete or of another version")
-        return cls(**{**data, "objectives": tuple(data["objectives"])})
+        try:
+            return cls(**{**data, "objectives": tuple(data["objectives"])})
+        except TypeError as error:
+            raise UserError(f"the run's configuration is malformed: {error}") from error
 
 
 def parse_limits(texts: Iterable[str]) -> dict[str, float]:

@@ -31,7 +31,7 @@ class RunFolder:
     def __init__(self, path: Path, record: dict[str, Any]) -> None:
         self.path = path
         self.record = record
-        self.config = RunConfig.from_dict(record["config"])
+        self.config = RunConfig.from_dict(record.get("config"))
 
     @classmethod
     def create(

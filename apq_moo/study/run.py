@@ -62,17 +62,25 @@ def execute(
     seconds = {"load": search.seconds, "search": time.perf_counter() - begun}
     front = archive.front()
     if len(front) == 0:
-        raise UserError("no network that meets all limits was found; raise --budget or a limit")
+        raise UserError(_nothing_found(config.limits, config.objectives, archive))
     columns = front_columns(search.problem.space, config.objectives, front)
     folder.write_front(columns)
     folder.store(evaluations=len(archive), front=len(front), seconds=seconds)
-    verify = folder.record["verify"]
+    verify = folder.record.get("verify")
     if verify:
         columns, spent = verify_front(folder, columns, front, verify, listener)
         seconds["verify"] = spent
     draw_front(folder.path / "front.png", columns, config.objectives, title_of(folder))
     folder.store(status="finished", seconds=seconds)
     return columns
+
+
+def _nothing_found(limits: dict[str, float], objectives: tuple[str, ...], archive: Archive) -> str:
+    text = "no network that meets all limits was found"
+    if "acc" in limits and "acc" in objectives:
+        best = -archive.F[:, objectives.index("acc")].min()
+        text += f" (acc of at least {limits['acc']:g}; the largest found is {best:.2f})"
+    return f"{text}; change a limit or raise --budget"
 
 
 def title_of(folder: RunFolder) -> str:

@@ -92,7 +92,7 @@ def infer(folded: Sequence[FoldedLayer], x: Tensor, *, quantised: bool) -> Tenso
 
 
 class Evaluator:
-    """Scores subnets of one supernet on any images.
+    """Runs subnets of one supernet on any images.
 
     Args:
         supernet: the weights.
@@ -116,15 +116,3 @@ class Evaluator:
         return torch.cat(
             [infer(folded, x, quantised=quantised) for x in images.split(self.batch_size)]
         )
-
-    def accuracy(
-        self,
-        subnet: Subnet | Sequence[SlicedLayer],
-        images: Tensor,
-        labels: Tensor,
-        *,
-        quantised: bool,
-    ) -> float:
-        """Top-1 accuracy of a subnet (or of its sliced layers) in percent."""
-        guess = self.logits(subnet, images, quantised=quantised).argmax(1)
-        return 100.0 * float((guess == labels).double().mean())

@@ -123,6 +123,20 @@ def test_mistakes(refused, arguments, parts):
     assert not Path("runs").exists()
 
 
+def test_an_accuracy_out_of_reach_names_the_best(refused):
+    line = refused("run", *QUICK, "--max", "acc=99.9")
+    assert "the largest found is 9" in line
+
+
+@pytest.mark.parametrize("change", [{"config": {}}, {"config": None}, {"format": "x"}])
+def test_an_altered_record(call, refused, change):
+    assert call("run", *QUICK, "--out", "a").code == 0
+    Path("a/run.json").write_text(json.dumps(record("a") | change))
+    assert "error: " in refused("run", "--resume", "a")
+    Path("a/run.json").write_text("{")
+    assert "run.json" in refused("run", "--resume", "a")
+
+
 def test_a_malformed_space(refused):
     Path("bad.toml").write_text("name = [")
     assert "bad.toml" in refused("run", "--space", "bad.toml")
