@@ -58,12 +58,15 @@ class ImageSet:
 
     @cached_property
     def checksum(self) -> str:
-        """SHA-256 over the bytes of all splits."""
+        """SHA-256 over all splits.
+
+        Pixels count to four digits: processors differ in the last bits of what distorts them.
+        """
         digest = hashlib.sha256()
         for part in ("train", "calibration", "validation", "test", "test_clean"):
             split = self.split(part)
-            digest.update(np.ascontiguousarray(split.images).tobytes())
-            digest.update(np.ascontiguousarray(split.labels).tobytes())
+            digest.update(np.rint(split.images * 10_000).astype(np.int32).tobytes())
+            digest.update(split.labels.astype(np.int64).tobytes())
         return digest.hexdigest()
 
 
