@@ -80,9 +80,16 @@ def run(
         search = Search(config)
         if verify:
             search.require_supernet()
-        path = folder or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{algo}"
+        path = folder or _new_folder(algo)
         opened = RunFolder.create(path, config, verify=verify, overwrite=overwrite)
         carry_out(opened, search)
+
+
+def _new_folder(algo: str) -> Path:
+    """A name under ``runs/`` that is not taken, also by a run begun within the same second."""
+    name = f"{datetime.now():%Y%m%d-%H%M%S}-{algo}"
+    names = (name, *(f"{name}-{number}" for number in range(2, 1000)))
+    return next(path for path in map(Path("runs").joinpath, names) if not path.exists())
 
 
 _FIELDS = {"limit": "limits"}

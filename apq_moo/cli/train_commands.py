@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -267,6 +268,7 @@ def pipeline(
     from apq_moo.space import load_space
     from apq_moo.study.config import RunConfig, parse_objectives
     from apq_moo.study.folder import RunFolder
+    from apq_moo.study.search import check
     from apq_moo.supernet.sampling import SampleConfig
     from apq_moo.supernet.training import TrainConfig
 
@@ -278,6 +280,15 @@ def pipeline(
         budget=budget,
         seed=seed,
     )
+    # A search that cannot work is refused before minutes of training.
+    check(config)
+    path = folder / "run"
+    begun = RunFolder.open(path) if (path / "run.json").is_file() else None
+    if begun is not None and replace(begun.config, assets=config.assets) != config:
+        raise UserError(
+            f"the search in {path} was begun with other settings; repeat those, or name another "
+            "folder"
+        )
     images = _image_set(space)
     with progress_bar() as bar:
         task = bar.add_task("")
@@ -295,8 +306,4 @@ def pipeline(
             samples=SampleConfig(fp, mp, held_out, held_out, finetune_steps, seed),
             jobs=jobs,
         )
-    path = folder / "run"
-    if (path / "run.json").is_file():
-        carry_out(RunFolder.open(path))
-    else:
-        carry_out(RunFolder.create(path, config, verify=10, overwrite=False))
+    carry_out(begun or RunFolder.create(path, config, verify=10, overwrite=False))

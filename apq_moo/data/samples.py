@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,7 @@ def load_samples(path: str | Path, space: Space) -> SampleTable:
         with np.load(path, allow_pickle=False) as archive:
             header = json.loads(archive["header"].tobytes())
             X, group, acc = (archive[name] for name in ("X", "group", "acc"))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"cannot read samples {path}: {error}") from error
     if not isinstance(header, dict) or header.pop("format", None) != FORMAT:
         raise UserError(f"{path} is not a sample table of this version")

@@ -70,6 +70,7 @@ class Archive:
             UserError: it is missing or damaged.
         """
         import zipfile
+        import zlib
 
         try:
             with np.load(path, allow_pickle=False) as data:
@@ -79,5 +80,5 @@ class Archive:
                 arrays["F"].astype(np.float64),
                 arrays["feasible"].astype(bool),
             )
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(f"cannot read {path}: {error}") from error

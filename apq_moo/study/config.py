@@ -54,15 +54,19 @@ class RunConfig:
         """From JSON.
 
         Raises:
-            UserError: keys are missing or unknown.
+            UserError: keys are missing or unknown, or a value is of the wrong type.
         """
         names = {item.name for item in fields(cls)}
         if not isinstance(data, dict) or set(data) != names:
             raise UserError("the run's configuration is incomplete or of another version")
-        try:
-            return cls(**{**data, "objectives": tuple(data["objectives"])})
-        except TypeError as error:
-            raise UserError(f"the run's configuration is malformed: {error}") from error
+        for name, default in cls().to_dict().items():
+            value = data[name]
+            kinds = (str, type(None)) if name == "assets" else (type(default),)
+            if type(value) not in kinds:
+                raise UserError(f"the run's configuration is malformed: {name} is {value!r}")
+        if not all(isinstance(name, str) for name in data["objectives"]):
+            raise UserError("the run's configuration is malformed: objectives are names")
+        return cls(**{**data, "objectives": tuple(data["objectives"])})
 
 
 def parse_limits(texts: Iterable[str]) -> dict[str, float]:

@@ -15,6 +15,8 @@ from apq_moo.study.config import RunConfig
 
 FORMAT = "apq-moo run 1"
 POINTS = "points"
+MEASURED = ("acc_val_true", "acc_test")
+"""Columns that verification adds to ``front.csv``."""
 
 
 class RunFolder:
@@ -59,9 +61,15 @@ class RunFolder:
                     f"--out {path} holds a run; add --overwrite to replace it, or continue it "
                     f"with --resume {path}"
                 )
-            for name in ("front.csv", "front.png", "run.json"):
-                (path / name).unlink(missing_ok=True)
-            shutil.rmtree(path / POINTS, ignore_errors=True)
+            try:
+                for name in ("front.csv", "front.png"):
+                    (path / name).unlink(missing_ok=True)
+                if (path / POINTS).exists():
+                    shutil.rmtree(path / POINTS)
+            except OSError as error:
+                raise UserError(
+                    f"cannot replace the run in {path}: {error.strerror or error}"
+                ) from error
         record = {
             "format": FORMAT,
             "status": "unfinished",
@@ -85,6 +93,8 @@ class RunFolder:
         record = read_json(path / "run.json")
         if not isinstance(record, dict) or record.get("format") != FORMAT:
             raise UserError(f"{path / 'run.json'} is not a run of this version")
+        if not _well_formed(record):
+            raise UserError(f"{path / 'run.json'} was altered: its entries are malformed")
         return cls(path, record)
 
     @property
@@ -123,17 +133,33 @@ class RunFolder:
         path = self.path / "front.csv"
         try:
             with path.open(newline="", encoding="utf-8") as handle:
-                rows = list(csv.DictReader(handle))
-            return {
-                name: [_read(name, row[name]) for row in rows] for name in (rows[0] if rows else ())
-            }
+                reader = csv.DictReader(handle)
+                rows, names = list(reader), reader.fieldnames or ()
+            for name in (*self.config.objectives, "subnet"):
+                if name not in names:
+                    raise ValueError(f"it has no column {name!r}")
+            return {name: [_read(name, row[name]) for row in rows] for name in names}
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, csv.Error) as error:
             raise UserError(f"{path} is malformed: {error}") from error
 
 
 def _read(name: str, text: str) -> Any:
     if name == "subnet":
         return json.loads(text)
-    return float(text) if text else None
+    return None if name in MEASURED and text == "" else float(text)
+
+
+def _well_formed(record: dict[str, Any]) -> bool:
+    """Whether what a run's end is printed from is there and of the right types."""
+    seconds, verified = record.get("seconds", {}), record.get("verified", {})
+    numbers = isinstance(seconds, dict) and isinstance(verified, dict)
+    return (
+        numbers
+        and all(isinstance(value, (int, float)) for value in seconds.values())
+        and all(isinstance(value, (int, float, type(None))) for value in verified.values())
+        and isinstance(record.get("evaluations", 0), int)
+        and isinstance(record.get("verify"), (int, type(None)))
+        and (record.get("status") != "finished" or {"evaluations", "seconds"} <= record.keys())
+    )

@@ -14,7 +14,7 @@ from apq_moo.errors import UserError
 from apq_moo.predictors.metrics import kendall_tau
 from apq_moo.space import load_space
 from apq_moo.study.archive import Archive
-from apq_moo.study.folder import POINTS, RunFolder
+from apq_moo.study.folder import MEASURED, POINTS, RunFolder
 from apq_moo.study.report import draw_front, front_columns
 from apq_moo.study.search import Search
 from apq_moo.versions import processor, versions
@@ -56,6 +56,11 @@ def execute(
     listener = listener or Listener()
     config = folder.config
     search = search or Search(config)
+    if folder.record.get("data", search.data) != search.data:
+        raise UserError(
+            f"the run in {folder.path} was begun with other data: what its predictor is made from "
+            "has changed since; begin a new run"
+        )
     folder.store(versions=versions(), processor=processor(), data=search.data)
     begun = time.perf_counter()
     archive = search.run(folder=folder.path / POINTS, callback=listener.searching)
@@ -118,7 +123,7 @@ def verify_front(
     )
     found = verifier.measure(X, lambda done: listener.verifying(done, len(rows)))
     subnet = columns.pop("subnet")
-    for column, name in enumerate(("acc_val_true", "acc_test")):
+    for column, name in enumerate(MEASURED):
         values: list[float | None] = [None] * len(front)
         for row, value in zip(rows, found[:, column], strict=True):
             values[row] = float(value)

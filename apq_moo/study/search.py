@@ -24,6 +24,8 @@ from apq_moo.study.sweep import main_objective, sweep_limits
 MIN_ROUNDS = 5
 """Rounds of evolution that each point of a sweep gets at least."""
 
+_SWEPT = "single-objective-sweep"
+
 Callback = Callable[[int, int], None]
 
 
@@ -40,6 +42,34 @@ class Point:
     problem: APQProblem
     budget: int
     seed: int
+
+
+def check(config: RunConfig) -> None:
+    """Check names, limits of costs and the budget, before anything is loaded, fitted or trained.
+
+    Raises:
+        UserError: an unknown name, an unreachable limit, or too small a budget.
+    """
+    swept = ALGORITHMS.get(config.algo).kind == _SWEPT
+    APQProblem(
+        load_space(config.space),
+        config.objectives,
+        {name: limit for name, limit in config.limits.items() if name != "acc"},
+        predictor=lambda X: np.zeros(len(X)),
+        device=config.device,
+    )
+    points = config.sweep if swept and len(config.objectives) > 1 else 1
+    smallest = points * config.pop_size * (MIN_ROUNDS + 1) if swept else config.pop_size
+    if config.budget < smallest:
+        what = (
+            f"{MIN_ROUNDS} rounds of {config.pop_size} at each of {points} limits"
+            if swept
+            else f"one population of {config.pop_size}"
+        )
+        raise UserError(
+            f"--budget {config.budget} is too small for {what}; the smallest that works is "
+            f"{smallest}"
+        )
 
 
 class Search:
@@ -62,17 +92,9 @@ class Search:
     def __init__(self, config: RunConfig) -> None:
         begun = time.perf_counter()
         self.config = config
+        check(config)
         self._entry = ALGORITHMS.get(config.algo)
         space = load_space(config.space)
-        # Names, limits and budget are checked before the predictor is loaded or fitted.
-        APQProblem(
-            space,
-            config.objectives,
-            {name: limit for name, limit in config.limits.items() if name != "acc"},
-            predictor=lambda X: np.zeros(len(X)),
-            device=config.device,
-        )
-        self._check_budget()
         predictor = None
         self.data: dict[str, str] = {}
         if "acc" in (*config.objectives, *config.limits):
@@ -108,22 +130,7 @@ class Search:
 
     @property
     def _swept(self) -> bool:
-        return self._entry.kind == "single-objective-sweep"
-
-    def _check_budget(self) -> None:
-        config = self.config
-        points = config.sweep if self._swept and len(config.objectives) > 1 else 1
-        smallest = points * config.pop_size * (MIN_ROUNDS + 1) if self._swept else config.pop_size
-        if config.budget < smallest:
-            what = (
-                f"{MIN_ROUNDS} rounds of {config.pop_size} at each of {points} limits"
-                if self._swept
-                else f"one population of {config.pop_size}"
-            )
-            raise UserError(
-                f"--budget {config.budget} is too small for {what}; the smallest that works is "
-                f"{smallest}"
-            )
+        return self._entry.kind == _SWEPT
 
     def _points(self) -> list[Point]:
         config = self.config

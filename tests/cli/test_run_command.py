@@ -1,20 +1,25 @@
 """``apq-moo run``: what it finds, writes, refuses and resumes."""
 
 import csv
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from apq_moo.data.assets import SUPERNET, find_assets
+from apq_moo.cli import run_commands
+from apq_moo.data.assets import SAMPLES, SUPERNET, find_assets
 from apq_moo.hardware import cost_table
+from apq_moo.predictors import find_predictor, fit_to_samples
 from apq_moo.space import load_space
 from apq_moo.study.search import Search
 from apq_moo.supernet.checkpoint import load_supernet
@@ -60,8 +65,6 @@ def test_fronts(call, algo, objectives):
 
 
 def test_accuracies_are_the_predictors(call):
-    from apq_moo.predictors import find_predictor
-
     call("run", *QUICK, "--out", "a")
     space = load_space("digits")
     X = space.encode([json.loads(row["subnet"]) for row in front("a")])
@@ -128,13 +131,108 @@ def test_an_accuracy_out_of_reach_names_the_best(refused):
     assert "the largest found is 9" in line
 
 
-@pytest.mark.parametrize("change", [{"config": {}}, {"config": None}, {"format": "x"}])
-def test_an_altered_record(call, refused, change):
+def test_an_altered_record(call, refused):
     assert call("run", *QUICK, "--out", "a").code == 0
-    Path("a/run.json").write_text(json.dumps(record("a") | change))
-    assert "error: " in refused("run", "--resume", "a")
-    Path("a/run.json").write_text("{")
+    good, path = record("a"), Path("a/run.json")
+    changes = [{"format": "x"}, {"evaluations": "x"}, {"seconds": "x"}, {"seconds": {"load": "x"}}]
+    changes += [{"verified": "x"}, {"verify": "x"}, {"config": {}}, {"config": None}]
+    values = {"algo": [1], "objectives": [[1]], "limits": [1], "budget": 1200.5, "seed": None}
+    values |= {"space": 5, "predictor": None, "assets": 5, "device": 5, "pop_size": True}
+    changes += [{"config": good["config"] | {name: value}} for name, value in values.items()]
+    for change in changes:
+        path.write_text(json.dumps(good | change))
+        refused("run", "--resume", "a")
+    for name in ("evaluations", "seconds", "config"):
+        path.write_text(json.dumps({key: good[key] for key in good.keys() - {name}}))
+        refused("run", "--resume", "a")
+    path.write_text("{")
     assert "run.json" in refused("run", "--resume", "a")
+
+
+def test_an_altered_front(call, refused):
+    assert call("run", *QUICK, "--out", "a").code == 0
+    path = Path("a/front.csv")
+    good = path.read_text()
+    for bad in (
+        *("", good[: len(good) // 2], good.replace(",", ";"), good.replace("acc", "loss", 1)),
+        *("acc,latency,subnet\n1,2,{}\n", "acc,latency,subnet\n,2,{}\n", good + "1\n"),
+    ):
+        path.write_text(bad)
+        refused("run", "--resume", "a")
+    path.write_bytes(b"\xff")
+    assert "front.csv is malformed" in refused("run", "--resume", "a")
+    path.unlink()
+    assert "cannot read" in refused("run", "--resume", "a")
+
+
+def test_damaged_points_are_refused(call, refused):
+    assert call("run", *QUICK, "--out", "a").code == 0
+    unfinished = json.dumps(record("a") | {"status": "unfinished"})
+    path = Path("a/points/point-001.npz")
+    good = path.read_bytes()
+    Path("a/run.json").write_text(unfinished)
+    for at in (100, len(good) // 2, len(good) - 30):
+        path.write_bytes(good[:at] + bytes([good[at] ^ 255]) + good[at + 1 :])
+        assert "point-001.npz" in refused("run", "--resume", "a")
+    path.write_bytes(good[:300])
+    assert "point-001.npz" in refused("run", "--resume", "a")
+    before = Path("a/front.csv").read_bytes()
+    path.unlink()
+    assert call("run", "--resume", "a").code == 0
+    assert Path("a/front.csv").read_bytes() == before
+
+
+def test_a_full_disk_costs_no_finished_point(call, refused, monkeypatch):
+    assert call("run", *QUICK, "--out", "whole").code == 0
+    real, stored = np.savez_compressed, []
+
+    def fills_up(handle, **arrays):
+        stored.append(arrays)
+        if len(stored) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(handle, **arrays)
+
+    monkeypatch.setattr(np, "savez_compressed", fills_up)
+    assert "No space left" in refused("run", *QUICK, "--out", "a")
+    assert [path.name for path in Path("a/points").iterdir()] == ["point-000.npz"]
+    assert call("run", "--resume", "a").code == 0
+    assert len(stored) == 3
+    assert Path("a/front.csv").read_bytes() == Path("whole/front.csv").read_bytes()
+
+
+def test_points_of_an_earlier_run_never_enter_the_next(call, refused, monkeypatch):
+    assert call("run", *QUICK, "--out", "a").code == 0
+
+    def stuck(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(shutil, "rmtree", stuck)
+    line = refused("run", *QUICK, "--seed", "1", "--out", "a", "--overwrite")
+    assert "cannot replace the run in a: Permission denied" in line
+    assert record("a")["config"]["seed"] == 0
+
+
+def test_a_run_is_not_continued_with_another_predictor(call, refused):
+    samples = find_assets(load_space("digits")).path(SAMPLES)
+    fit_to_samples("additive", load_space("digits"), samples).save("p.safetensors")
+    given = ("--predictor", "p.safetensors", *QUICK[2:])
+    assert call("run", *given, "--out", "a").code == 0
+    Path("a/run.json").write_text(json.dumps(record("a") | {"status": "unfinished"}))
+    fit_to_samples("xgboost", load_space("digits"), samples).save("p.safetensors")
+    assert "begun with other data" in refused("run", "--resume", "a")
+
+
+def test_runs_of_the_same_second_get_folders_of_their_own(call, monkeypatch):
+    class Stopped(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2026, 1, 2, 3, 4, 5)
+
+    monkeypatch.setattr(run_commands, "datetime", Stopped)
+    for _ in range(3):
+        assert call("run", *QUICK).code == 0
+    stem = "20260102-030405-apq-ga"
+    assert {path.name for path in Path("runs").iterdir()} == {stem, f"{stem}-2", f"{stem}-3"}
 
 
 def test_a_malformed_space(refused):

@@ -77,7 +77,8 @@ def test_the_pipeline_resumes_at_every_stage(call, refused, monkeypatch):
     before = Path("made/manifest.json").read_bytes()
     assert call("pipeline", *TINY).code == 0
     assert Path("made/manifest.json").read_bytes() == before
-    assert "other settings" in refused("pipeline", *TINY, "--seed", "1")
+    for other in (("--seed", "1"), ("--algo", "random"), ("--objectives", "acc,size")):
+        assert "other settings" in refused("pipeline", *TINY, *other)
     other = ("--assets", "made", "--predictor", "additive", "--budget", "600", "--sweep", "1")
     assert call("run", *other).code == 0
 
@@ -97,6 +98,14 @@ def test_a_folder_that_is_not_a_pipeline(refused):
     Path("mine/thesis.tex").write_text("dear")
     assert "holds no pipeline" in refused("pipeline", "--out", "mine")
     assert [path.name for path in Path("mine").iterdir()] == ["thesis.tex"]
+
+
+def test_a_search_that_cannot_work_is_refused_before_training(refused, monkeypatch):
+    monkeypatch.setattr(stages, "train", None)
+    assert "unknown algorithm 'foo'" in refused("pipeline", *TINY, "--algo", "foo")
+    assert "unknown objective 'x'" in refused("pipeline", *TINY, "--objectives", "acc,x")
+    assert "smallest that works is 4800" in refused("pipeline", *TINY, "--budget", "4799")
+    assert not Path("made").exists()
 
 
 @pytest.mark.slow
