@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
-from apq_moo.errors import UserError, shown
+from apq_moo.errors import shown
 from apq_moo.files import digest_of
+from apq_moo.reading import TableReader, is_integer
 
 ROLES = ("w_pw", "a_pw", "w_dw", "a_dw")
 """Bit-width roles, in the order of the genes: weights and input activations of a block's pointwise
@@ -112,46 +113,17 @@ class SpaceSpec:
         return _Reader(data, source).spec()
 
 
-class _Reader:
-    """Reads the tables of a file, naming the key in every message, as in ``stages[0].width``."""
+class _Reader(TableReader):
+    """Reads the tables of a space's file."""
 
     def __init__(self, data: Any, source: str) -> None:
-        self.source = source
+        super().__init__(source)
         self.data = self.table(data, _KEYS, "the file")
-
-    def fail(self, message: str) -> UserError:
-        return UserError(f"{self.source}: {message}")
-
-    def wrong(self, table: dict[str, Any], key: str, where: str, wanted: str) -> UserError:
-        got = f"not {shown(table[key])}" if key in table else "but is missing"
-        return self.fail(f"{where}{key} must be {wanted}, {got}")
-
-    def table(self, value: Any, keys: tuple[str, ...], where: str) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            raise self.fail(f"{where} must be a table, not {shown(value)}")
-        unknown = sorted(set(value) - set(keys), key=str)
-        if unknown:
-            raise self.fail(f"unknown key {shown(unknown[0])} in {where}; known: {', '.join(keys)}")
-        return value
 
     def items(self, key: str) -> list[Any]:
         if not isinstance(self.data.get(key, []), list):
             raise self.wrong(self.data, key, "", "a list")
         return list(self.data.get(key, []))
-
-    def integer(
-        self,
-        table: dict[str, Any],
-        key: str,
-        where: str,
-        low: int,
-        high: int,
-        default: int | None = None,
-    ) -> int:
-        value = table.get(key, default)
-        if value is None or not _is_integer(value, low, high):
-            raise self.wrong(table, key, where, f"an integer from {low} to {high}")
-        return int(value)
 
     def kernel(self, table: dict[str, Any], where: str) -> int:
         kernel = self.integer(table, "kernel", where, 1, _MAX_KERNEL, 3)
@@ -166,7 +138,7 @@ class _Reader:
         if (
             not isinstance(value, list)
             or not value
-            or not all(_is_integer(item, low, high) for item in value)
+            or not all(is_integer(item, low, high) for item in value)
             or any(a >= b for a, b in pairwise(value))
         ):
             wanted = f"a non-empty, ascending list of integers from {low} to {high}"
@@ -271,6 +243,3 @@ class _Reader:
             forbidden=tuple(self.rule(i, item) for i, item in enumerate(self.items("forbidden"))),
         )
 
-
-def _is_integer(value: object, low: int, high: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
