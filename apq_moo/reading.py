@@ -58,17 +58,15 @@ class TableReader:
             raise self.wrong(table, key, where, f"an integer from {low} to {high}")
         return int(value)
 
-    def number(
-        self, table: dict[str, Any], key: str, where: str, low: float, high: float
-    ) -> float:
+    def number(self, table: dict[str, Any], key: str, where: str, low: float, high: float) -> float:
         """A number within bounds.
 
         Raises:
             UserError: it is missing or something else.
         """
         value = table.get(key)
-        good = isinstance(value, int | float) and not isinstance(value, bool)
-        if not good or not low <= value <= high:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is None or not number or not low <= value <= high:
             raise self.wrong(table, key, where, f"a number from {low:g} to {high:g}")
         return float(value)
 

@@ -1,10 +1,11 @@
-"""Additive costs compiled to one table for each block, and their extremes over a space."""
+"""Costs compiled to one table for each block, and their extremes over a space."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +16,13 @@ from apq_moo.space import IntArray, Space
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
+_CHUNK = 4096
+"""Networks gathered at a time, so that what is summed stays in the processor's cache."""
+
 
 @dataclass(frozen=True)
 class CostTable:
-    """A cost that adds up over the layers of a network.
+    """A cost of networks that is the sum, or the maximum, of what their blocks cost.
 
     Attributes:
         name: the objective it serves.
@@ -27,6 +31,7 @@ class CostTable:
         fixed: cost of the layers outside the searchable blocks.
         blocks: cost of each block by configuration (see :meth:`Space.block_index`), shape
             ``(block_sizes[b],)``; inf where the device cannot run it.
+        combine: ``sum``, or ``max`` for costs of which the largest part counts (peak memory).
     """
 
     name: str
@@ -34,6 +39,7 @@ class CostTable:
     space: Space
     fixed: float
     blocks: tuple[FloatArray, ...]
+    combine: Literal["sum", "max"] = "sum"
 
     @cached_property
     def _padded(self) -> list[FloatArray]:
@@ -46,14 +52,73 @@ class CostTable:
         Args:
             index: what :meth:`Space.block_index` returned, shape ``(n, n_blocks)``.
         """
+        into = np.add if self.combine == "sum" else np.maximum
         total = np.full(len(index), self.fixed)
-        for b, costs in enumerate(self._padded):
-            total += costs.take(index[:, b])
+        part = np.empty(_CHUNK)
+        for start in range(0, len(index), _CHUNK):
+            some = total[start : start + _CHUNK]
+            rows = index[start : start + _CHUNK]
+            for b, costs in enumerate(self._padded):
+                # The mode spares a check: the index is within the table by construction.
+                costs.take(rows[:, b], out=part[: len(some)], mode="clip")
+                into(some, part[: len(some)], out=some)
         return total
 
     def __call__(self, X: IntArray) -> FloatArray:
         """Costs of genotypes of shape ``(n, n_var)``, shape ``(n,)``."""
         return self.gather(self.space.block_index(X))
+
+
+class CostBatch:
+    """Several costs of one space, gathered together: equal to each table's own, and faster.
+
+    Args:
+        tables: the costs.
+
+    Attributes:
+        tables: as given.
+    """
+
+    def __init__(self, tables: Sequence[CostTable]) -> None:
+        self.tables = tuple(tables)
+        self._sums = [i for i, table in enumerate(tables) if table.combine == "sum"]
+        self._others = [i for i, table in enumerate(tables) if table.combine != "sum"]
+        summed = [tables[i] for i in self._sums]
+        self._fixed = np.array([table.fixed for table in summed])
+        columns = zip(*(table._padded for table in summed), strict=True)
+        self._blocks = [np.stack(costs, axis=1) for costs in columns]
+
+    def gather(self, index: IntArray) -> FloatArray:
+        """Costs of networks, shape ``(n, n_tables)``; see :meth:`CostTable.gather`."""
+        values = np.empty((len(index), len(self.tables)))
+        if self._sums:
+            values[:, self._sums] = self._gather_sums(index)
+        for i in self._others:
+            values[:, i] = self.tables[i].gather(index)
+        return values
+
+    def _gather_sums(self, index: IntArray) -> FloatArray:
+        total = np.empty((len(index), len(self._sums)))
+        total[:] = self._fixed
+        part = np.empty((_CHUNK, len(self._sums)))
+        for start in range(0, len(index), _CHUNK):
+            some = total[start : start + _CHUNK]
+            rows = index[start : start + _CHUNK]
+            for b, costs in enumerate(self._blocks):
+                costs.take(rows[:, b], axis=0, out=part[: len(some)], mode="clip")
+                some += part[: len(some)]
+        return total
+
+    def __call__(self, X: IntArray) -> FloatArray:
+        """Costs of genotypes of shape ``(n, n_var)``, shape ``(n, n_tables)``."""
+        if not self.tables:
+            return np.empty((len(X), 0))
+        space = self.tables[0].space
+        values = np.empty((len(X), len(self.tables)))
+        for start in range(0, len(X), _CHUNK):
+            rows = slice(start, start + _CHUNK)
+            values[rows] = self.gather(space.block_index(X[rows]))
+        return values
 
 
 def feasible_options(space: Space, tables: Sequence[CostTable]) -> tuple[BoolArray, ...]:
@@ -75,7 +140,8 @@ def feasible_options(space: Space, tables: Sequence[CostTable]) -> tuple[BoolArr
 def minimum(table: CostTable, feasible: Sequence[BoolArray]) -> tuple[float, IntArray]:
     """The smallest cost of any feasible network, and one canonical genotype that has it.
 
-    Exact: costs add up, so each block and each stage's depth is chosen on its own.
+    Exact: costs add up (or the largest counts), so each block and each stage's depth is chosen on
+    its own.
 
     Args:
         table: the cost.
@@ -95,6 +161,7 @@ def maximum(table: CostTable, feasible: Sequence[BoolArray]) -> tuple[float, Int
 def _extreme(
     table: CostTable, feasible: Sequence[BoolArray], sign: float
 ) -> tuple[float, IntArray]:
+    """See :func:`minimum`; the sign is 1 for the smallest and -1 for the largest cost."""
     space = table.space
     if not np.isfinite(table.fixed):
         raise UserError(
@@ -103,13 +170,16 @@ def _extreme(
     row = np.zeros(space.n_var, dtype=np.int64)
     block = 0
     for number, stage in enumerate(space.spec.stages):
-        sums = [0.0]
+        costs = [0.0]
+        runs = [True]
         for b in range(block, block + max(stage.depths)):
-            costs = np.where(feasible[b], sign * table.blocks[b], np.inf)
-            best = int(costs.argmin())
+            usable = np.where(feasible[b], sign * table.blocks[b], np.inf)
+            best = int(usable.argmin())
             row[space.block_columns[b]] = space.block_genes(b, best)
-            sums.append(sums[-1] + float(costs[best]))
-        by_depth = [sums[depth] for depth in stage.depths]
+            runs.append(runs[-1] and bool(feasible[b][best]))
+            least = float(table.blocks[b][best]) if feasible[b][best] else np.inf
+            costs.append(costs[-1] + least if table.combine == "sum" else max(costs[-1], least))
+        by_depth = [sign * costs[depth] if runs[depth] else np.inf for depth in stage.depths]
         chosen = int(np.argmin(by_depth))
         if not np.isfinite(by_depth[chosen]):
             raise UserError(f"no network of space {space.name!r} can run: stage {number} has none")

@@ -31,8 +31,10 @@ for _objective in (
     Objective("acc", "%", True, "top-1 accuracy, as the predictor estimates it"),
     Objective("latency", "ms", False, "latency of one image on the device"),
     Objective("energy", "mJ", False, "energy of one image on the device"),
+    Objective("macs", "M", False, "multiply-accumulates of one image"),
     Objective("bitops", "G", False, "multiply-accumulates times weight bits times activation bits"),
     Objective("params", "M", False, "parameters, batch norm included"),
     Objective("size", "KiB", False, "weights at their bits"),
+    Objective("memory", "KiB", False, "activations in memory at the peak"),
 ):
     OBJECTIVES.register(_objective.name, _objective)

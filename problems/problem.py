@@ -14,7 +14,14 @@ from pymoo.core.problem import Problem
 from pymoo.core.variable import Integer
 
 from apq_moo.errors import UserError, shown
-from apq_moo.hardware import CostTable, cost_table, feasible_options
+from apq_moo.hardware import (
+    CostBatch,
+    CostTable,
+    Device,
+    cost_table,
+    feasible_options,
+    find_device,
+)
 from apq_moo.problems.accuracy import (
     AccuracyFunction,
     AccuracyModel,
@@ -40,8 +47,9 @@ class APQProblem(Problem):  # type: ignore[misc]
 
     ``F`` is minimised: the sign of what is to be maximised (``acc``) is flipped here and nowhere
     else. ``G`` holds one column for each constraint, in the given order, relative to its limit;
-    then the number of blocks that the space forbids or the device cannot run. Costs of such blocks
-    are taken to be the largest finite ones of the table, so that ``F`` and ``G`` are always finite.
+    then the number of blocks that the space forbids, the device cannot run, or a limit on memory
+    rules out. Costs of blocks that cannot run are taken to be the largest finite ones of the table,
+    so that ``F`` and ``G`` are always finite.
 
     Args:
         space: a space, a preset's name, or the path of a TOML file.
@@ -50,10 +58,11 @@ class APQProblem(Problem):  # type: ignore[misc]
             ``acc``.
         predictor: estimates ``acc``, see :func:`resolve_predictor`; not looked at where neither
             objectives nor constraints name ``acc``.
-        device: the cost model of latency and energy.
+        device: the cost model of latency and energy, see :func:`apq_moo.hardware.find_device`.
 
     Attributes:
         space: the space.
+        device: the device.
         objectives: names of the objectives.
         constraints: the limits.
         names: all quantities in use: objectives, then further constrained ones.
@@ -73,10 +82,10 @@ class APQProblem(Problem):  # type: ignore[misc]
         objectives: Sequence[str] = ("acc", "latency"),
         constraints: Mapping[str, float] | None = None,
         predictor: str | Path | AccuracyModel | AccuracyFunction = "mlp",
-        device: str = "bitfusion",
+        device: str | Path | Device = "bitfusion",
     ) -> None:
         self.space = load_space(space)
-        self.device = device
+        self.device = find_device(device)
         self.objectives = _check_objectives(objectives)
         self.constraints = _check_limits(constraints or {})
         self.names = tuple(dict.fromkeys([*self.objectives, *self.constraints]))
@@ -84,12 +93,14 @@ class APQProblem(Problem):  # type: ignore[misc]
         self._accuracy = resolve_predictor(predictor, self.space) if _ACC in self.names else None
 
         tables = {
-            name: cost_table(self.space, name, device=device) for name in self.names if name != _ACC
+            name: cost_table(self.space, name, device=self.device)
+            for name in self.names
+            if name != _ACC
         }
         self.feasible: tuple[BoolArray, ...] = feasible_options(self.space, list(tables.values()))
         limits = [(tables[name], limit) for name, limit in self.constraints.items() if name != _ACC]
         self.region = FeasibleRegion(self.space, self.feasible, limits)
-        self._tables = {name: _finite(table) for name, table in tables.items()}
+        self._costs = CostBatch([_finite(table) for table in tables.values()])
         self._signs = np.array([_sign(name) for name in self.objectives])
 
         top = self.space.n_options - 1
@@ -153,7 +164,8 @@ class APQProblem(Problem):  # type: ignore[misc]
         return self._measure(X, self.space.block_index(X))
 
     def _measure(self, X: IntArray, index: IntArray) -> dict[str, FloatArray]:
-        values = {name: table.gather(index) for name, table in self._tables.items()}
+        costs = self._costs.gather(index)
+        values = {table.name: costs[:, i] for i, table in enumerate(self._costs.tables)}
         if self._accuracy is not None:
             values[_ACC] = accuracies(self._accuracy, X)
         return {name: values[name] for name in self.names}

@@ -150,12 +150,24 @@ def _explanation(knapsack: _Knapsack) -> str:
             others = " and ".join(
                 f"{other.name} <= {bound:g} {other.unit}" for other, bound in knapsack.limits[:i]
             )
-            return (
-                f"no network of space {name!r} has {table.name} <= {limit:g} {table.unit}"
-                f"{' with ' + others if others else ''}; the smallest reachable {table.name} is "
-                f"{_rounded_up(least)} {table.unit}: raise the limit"
-            )
+            return unreachable(table, limit, least, f" with {others}" if others else "")
     return f"no network of space {name!r} was found that meets all limits together; raise one"
+
+
+def unreachable(table: CostTable, limit: float, least: float, under: str = "") -> str:
+    """What to tell of a limit below the smallest cost of any network.
+
+    Args:
+        table: the cost.
+        limit: the limit.
+        least: the smallest cost.
+        under: the conditions for that, such as `` with energy <= 3 mJ``.
+    """
+    return (
+        f"no network of space {table.space.name!r} has {table.name} <= {limit:g} {table.unit}"
+        f"{under}; the smallest reachable {table.name} is {_rounded_up(least)} {table.unit}: raise "
+        "the limit"
+    )
 
 
 def _rounded_up(value: float, digits: int = 4) -> str:

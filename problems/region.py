@@ -11,9 +11,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from apq_moo.hardware import CostTable
+from apq_moo.errors import UserError
+from apq_moo.hardware import CostTable, minimum
 from apq_moo.problems.options import BlockOptions, BoolArray, FloatArray
-from apq_moo.problems.reach import cheap_network
+from apq_moo.problems.reach import cheap_network, unreachable
 from apq_moo.space import IntArray, Space
 
 _SWEEPS = 8
@@ -29,7 +30,8 @@ class FeasibleRegion:
     Args:
         space: the search space.
         feasible: for each block, which configurations may be used, shape ``(block_sizes[b],)``.
-        limits: non-negative cost tables with their upper limits, in the tables' units.
+        limits: non-negative cost tables with their upper limits, in the tables' units. A limit on a
+            cost of which the largest part counts forbids configurations; the others bind together.
 
     Attributes:
         space: the search space.
@@ -46,6 +48,10 @@ class FeasibleRegion:
         limits: Sequence[tuple[CostTable, float]] = (),
     ) -> None:
         self.space = space
+        for table, limit in limits:
+            if table.combine == "max":
+                feasible = _within(feasible, table, limit)
+        limits = [(table, limit) for table, limit in limits if table.combine == "sum"]
         self.options = BlockOptions(space, feasible)
         self._limits = tuple(limits)
         # Without limits: one table of zeros that never binds.
@@ -253,6 +259,22 @@ class FeasibleRegion:
                 result[number, i] = costs[first : first + depth].sum(axis=0)
             first += max(stage.depths)
         return result
+
+
+def _within(
+    feasible: tuple[BoolArray, ...], table: CostTable, limit: float
+) -> tuple[BoolArray, ...]:
+    """The configurations under a limit on a cost of which the largest part counts.
+
+    Raises:
+        UserError: no network is.
+    """
+    least, _ = minimum(table, feasible)
+    if least > limit:
+        raise UserError(unreachable(table, limit, least))
+    return tuple(
+        mask & (costs <= limit) for mask, costs in zip(feasible, table.blocks, strict=True)
+    )
 
 
 def distinct(X: IntArray) -> IntArray:

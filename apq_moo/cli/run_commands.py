@@ -25,10 +25,18 @@ def run(
     ctx: typer.Context,
     algo: Annotated[str, typer.Option(help="apq-ga, nsga2 or random.")] = _DEFAULT.algo,
     objectives: Annotated[
-        str, typer.Option(help="Any of acc, latency, energy, bitops, params, size, by commas.")
+        str,
+        typer.Option(
+            help="Any of acc, latency, energy, macs, bitops, params, size, memory, by commas."
+        ),
     ] = ",".join(_DEFAULT.objectives),
     space: Annotated[str, typer.Option(help="A preset or a TOML file.")] = _DEFAULT.space,
-    device: Annotated[str, typer.Option(help="The cost model.")] = _DEFAULT.device,
+    device: Annotated[
+        str, typer.Option(help="The cost model: a name, or an accelerator's or table's file.")
+    ] = _DEFAULT.device,
+    missing: Annotated[
+        str, typer.Option(help="Layers that a table lacks: error, or infeasible.")
+    ] = _DEFAULT.missing,
     predictor: Annotated[
         str, typer.Option(help="A predictor's name, or the file of a fitted one.")
     ] = _DEFAULT.predictor,
@@ -61,6 +69,7 @@ def run(
         objectives=parse_objectives(objectives),
         space=space,
         device=device,
+        missing=missing,
         predictor=predictor,
         assets=assets,
         limits=parse_limits(limit or ()),

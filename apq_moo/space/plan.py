@@ -57,6 +57,11 @@ class BlockPlan:
         """Height and width of its output."""
         return size_behind(self.size, self.stride)
 
+    @property
+    def residual(self) -> bool:
+        """Whether its input is added to its output."""
+        return self.stride == 1 and self.c_in == self.c_out
+
     def layers(self, block: Block, prefix: str) -> list[Layer]:
         """The three layers of the block under a choice of options."""
         mid = block.channels

@@ -27,6 +27,9 @@ from apq_moo.space.subnet import Block, Subnet
 
 IntArray = NDArray[np.int64]
 
+_CHUNK = 2048
+"""Rows indexed at a time, so that they stay in the processor's cache."""
+
 
 @dataclass(frozen=True)
 class Gene:
@@ -189,10 +192,45 @@ class Space:
         """One number for each block's configuration, shape ``(n, n_blocks)``.
 
         It lies in ``[0, block_sizes[b])`` and enumerates the fields in row-major order; an inactive
-        block gets ``block_sizes[b]``. Tables of per-block costs are indexed by it.
+        block gets ``block_sizes[b]``. Tables of per-block costs are indexed by it. Columns are
+        contiguous in memory.
         """
-        index = np.einsum("nbf,bf->nb", X[:, self.block_columns], self._strides)
-        return np.where(self.active(X), index, self.block_sizes)
+        index = np.empty((self.n_blocks, len(X)), dtype=np.int64)
+        reals = np.empty((min(_CHUNK, len(X)), self.n_var), dtype=np.float32)
+        for start in range(0, len(X), _CHUNK):
+            rows, part = X[start : start + _CHUNK], index[:, start : start + _CHUNK]
+            genes = reals[: len(rows)]
+            np.copyto(genes, rows, casting="unsafe")
+            for number, (first, columns, weights) in enumerate(self._index_weights):
+                numbers = part[first : first + len(weights)]
+                # Exact: every partial sum is an integer below MAX_CONFIGURATIONS = 2^24.
+                np.copyto(numbers, weights @ genes[:, columns].T, casting="unsafe")
+                if number in self.depth_columns:
+                    options = self._depth_options[number]
+                    depth = options[rows[:, self.depth_columns[number]]]
+                    for position in range(int(options[0]), len(weights)):
+                        inactive = depth <= position
+                        np.copyto(
+                            numbers[position], self.block_sizes[first + position], where=inactive
+                        )
+        return index.T
+
+    @cached_property
+    def _index_weights(self) -> list[tuple[int, slice, NDArray[np.float32]]]:
+        """For each stage its first block, its blocks' columns, and what these genes count for.
+
+        The last has shape ``(n_blocks of the stage, n_columns)``.
+        """
+        stages = []
+        for stage, first in zip(self.spec.stages, self._first_block, strict=False):
+            blocks = range(first, first + max(stage.depths))
+            columns = self.block_columns[blocks].ravel()
+            weights = np.zeros((len(blocks), len(columns)), dtype=np.float32)
+            for row, b in enumerate(blocks):
+                place = slice(row * len(FIELDS), (row + 1) * len(FIELDS))
+                weights[row, place] = self._strides[b]
+            stages.append((first, slice(int(columns[0]), int(columns[-1]) + 1), weights))
+        return stages
 
     def block_genes(self, block: int, index: ArrayLike) -> IntArray:
         """Inverse of :meth:`block_index` for one block: genes of shape ``(..., 6)``."""

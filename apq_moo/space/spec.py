@@ -22,6 +22,9 @@ COMPONENTS = ("stem", "first_block", "feature_mix", "classifier")
 """The fixed layers around the searchable blocks."""
 
 _MAX_BITS = 16
+FLOAT_BITS = 32
+"""Bits that stand for floating point, not quantised."""
+
 _MAX_CHANNELS = 65536
 _MAX_CLASSES = 1_000_000
 _MAX_DEPTH = 64
@@ -67,7 +70,8 @@ class SpaceSpec:
         input_channels: channels of the images.
         classes: outputs of the classifier.
         channel_step: middle channels are all multiples of this within a stage's ``expand`` range.
-        bits: for each role of :data:`ROLES`, the bit-widths on offer, ascending.
+        bits: for each role of :data:`ROLES`, the bit-widths on offer, ascending; 32 is floating
+            point.
         fixed_bits: bits of weights and activations of the layers outside the searchable blocks.
         stem: ``(channels, kernel, stride)`` of the first convolution.
         first_block: ``(channels, kernel, stride)`` of a fixed block without expansion, or None.
@@ -144,6 +148,18 @@ class _Reader(TableReader):
             wanted = f"a non-empty, ascending list of integers from {low} to {high}"
             raise self.wrong(table, key, where, wanted)
         return tuple(value)
+
+    def bits(self, table: dict[str, Any], key: str) -> tuple[int, ...]:
+        options = self.options(table, key, "bits.", 2, FLOAT_BITS)
+        if any(_MAX_BITS < item < FLOAT_BITS for item in options):
+            wanted = f"a list of 2 to {_MAX_BITS}, or {FLOAT_BITS} for floating point"
+            raise self.wrong(table, key, "bits.", wanted)
+        return options
+
+    def fixed_bits(self, table: dict[str, Any]) -> int:
+        if table.get("fixed") == FLOAT_BITS:
+            return FLOAT_BITS
+        return self.integer(table, "fixed", "bits.", 2, _MAX_BITS, 8)
 
     def kernels(self, table: dict[str, Any], where: str) -> tuple[int, ...]:
         kernels = self.options(table, "kernels", where, 1, _MAX_KERNEL)
@@ -233,8 +249,8 @@ class _Reader(TableReader):
             input_channels=self.integer(data, "input_channels", "", 1, _MAX_CHANNELS),
             classes=self.integer(data, "classes", "", 2, _MAX_CLASSES),
             channel_step=self.integer(data, "channel_step", "", 1, _MAX_CHANNELS, 8),
-            bits={role: self.options(bits, role, "bits.", 2, _MAX_BITS) for role in ROLES},
-            fixed_bits=self.integer(bits, "fixed", "bits.", 2, _MAX_BITS, 8),
+            bits={role: self.bits(bits, role) for role in ROLES},
+            fixed_bits=self.fixed_bits(bits),
             stem=self.layer("stem"),
             first_block=self.layer("first_block") if "first_block" in data else None,
             feature_mix=self.feature_mix() if "feature_mix" in data else None,
@@ -242,4 +258,3 @@ class _Reader(TableReader):
             table_omits=self.table_omits(),
             forbidden=tuple(self.rule(i, item) for i, item in enumerate(self.items("forbidden"))),
         )
-

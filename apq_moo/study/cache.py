@@ -7,22 +7,14 @@ the canonical genotype, so that several processes can share it.
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 import numpy as np
 
+from apq_moo.caching import cache_folder
 from apq_moo.errors import UserError
 from apq_moo.files import read_json, write_json
 from apq_moo.space import IntArray
-
-
-def cache_folder() -> Path:
-    """``$APQ_MOO_CACHE``, else ``apq-moo`` under ``$XDG_CACHE_HOME`` or ``~/.cache``."""
-    if "APQ_MOO_CACHE" in os.environ:
-        return Path(os.environ["APQ_MOO_CACHE"])
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "apq-moo"
 
 
 class MeasurementCache:
@@ -31,7 +23,7 @@ class MeasurementCache:
     Args:
         supernet_sha256: of the supernet's file.
         images_sha256: of the data set.
-        folder: where to keep them; by default within :func:`cache_folder`.
+        folder: where to keep them; by default within :func:`apq_moo.caching.cache_folder`.
     """
 
     def __init__(

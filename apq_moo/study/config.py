@@ -17,7 +17,8 @@ class RunConfig:
         algo: the algorithm's name.
         objectives: what to optimise, in the order of the columns.
         space: a preset's name or a TOML file.
-        device: the cost model of latency and energy.
+        device: the cost model of latency and energy: a name or a file.
+        missing: what comes of layers that a device's table lacks, ``error`` or ``infeasible``.
         predictor: a predictor's name or file.
         assets: a folder of assets, or None for the shipped ones.
         limits: constraints by name, in the objective's unit.
@@ -31,6 +32,7 @@ class RunConfig:
     objectives: tuple[str, ...] = ("acc", "latency")
     space: str = "digits"
     device: str = "bitfusion"
+    missing: str = "error"
     predictor: str = "mlp"
     assets: str | None = None
     limits: dict[str, float] = field(default_factory=dict)

@@ -58,8 +58,8 @@ def execute(
     search = search or Search(config)
     if folder.record.get("data", search.data) != search.data:
         raise UserError(
-            f"the run in {folder.path} was begun with other data: what its predictor is made from "
-            "has changed since; begin a new run"
+            f"the run in {folder.path} was begun with other data: what its predictor or its "
+            "device's costs come from has changed since; begin a new run"
         )
     folder.store(versions=versions(), processor=processor(), data=search.data)
     begun = time.perf_counter()

@@ -14,6 +14,8 @@ from apq_moo.algorithms import ALGORITHMS
 from apq_moo.data.assets import SUPERNET, find_assets
 from apq_moo.errors import UserError
 from apq_moo.files import sha256
+from apq_moo.hardware import find_device
+from apq_moo.hardware.finding import is_device_file
 from apq_moo.predictors import PREDICTORS, find_predictor
 from apq_moo.problems import APQProblem
 from apq_moo.space import load_space
@@ -56,7 +58,7 @@ def check(config: RunConfig) -> None:
         config.objectives,
         {name: limit for name, limit in config.limits.items() if name != "acc"},
         predictor=lambda X: np.zeros(len(X)),
-        device=config.device,
+        device=find_device(config.device, missing=config.missing),
     )
     points = config.sweep if swept and len(config.objectives) > 1 else 1
     smallest = points * config.pop_size * (MIN_ROUNDS + 1) if swept else config.pop_size
@@ -82,7 +84,7 @@ class Search:
         config: what to search.
         problem: the problem with all objectives.
         points: the runs of the algorithm that make up the search.
-        data: checksums of what the predictor was made from.
+        data: checksums of what the predictor was made from, and of the device's file.
         seconds: wall time of loading.
 
     Raises:
@@ -104,6 +106,9 @@ class Search:
             else:
                 self.data = {config.predictor: sha256(config.predictor)}
         self._predictor = predictor
+        self._device = find_device(config.device, missing=config.missing)
+        if is_device_file(config.device):
+            self.data |= {config.device: sha256(config.device)}
         self.problem = self._problem(config.objectives, config.limits)
         self.points = self._points()
         self.seconds = time.perf_counter() - begun
@@ -114,7 +119,7 @@ class Search:
             objectives,
             limits,
             predictor=self._predictor or "mlp",
-            device=self.config.device,
+            device=self._device,
         )
 
     def require_supernet(self) -> None:
@@ -203,9 +208,9 @@ class Search:
     def _all_objectives(self, main: str, X: np.ndarray, values: np.ndarray) -> np.ndarray:
         """``F`` of the whole problem, where the algorithm saw only the main objective."""
         others = tuple(name for name in self.config.objectives if name != main)
-        costs = APQProblem(
-            self.problem.space, objectives=others, device=self.config.device
-        ).evaluate_raw(X)
+        costs = APQProblem(self.problem.space, objectives=others, device=self._device).evaluate_raw(
+            X
+        )
         return np.column_stack(
             [values if name == main else costs[name] for name in self.config.objectives]
         )

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from apq_moo.space import Subnet
+from apq_moo.space.spec import FLOAT_BITS
 from apq_moo.supernet.evaluation import calibrate
 from apq_moo.supernet.network import BN_EPS, Recorded, SlicedLayer, Supernet
 from apq_moo.supernet.quantisers import quantise_weight
@@ -60,7 +61,7 @@ class PlainConv(nn.Sequential):
         weight = quantise_weight(item.weight, layer.w_bits) if quantised else item.weight
         conv.weight.data.copy_(weight)
         parts: list[nn.Module] = []
-        if quantised:
+        if quantised and layer.a_bits != FLOAT_BITS:
             parts.append(FakeQuantise(found.low, found.high, layer.a_bits))
         parts.append(conv)
         if conv.bias is not None:

@@ -9,17 +9,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from apq_moo.space.spec import FLOAT_BITS
+
 
 def quantise_weight(weight: Tensor, bits: int) -> Tensor:
     """Round a weight to ``bits`` symmetric integers per output channel.
 
     Args:
         weight: shape ``(c_out, ...)``.
-        bits: at least 2; the levels are ``-(2^(bits-1) - 1) ... 2^(bits-1) - 1``.
+        bits: at least 2; the levels are ``-(2^(bits-1) - 1) ... 2^(bits-1) - 1``. At 32 bits, which
+            stand for floating point, nothing is rounded.
 
     Returns:
         The dequantised weight, same shape. Gradients pass straight through.
     """
+    if bits == FLOAT_BITS:
+        return weight
     top = 2 ** (bits - 1) - 1
     scale = weight.detach().abs().flatten(1).amax(1).clamp_min(1e-8) / top
     zero = torch.zeros(len(scale), dtype=torch.int32, device=weight.device)
@@ -36,11 +41,13 @@ def quantise_activation(x: Tensor, low: float, high: float, bits: int) -> Tensor
         x: any shape.
         low: bottom of the range; 0 for the output of a ReLU.
         high: top of the range.
-        bits: at least 2.
+        bits: at least 2; at 32, floating point, nothing is rounded or clipped.
 
     Returns:
         The dequantised activation, same shape.
     """
+    if bits == FLOAT_BITS:
+        return x
     top = 2**bits - 1
     scale = max(high - low, 1e-8) / top
     zero = round(-low / scale)

@@ -56,9 +56,9 @@ def device():
 
 @pytest.mark.parametrize(("key", "cycles", "energy_mj"), SPOTS, ids=[spot[0] for spot in SPOTS])
 def test_published_layer(device, key, cycles, energy_mj):
-    latency, energy = device.layer_costs([layer_of(key)])
-    assert latency == pytest.approx([cycles / 5e5], rel=1e-9)
-    assert energy == pytest.approx([energy_mj], rel=1e-9)
+    costs = device.layer_costs([layer_of(key)])
+    assert costs["latency"] == pytest.approx([cycles / 5e5], rel=1e-9)
+    assert costs["energy"] == pytest.approx([energy_mj], rel=1e-9)
 
 
 def test_a_layer_costs_the_same_among_others(device):
@@ -68,7 +68,9 @@ def test_a_layer_costs_the_same_among_others(device):
     layers = [wide, *map(layer_of, keys + keys[::-1]), wide]
     expected = np.array([(cycles / 5e5, energy) for _, cycles, energy in SPOTS])
     expected = np.vstack([[np.inf] * 2, expected, expected[::-1], [np.inf] * 2])
-    np.testing.assert_allclose(np.stack(device.layer_costs(layers), axis=1), expected, rtol=1e-9)
+    costs = device.layer_costs(layers)
+    found = np.stack([costs["latency"], costs["energy"]], axis=1)
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
 @pytest.mark.parametrize("number", range(len(GOLDEN)))
@@ -88,18 +90,22 @@ def test_there_are_24_golden_networks():
 @pytest.mark.parametrize("size", [7, 14, 112])
 def test_7x7_depthwise_needs_wide_activations(device, w, size):
     layers = [Layer("dw", "block", 96, 96, size, 7, 1, 96, w, a) for a in (4, 6, 8)]
-    for costs in device.layer_costs(layers):
+    for costs in device.layer_costs(layers).values():
         np.testing.assert_array_equal(np.isfinite(costs), [False, True, True])
 
 
 def test_operands_wider_than_8_bits_do_not_run(device):
     layers = [Layer("pw", "block", 8, 8, 4, 1, 1, 1, w, a) for w, a in ((9, 8), (8, 16), (8, 8))]
-    for costs in device.layer_costs(layers):
+    for costs in device.layer_costs(layers).values():
         np.testing.assert_array_equal(np.isfinite(costs), [False, False, True])
 
 
 def test_no_layers_no_costs(device):
-    assert [costs.shape for costs in device.layer_costs([])] == [(0,), (0,)]
+    costs = device.layer_costs([])
+    assert {name: values.shape for name, values in costs.items()} == {
+        "latency": (0,),
+        "energy": (0,),
+    }
 
 
 def test_grouped_layers_are_refused(device):

@@ -44,7 +44,7 @@ def plain_sum(space, name, layers):
     if name in ("latency", "energy"):
         omitted = space.spec.table_omits
         costs = [
-            DEVICES.get("bitfusion")().layer_costs([layer])[name == "energy"][0]
+            DEVICES.get("bitfusion")().layer_costs([layer])[name][0]
             for layer in layers
             if layer.component not in omitted
         ]
@@ -85,6 +85,8 @@ def test_units():
         "bitops": "G",
         "params": "M",
         "size": "KiB",
+        "macs": "M",
+        "memory": "KiB",
     }
 
 
@@ -358,7 +360,7 @@ def test_unknown_names_are_answered_with_the_known():
     space = load_space("digits")
     assert (
         refused(space, "speed")
-        == "unknown cost 'speed'; known: latency, energy, bitops, params, size"
+        == "unknown cost 'speed'; known: latency, energy, macs, bitops, params, size, memory"
     )
     for name in COSTS:
         message = refused(space, name, device="abacus")

@@ -1,0 +1,53 @@
+"""Peak activation memory, as a table of blocks whose maximum counts.
+
+While a layer runs, its input and its output are in memory, and in a block with a residual sum the
+block's input too, until the sum is made. A tensor within a block takes the bits at which the next
+layer reads it. A tensor between blocks, in which residual sums add up, and the image take the bits
+of the layers outside the blocks (``bits.fixed``), whatever bits the next layer rounds it to as it
+reads. Batch norm and activation functions work in place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from apq_moo.hardware.tables import CostTable, FloatArray
+from apq_moo.space import BlockPlan, Layer, Space
+from apq_moo.space.spec import FIELDS
+
+BITS_PER_KIB = 8192
+
+
+def peak_memory(space: Space) -> CostTable:
+    """The most activation memory that a network needs at a time, in KiB."""
+    between = space.spec.fixed_bits
+    blocks = tuple(_block(plan, between) / BITS_PER_KIB for plan in space.plans)
+    fixed = _chain(space.fixed_layers(), space.plans[-1], between) / BITS_PER_KIB
+    return CostTable("memory", "KiB", space, fixed, blocks, combine="max")
+
+
+def _block(plan: BlockPlan, between: int) -> FloatArray:
+    """Bits at the peak of each configuration, shape ``(n_configurations,)``."""
+    options = [np.array(plan.options[name], dtype=np.float64) for name in FIELDS]
+    _, mid, _, a_pw, _, a_dw = np.meshgrid(*options, indexing="ij")
+    area, area_out = plan.size**2, plan.size_out**2
+    entering, leaving = plan.c_in * area * between, plan.c_out * area_out * between
+    expanded, filtered = mid * area * a_dw, mid * area_out * a_pw
+    held = entering if plan.residual else 0
+    steps = (entering + expanded, held + expanded + filtered, held + filtered + leaving)
+    peak: FloatArray = np.maximum.reduce(steps).ravel()
+    return peak
+
+
+def _chain(layers: Sequence[Layer], last: BlockPlan, between: int) -> float:
+    """Bits at the peak of what runs outside the blocks, all of it at the same bits."""
+    sizes = [layer.c_in * layer.size**2 + layer.c_out * layer.size_out**2 for layer in layers]
+    for i, layer in enumerate(layers):
+        depthwise = layers[i - 1]
+        residual = depthwise.stride == 1 and depthwise.c_in == layer.c_out
+        if layer.name == "first_block.project" and residual:
+            sizes[i] += depthwise.c_in * depthwise.size**2
+    pooled = layers[-1].c_in * (last.size_out**2 + 1)
+    return float(max(*sizes, pooled) * between)

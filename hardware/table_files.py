@@ -1,0 +1,349 @@
+"""Files of layer costs: the format of APQ's published table, and an own one of columns.
+
+The published format is one JSON object from a layer's key to its ``latency`` in ms and ``energy``
+in mJ, with ``head`` and ``tail`` for the fixed layers before and behind the searchable blocks. The
+own one, ``.npz`` or ``.parquet``, adds units, spread, provenance, the bits that the device runs and
+corrections found on whole networks.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from apq_moo.errors import UserError, shown
+from apq_moo.files import read_json, replacing, write_text
+from apq_moo.hardware.layer_table import BLOCK, HEAD, TAIL, Correction, LayerTable, parse_key
+from apq_moo.hardware.tables import FloatArray
+from apq_moo.space.spec import COMPONENTS
+
+FORMAT = "apq-moo layer costs 1"
+SUFFIXES = (".json", ".npz", ".parquet")
+
+_UNITS = {"latency": "ms", "energy": "mJ"}
+_ENDS = {"stem": HEAD, "first_block": HEAD, "feature_mix": TAIL, "classifier": TAIL}
+_MAX_BYTES = 2**29
+_HEADER_KEYS = {"format", "units", "constant", "bits", "corrections", "provenance"}
+_MAX_BITS = 64
+
+
+def check_suffix(path: str | Path) -> str:
+    """The suffix of a table's file.
+
+    Raises:
+        UserError: it is none of :data:`SUFFIXES`.
+    """
+    suffix = Path(path).suffix
+    if suffix not in SUFFIXES:
+        raise UserError(f"{path}: tables end in {', '.join(SUFFIXES)}, not in {suffix!r}")
+    return suffix
+
+
+def read_table(path: str | Path) -> LayerTable:
+    """Read a table in either format; values may be anything (see :meth:`LayerTable.problems`).
+
+    Raises:
+        UserError: the file is missing, unreadable, malformed or of another version.
+    """
+    path = Path(path)
+    suffix = check_suffix(path)
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise UserError(f"{path} is larger than {_MAX_BYTES >> 20} MiB; this is no layer table")
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"cannot read {shown(str(path))[1:-1]}: {reason}") from error
+    if suffix == ".json":
+        return _from_published(read_json(path), str(path))
+    columns, header = _read_npz(path) if suffix == ".npz" else _read_parquet(path)
+    return _from_columns(columns, header, str(path))
+
+
+def write_table(path: str | Path, table: LayerTable) -> None:
+    """Write a table atomically; the suffix decides the format.
+
+    Raises:
+        UserError: another suffix, or it cannot be written.
+    """
+    suffix = check_suffix(path)
+    if suffix == ".json":
+        write_text(path, json.dumps(published(table), indent=1) + "\n")
+    elif suffix == ".npz":
+        _write_npz(Path(path), table)
+    else:
+        _write_parquet(Path(path), table)
+
+
+# -- the published format --------------------------------------------------------------------------
+
+
+def published(table: LayerTable) -> dict[str, dict[str, float]]:
+    """A table as the published format has it.
+
+    Layers that the device cannot run are left out, as there. The fixed layers are summed up as
+    ``head`` and ``tail``; what networks cost beside their layers goes to ``head``.
+    """
+    rows: dict[str, dict[str, float]] = {}
+    ends: dict[str, dict[str, float]] = {
+        end: dict.fromkeys(table.values, 0.0) for end in (HEAD, TAIL)
+    }
+    for cost, amount in table.constant.items():
+        ends[HEAD][cost] += amount
+    for i, (name, component) in enumerate(zip(table.names, table.components, strict=True)):
+        costs = {cost: float(values[i]) for cost, values in table.values.items()}
+        if component == BLOCK:
+            if all(math.isfinite(value) for value in costs.values()):
+                rows[name] = costs
+        else:
+            end = ends[_ENDS.get(component, component)]
+            for cost, value in costs.items():
+                end[cost] += value
+    return rows | {end: costs for end, costs in ends.items() if any(costs.values())}
+
+
+def _from_published(data: Any, source: str) -> LayerTable:
+    if not isinstance(data, dict) or not data:
+        raise UserError(f"{source}: expected an object from layers to their costs")
+    first = next(iter(data.values()))
+    units = {
+        cost: unit for cost, unit in _UNITS.items() if isinstance(first, dict) and cost in first
+    }
+    if not units:
+        raise UserError(f"{source}: {shown(next(iter(data)))} has no latency and no energy")
+    values: dict[str, list[float]] = {cost: [] for cost in units}
+    components = []
+    for name, costs in data.items():
+        try:
+            if name not in {HEAD, TAIL}:
+                _check_bits(parse_key(name))
+        except UserError as error:
+            raise UserError(f"{source}: {error}") from None
+        if not isinstance(costs, dict) or set(costs) != set(units):
+            raise UserError(f"{source}: {shown(name)} must have {' and '.join(units)}")
+        for cost, value in costs.items():
+            values[cost].append(_number(value, f"{source}: the {cost} of {shown(name)}"))
+        components.append(name if name in {HEAD, TAIL} else BLOCK)
+    arrays = {cost: np.array(column, dtype=np.float64) for cost, column in values.items()}
+    return LayerTable(tuple(data), tuple(components), units, arrays)
+
+
+def _number(value: Any, what: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UserError(f"{what} must be a number, not {shown(value)}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise UserError(f"{what} is too large") from None
+
+
+def _check_bits(key: tuple[int, ...]) -> None:
+    if not all(1 <= bits <= _MAX_BITS for bits in key[7:]):
+        raise UserError(f"bits must lie between 1 and {_MAX_BITS}, not W{key[7]}A{key[8]}")
+
+
+# -- columns ---------------------------------------------------------------------------------------
+
+
+def _columns(table: LayerTable) -> dict[str, np.ndarray]:
+    columns: dict[str, np.ndarray] = {
+        "layer": np.array(table.names),
+        "component": np.array(table.components),
+    }
+    for cost, values in table.values.items():
+        columns[cost] = values
+        if cost in table.spread:
+            columns[f"{cost}_iqr"] = table.spread[cost]
+    if table.repeats is not None:
+        columns["repeats"] = table.repeats.astype(np.int64)
+    return columns
+
+
+def _header(table: LayerTable) -> str:
+    return json.dumps(
+        {
+            "format": FORMAT,
+            "units": dict(table.units),
+            "constant": dict(table.constant),
+            "bits": None if table.bits is None else [list(pair) for pair in table.bits],
+            "corrections": {cost: asdict(item) for cost, item in table.corrections.items()},
+            "provenance": dict(table.provenance),
+        }
+    )
+
+
+def _write_npz(path: Path, table: LayerTable) -> None:
+    header = np.frombuffer(_header(table).encode(), dtype=np.uint8)
+    with replacing(path) as temporary, temporary.open("wb") as handle:
+        np.savez_compressed(handle, header=header, **_columns(table))  # type: ignore[arg-type]
+
+
+def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], Any]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > _MAX_BYTES:
+                raise UserError(f"{path} unpacks to more than {_MAX_BYTES >> 20} MiB")
+        with np.load(path, allow_pickle=False) as data:
+            columns = {str(name): np.asarray(data[name]) for name in data.files}
+        return columns, json.loads(columns.pop("header").tobytes())
+    except UserError:
+        raise
+    except Exception as error:  # damaged archives make numpy and zipfile raise almost anything
+        raise UserError(f"cannot read {path}: {_line(error)}") from error
+
+
+def _arrow() -> Any:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise UserError(
+            "parquet files need pyarrow: pip install 'apq-moo[parquet]', or use .npz"
+        ) from error
+    return pyarrow
+
+
+def _write_parquet(path: Path, table: LayerTable) -> None:
+    arrow = _arrow()
+    columns = arrow.table(
+        {
+            name: arrow.array(values.tolist() if values.dtype.kind == "U" else values)
+            for name, values in _columns(table).items()
+        }
+    ).replace_schema_metadata({"apq_moo": _header(table)})
+    with replacing(path) as temporary:
+        arrow.parquet.write_table(columns, temporary)
+
+
+def _read_parquet(path: Path) -> tuple[dict[str, np.ndarray], Any]:
+    arrow = _arrow()
+    try:
+        data = arrow.parquet.read_table(path)
+        header = json.loads((data.schema.metadata or {})[b"apq_moo"])
+        columns = {
+            name: np.array(data[name].to_pylist(), dtype=None if len(data) else np.float64)
+            for name in data.column_names
+        }
+    except Exception as error:  # damaged files make pyarrow raise almost anything
+        raise UserError(f"cannot read {path}: {_line(error)}") from error
+    return columns, header
+
+
+def _line(error: Exception) -> str:
+    return shown(" ".join(str(error).split()) or type(error).__name__)[1:-1]
+
+
+def _from_columns(columns: dict[str, np.ndarray], header: Any, source: str) -> LayerTable:
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise UserError(f"{source} is not a layer table of this version")
+    if set(header) != _HEADER_KEYS:
+        raise UserError(f"{source}: its header must have {', '.join(sorted(_HEADER_KEYS))}")
+    for key in ("units", "constant", "corrections", "provenance"):
+        if not isinstance(header[key], dict):
+            raise UserError(f"{source}: {key} must be an object, not {shown(header[key])}")
+    units = _read_units(header["units"], source)
+    names, components = (_texts(columns, key, source) for key in ("layer", "component"))
+    if len(set(zip(components, names, strict=True))) != len(names):
+        raise UserError(f"{source}: a layer occurs twice")
+    for name, component in zip(names, components, strict=True):
+        _check_row(name, component, source)
+    n = len(names)
+    constant = header["constant"]
+    return LayerTable(
+        names,
+        components,
+        units,
+        values={cost: _reals(columns, cost, n, source) for cost in units},
+        spread={
+            cost: _reals(columns, f"{cost}_iqr", n, source)
+            for cost in units
+            if f"{cost}_iqr" in columns
+        },
+        repeats=_reals(columns, "repeats", n, source) if "repeats" in columns else None,
+        constant={
+            cost: _finite(constant[cost], f"{source}: constant {cost}")
+            for cost in units
+            if cost in constant
+        },
+        bits=_read_bits(header["bits"], source),
+        corrections=_read_corrections(header["corrections"], units, source),
+        provenance=header["provenance"],
+    )
+
+
+def _read_units(units: Mapping[str, Any], source: str) -> dict[str, str]:
+    for cost, unit in units.items():
+        if not isinstance(unit, str) or not cost.isidentifier():
+            raise UserError(f"{source}: units map costs to texts, not {shown(units)}")
+        if unit != _UNITS.get(cost, unit):
+            raise UserError(f"{source}: {cost} must be in {_UNITS[cost]}, not in {shown(unit)}")
+    if not units:
+        raise UserError(f"{source} has no costs")
+    return dict(units)
+
+
+def _texts(columns: dict[str, np.ndarray], key: str, source: str) -> tuple[str, ...]:
+    column = columns.get(key)
+    if column is None or column.ndim != 1 or (len(column) and column.dtype.kind != "U"):
+        raise UserError(f"{source}: column {key!r} must hold texts")
+    return tuple(map(str, column))
+
+
+def _check_row(name: str, component: str, source: str) -> None:
+    if component in {HEAD, TAIL} and name == component:
+        return
+    if component not in {BLOCK, *COMPONENTS}:
+        raise UserError(f"{source}: {shown(component)} is no component of a network")
+    try:
+        _check_bits(parse_key(name))
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
+
+
+def _reals(columns: dict[str, np.ndarray], key: str, n: int, source: str) -> FloatArray:
+    column = columns.get(key)
+    if column is None or column.shape != (n,) or (n and column.dtype.kind not in "iuf"):
+        raise UserError(f"{source}: column {key!r} must hold {n} numbers")
+    return column.astype(np.float64)
+
+
+def _finite(value: Any, what: str) -> float:
+    number = _number(value, what)
+    if not math.isfinite(number):
+        raise UserError(f"{what} must be finite, not {number}")
+    return number
+
+
+def _read_bits(bits: Any, source: str) -> tuple[tuple[int, int], ...] | None:
+    if bits is None:
+        return None
+    good = isinstance(bits, list) and all(
+        isinstance(pair, list) and len(pair) == 2 and all(type(item) is int for item in pair)
+        for pair in bits
+    )
+    if not good:
+        raise UserError(f"{source}: bits must be pairs of integers, not {shown(bits)}")
+    return tuple((pair[0], pair[1]) for pair in bits)
+
+
+def _read_corrections(
+    corrections: Mapping[str, Any], units: Mapping[str, str], source: str
+) -> dict[str, Correction]:
+    names = [item.name for item in fields(Correction)]
+    found = {}
+    for cost, entry in corrections.items():
+        if cost not in units or not isinstance(entry, dict) or set(entry) != set(names):
+            raise UserError(f"{source}: the correction of {shown(cost)} is malformed")
+        numbers = {
+            name: _finite(entry[name], f"{source}: {name} of {cost}'s correction") for name in names
+        }
+        if numbers["scale"] <= 0:
+            raise UserError(f"{source}: the scale of {cost}'s correction must be positive")
+        found[cost] = Correction(**numbers | {"networks": int(numbers["networks"])})  # type: ignore[arg-type]
+    return found
