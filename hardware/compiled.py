@@ -50,12 +50,13 @@ def _compile(space: Space, device: Device) -> dict[str, _Costs]:
     layers = layer_set(space)
     needed = layers.needed()
     costs = device.layer_costs([layers.distinct[i] for i in np.flatnonzero(needed)])
-    fixed = device.fixed_costs(space)
+    parts = device.fixed_parts(space).values()
     result = {}
     for name in device.units:
         values = np.full(len(needed), np.inf)
         values[needed] = costs[name]
-        result[name] = (fixed[name], layers.block_tables(values))
+        fixed = sum((part[name] for part in parts), 0.0)
+        result[name] = (fixed, layers.block_tables(values))
     return result
 
 

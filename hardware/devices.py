@@ -41,10 +41,14 @@ class Device(ABC):
         omitted = space.spec.table_omits
         return [layer for layer in space.fixed_layers() if layer.component not in omitted]
 
-    def fixed_costs(self, space: Space) -> dict[str, float]:
-        """What every network of a space costs beside its searchable blocks."""
-        costs = self.layer_costs(self.fixed_layers(space))
-        return {name: float(costs[name].sum()) for name in self.units}
+    def fixed_parts(self, space: Space) -> dict[str, dict[str, float]]:
+        """What every network of a space costs beside its searchable blocks, part by part."""
+        layers = self.fixed_layers(space)
+        costs = self.layer_costs(layers)
+        return {
+            layer.name: {name: float(costs[name][i]) for name in self.units}
+            for i, layer in enumerate(layers)
+        }
 
     @property
     def digest(self) -> str | None:

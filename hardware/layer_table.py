@@ -57,7 +57,7 @@ class LayerTable:
         values: for each cost an array of shape ``(n,)``; inf where the device cannot run a layer.
         spread: interquartile range of the repeats that each value is the median of, where it was
             measured; the same shapes.
-        repeats: how many there were, shape ``(n,)``; zeros where nothing was measured.
+        repeats: how many repeats were made in all, shape ``(n,)``, where it was measured.
         constant: what a network costs beside its layers, by cost.
         bits: pairs of weight and activation bits that the device runs, or None: those of the rows.
         corrections: by cost.
@@ -196,22 +196,39 @@ class TableDevice(Device):
             if layer.component not in omitted or (layer.component, layer.key) in self.table.index
         ]
 
-    def fixed_costs(self, space: Space) -> dict[str, float]:
-        """See :meth:`Device.fixed_costs`; ``head`` and ``tail``, where the table has them."""
+    @property
+    def ends(self) -> dict[str, int]:
+        """Rows of ``head`` and ``tail``, as far as the table has them."""
         index = self.table.index
-        ends = [index[end, end] for end in (HEAD, TAIL) if (end, end) in index]
-        if len(ends) == 2:
-            fixed = {
-                cost: self._scale(cost) * float(values[ends].sum())
-                for cost, values in self.table.values.items()
+        return {end: index[end, end] for end in (HEAD, TAIL) if (end, end) in index}
+
+    def fixed_parts(self, space: Space) -> dict[str, dict[str, float]]:
+        """See :meth:`Device.fixed_parts`; ``head`` and ``tail``, where the table has them.
+
+        The constant and the corrections' offsets stand as a part of their own.
+        """
+        if len(self.ends) == 1:
+            (only,) = self.ends
+            other = TAIL if only == HEAD else HEAD
+            raise UserError(f"{self.name} has {only!r}, but lacks {other!r}")
+        if self.ends:
+            parts = {
+                end: {
+                    cost: self._scale(cost) * float(values[row])
+                    for cost, values in self.table.values.items()
+                }
+                for end, row in self.ends.items()
             }
         else:
-            fixed = super().fixed_costs(space)
-        for cost in fixed:
-            fixed[cost] += self._scale(cost) * self.table.constant.get(cost, 0.0)
-            correction = self.table.corrections.get(cost)
-            fixed[cost] += 0.0 if correction is None else correction.offset
-        return fixed
+            parts = super().fixed_parts(space)
+        beside = {cost: self._beside(cost) for cost in self.units}
+        return parts | ({"beside layers": beside} if any(beside.values()) else {})
+
+    def _beside(self, cost: str) -> float:
+        """What a network costs beside its layers."""
+        constant = self._scale(cost) * self.table.constant.get(cost, 0.0)
+        correction = self.table.corrections.get(cost)
+        return constant + (0.0 if correction is None else correction.offset)
 
 
 def build(space: Space, device: Device, provenance: Mapping[str, Any]) -> LayerTable:

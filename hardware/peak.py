@@ -9,12 +9,10 @@ reads. Batch norm and activation functions work in place.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from apq_moo.hardware.tables import CostTable, FloatArray
-from apq_moo.space import BlockPlan, Layer, Space
+from apq_moo.space import BlockPlan, Space
 from apq_moo.space.spec import FIELDS
 
 BITS_PER_KIB = 8192
@@ -24,7 +22,7 @@ def peak_memory(space: Space) -> CostTable:
     """The most activation memory that a network needs at a time, in KiB."""
     between = space.spec.fixed_bits
     blocks = tuple(_block(plan, between) / BITS_PER_KIB for plan in space.plans)
-    fixed = _chain(space.fixed_layers(), space.plans[-1], between) / BITS_PER_KIB
+    fixed = _fixed(space) * between / BITS_PER_KIB
     return CostTable("memory", "KiB", space, fixed, blocks, combine="max")
 
 
@@ -41,13 +39,13 @@ def _block(plan: BlockPlan, between: int) -> FloatArray:
     return peak
 
 
-def _chain(layers: Sequence[Layer], last: BlockPlan, between: int) -> float:
-    """Bits at the peak of what runs outside the blocks, all of it at the same bits."""
+def _fixed(space: Space) -> int:
+    """Values at the peak of what runs outside the blocks, all of it at the same bits."""
+    layers = space.fixed_layers()
     sizes = [layer.c_in * layer.size**2 + layer.c_out * layer.size_out**2 for layer in layers]
     for i, layer in enumerate(layers):
-        depthwise = layers[i - 1]
-        residual = depthwise.stride == 1 and depthwise.c_in == layer.c_out
-        if layer.name == "first_block.project" and residual:
-            sizes[i] += depthwise.c_in * depthwise.size**2
-    pooled = layers[-1].c_in * (last.size_out**2 + 1)
-    return float(max(*sizes, pooled) * between)
+        if layer.name == "first_block.project" and space.has_residual("first_block"):
+            opens = layers[i - 1]
+            sizes[i] += opens.c_in * opens.size**2
+    pooled = layers[-1].c_in * (space.plans[-1].size_out ** 2 + 1)
+    return max(*sizes, pooled)

@@ -19,6 +19,8 @@ BoolArray = NDArray[np.bool_]
 _CHUNK = 4096
 """Networks gathered at a time, so that what is summed stays in the processor's cache."""
 
+_ATTEMPTS = 50
+
 
 @dataclass(frozen=True)
 class CostTable:
@@ -135,6 +137,39 @@ def feasible_options(space: Space, tables: Sequence[CostTable]) -> tuple[BoolArr
             mask &= np.isfinite(table.blocks[b])
         masks.append(mask)
     return tuple(masks)
+
+
+def random_networks(
+    space: Space, feasible: Sequence[BoolArray], n: int, rng: np.random.Generator
+) -> IntArray:
+    """Distinct networks whose depths and configurations are uniform over what is feasible.
+
+    Args:
+        space: the space.
+        feasible: usable configurations of each block, see :func:`feasible_options`.
+        n: how many.
+        rng: source of randomness.
+
+    Returns:
+        Canonical genotypes, shape ``(n, n_var)``; fewer where no more were found.
+    """
+    found = np.empty((0, space.n_var), dtype=np.int64)
+    for _ in range(_ATTEMPTS):
+        X = space.sample(n, rng, valid=False)
+        usable = np.ones(n, dtype=bool)
+        active = space.active(X)
+        for b, mask in enumerate(feasible):
+            options = np.flatnonzero(mask)
+            if len(options):
+                X[:, space.block_columns[b]] = space.block_genes(b, rng.choice(options, n))
+            else:
+                usable &= ~active[:, b]
+        found = np.vstack([found, space.canonical(X[usable])])
+        first = np.unique(found, axis=0, return_index=True)[1]
+        found = found[np.sort(first)][:n]
+        if len(found) == n:
+            break
+    return found
 
 
 def minimum(table: CostTable, feasible: Sequence[BoolArray]) -> tuple[float, IntArray]:

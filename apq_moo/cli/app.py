@@ -71,7 +71,8 @@ def _with_defaults(arguments: Sequence[str]) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake prints one line and exits with code 2."""
-    from apq_moo.cli import run_commands, train_commands  # noqa: F401  they register themselves
+    # They register themselves.
+    from apq_moo.cli import hardware_commands, run_commands, train_commands  # noqa: F401
 
     given = _with_defaults(sys.argv[1:] if arguments is None else arguments)
     try:

@@ -59,6 +59,10 @@ def run(
         typer.Option(metavar="[K]", min=1, help="Measure K front members (10) on the supernet."),
     ] = None,
     resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
+    breakdown: Annotated[
+        int | None,
+        typer.Option(metavar="ROW", min=0, help="Show where this front member's costs arise."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an earlier run in --out.")] = False,
 ) -> None:
     """Search a space and print the Pareto front."""
@@ -81,7 +85,7 @@ def run(
     if resume is not None:
         opened = RunFolder.open(resume)
         _check_same(ctx, config, verify, opened)
-        carry_out(opened)
+        carry_out(opened, breakdown=breakdown)
     else:
         from apq_moo.study.search import Search
 
@@ -91,7 +95,7 @@ def run(
             search.require_supernet()
         path = folder or _new_folder(algo)
         opened = RunFolder.create(path, config, verify=verify, overwrite=overwrite)
-        carry_out(opened, search)
+        carry_out(opened, search, breakdown=breakdown)
 
 
 def _new_folder(algo: str) -> Path:
@@ -114,7 +118,7 @@ def _check_same(
     for name in ctx.params:
         source = ctx.get_parameter_source(name)
         explicit = source is not None and source.name == "COMMANDLINE"
-        if not explicit or name == "resume":
+        if not explicit or name in {"resume", "breakdown"}:
             continue
         if name in {"folder", "overwrite"}:
             raise UserError("--resume DIR continues the run there: leave out --out and --overwrite")
@@ -126,8 +130,16 @@ def _check_same(
             )
 
 
-def carry_out(folder: RunFolder, search: Search | None = None) -> None:
-    """Carry out a run, or what is left of it, and print its front."""
+def carry_out(
+    folder: RunFolder, search: Search | None = None, *, breakdown: int | None = None
+) -> None:
+    """Carry out a run, or what is left of it, and print its front.
+
+    Args:
+        folder: the run.
+        search: of its configuration, where there is one already.
+        breakdown: row of a front member whose costs to show layer by layer.
+    """
     from apq_moo.study.report import front_table
     from apq_moo.study.run import Listener, execute, title_of
 
@@ -151,6 +163,16 @@ def carry_out(folder: RunFolder, search: Search | None = None) -> None:
     objectives = folder.config.objectives
     out.print(front_table(columns, objectives, title_of(folder)))
     _print_summary(folder, len(columns["subnet"]))
+    if breakdown is not None:
+        _print_breakdown(folder, columns, breakdown)
+
+
+def _print_breakdown(folder: RunFolder, columns: dict[str, list[Any]], row: int) -> None:
+    from apq_moo.study.breakdown import break_down
+
+    table, picture = break_down(folder, columns, row)
+    out.print(table)
+    out.print(f"drawn in {picture}", soft_wrap=True)
 
 
 def _print_summary(folder: RunFolder, size: int) -> None:

@@ -410,6 +410,13 @@ class Space:
         """The layers outside the searchable blocks, at the fixed bits, in order."""
         return fixed_layers(self.spec, self.plans[-1])
 
+    def has_residual(self, part: str) -> bool:
+        """Whether a block (``block<b>`` or ``first_block``, as in layers' names) adds its input."""
+        if part.startswith("block"):
+            return self.plans[int(part.removeprefix("block"))].residual
+        first = self.spec.first_block
+        return first is not None and first[2] == 1 and first[0] == self.spec.stem[0]
+
     def layers(self, subnet: Subnet) -> list[Layer]:
         """Every layer of a network, in order.
 

@@ -1,0 +1,1 @@
+"""Measuring layers and networks on the machine at hand."""

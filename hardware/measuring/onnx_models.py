@@ -1,0 +1,140 @@
+"""Layers and networks as ONNX models of random weights, quantised by QDQ pairs.
+
+At 8 bits a convolution stands between DequantizeLinear and QuantizeLinear, which runtimes fuse into
+integer kernels: weights int8 for each output channel, activations uint8. At 32 bits it is plain.
+Tensors are quantised where a layer of 8 bits reads them.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from numpy.typing import ArrayLike
+from onnx import TensorProto, helper, numpy_helper
+
+from apq_moo.space import Layer, Space, Subnet
+from apq_moo.space.spec import FLOAT_BITS
+
+_OPSET = 17
+_IR_VERSION = 9
+_SCALE = np.float32(0.05)
+_WEIGHT_SCALE = np.float32(0.01)
+INPUT, OUTPUT = "image", "logits"
+
+
+class _Graph:
+    """A graph in the making; its methods return the names of the values that they add."""
+
+    def __init__(self) -> None:
+        self._nodes: list[onnx.NodeProto] = []
+        self._constants: list[onnx.TensorProto] = []
+        self._rng = np.random.default_rng(0)
+
+    def constant(self, value: ArrayLike) -> str:
+        name = f"c{len(self._constants)}"
+        self._constants.append(numpy_helper.from_array(np.asarray(value), name))
+        return name
+
+    def add(self, kind: str, *inputs: str, **attributes: object) -> str:
+        name = f"v{len(self._nodes)}"
+        self._nodes.append(helper.make_node(kind, inputs, [name], **attributes))
+        return name
+
+    def quantise(self, x: str) -> str:
+        return self.add("QuantizeLinear", x, self.constant(_SCALE), self.constant(np.uint8(100)))
+
+    def dequantise(self, x: str) -> str:
+        return self.add("DequantizeLinear", x, self.constant(_SCALE), self.constant(np.uint8(100)))
+
+    def rounded(self, x: str, bits: int) -> str:
+        """A value as a layer of these bits reads it."""
+        return x if bits == FLOAT_BITS else self.dequantise(self.quantise(x))
+
+    def convolution(self, x: str, layer: Layer, *, activation: bool) -> str:
+        """A convolution with bias, and ReLU6."""
+        shape = (layer.c_out, layer.c_in // layer.groups, layer.kernel, layer.kernel)
+        weights = self._rng.integers(-127, 128, shape, dtype=np.int8)
+        bias = self._rng.integers(-500, 500, layer.c_out, dtype=np.int32)
+        scale = np.full(layer.c_out, _WEIGHT_SCALE)
+        if layer.w_bits == FLOAT_BITS:
+            w = self.constant(weights * _WEIGHT_SCALE)
+            b = self.constant(bias.astype(np.float32) * (_WEIGHT_SCALE * _SCALE))
+        else:
+            w = self._constant_integers(weights, scale)
+            b = self._constant_integers(bias, scale * _SCALE)
+        y = self.add(
+            "Conv",
+            *(x, w, b),
+            kernel_shape=[layer.kernel] * 2,
+            strides=[layer.stride] * 2,
+            pads=[layer.padding] * 4,
+            group=layer.groups,
+        )
+        if not activation:
+            return y
+        return self.add("Clip", y, self.constant(np.float32(0)), self.constant(np.float32(6)))
+
+    def _constant_integers(self, values: np.ndarray, scale: np.ndarray) -> str:
+        zero = np.zeros(len(scale), dtype=values.dtype)
+        parts = [self.constant(part) for part in (values, scale, zero)]
+        return self.add("DequantizeLinear", *parts, axis=0)
+
+    def model(self, kind: int, shape: list[int], out_shape: list[int]) -> bytes:
+        """The serialised model, from one input to the last value, of the same element type."""
+        self._nodes[-1].output[0] = OUTPUT
+        graph = helper.make_graph(
+            self._nodes,
+            "apq_moo",
+            [helper.make_tensor_value_info(INPUT, kind, shape)],
+            [helper.make_tensor_value_info(OUTPUT, kind, out_shape)],
+            self._constants,
+        )
+        opset = helper.make_opsetid("", _OPSET)
+        model = helper.make_model(graph, opset_imports=[opset], ir_version=_IR_VERSION)
+        serialised: bytes = model.SerializeToString()
+        return serialised
+
+
+def layer_model(layer: Layer) -> bytes:
+    """One layer with ReLU6: from uint8 to uint8 at 8 bits, else from float to float."""
+    graph = _Graph()
+    shape = [1, layer.c_in, layer.size, layer.size]
+    out_shape = [1, layer.c_out, layer.size_out, layer.size_out]
+    if layer.w_bits == FLOAT_BITS:
+        graph.convolution(INPUT, layer, activation=True)
+        return graph.model(TensorProto.FLOAT, shape, out_shape)
+    graph.quantise(graph.convolution(graph.dequantise(INPUT), layer, activation=True))
+    return graph.model(TensorProto.UINT8, shape, out_shape)
+
+
+def empty_model() -> bytes:
+    """Next to nothing: one number negated."""
+    graph = _Graph()
+    graph.add("Neg", INPUT)
+    return graph.model(TensorProto.FLOAT, [1], [1])
+
+
+def network_model(space: Space, subnet: Subnet) -> bytes:
+    """A whole network on one image, from float to float.
+
+    Raises:
+        UserError: the subnet is not a member of the space.
+    """
+    graph = _Graph()
+    layers = space.layers(subnet)
+    x, held = INPUT, ""
+    for i, layer in enumerate(layers):
+        part, _, place = layer.name.partition(".")
+        if part == "classifier":
+            x = graph.add("GlobalAveragePool", x)
+        read = graph.rounded(x, layer.a_bits)
+        opens = bool(place) and not layers[i - 1].name.startswith(f"{part}.")
+        if opens:
+            held = read
+        linear = place == "project" or part == "classifier"
+        x = graph.convolution(read, layer, activation=not linear)
+        if place == "project" and space.has_residual(part):
+            x = graph.add("Add", held, graph.rounded(x, layer.a_bits))
+    first, last = layers[0], layers[-1]
+    shape = [1, first.c_in, first.size, first.size]
+    return graph.model(TensorProto.FLOAT, shape, [1, last.c_out, 1, 1])
