@@ -2,7 +2,8 @@
 
 At 8 bits a convolution stands between DequantizeLinear and QuantizeLinear, which runtimes fuse into
 integer kernels: weights int8 for each output channel, activations uint8. At 32 bits it is plain.
-Tensors are quantised where a layer of 8 bits reads them.
+Tensors are quantised where a layer of 8 bits reads them. Behind a ReLU6 their range is 0 to 6, so
+that the quantisation does the clipping.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from apq_moo.space.spec import FLOAT_BITS
 
 _OPSET = 17
 _IR_VERSION = 9
-_SCALE = np.float32(0.05)
+_CLIPPED = (np.float32(6 / 255), np.uint8(0))
+_LINEAR = (np.float32(0.05), np.uint8(128))
+"""Scale and zero point of tensors behind a ReLU6, and of others."""
+
 _WEIGHT_SCALE = np.float32(0.01)
 INPUT, OUTPUT = "image", "logits"
 
@@ -40,28 +44,33 @@ class _Graph:
         self._nodes.append(helper.make_node(kind, inputs, [name], **attributes))
         return name
 
-    def quantise(self, x: str) -> str:
-        return self.add("QuantizeLinear", x, self.constant(_SCALE), self.constant(np.uint8(100)))
+    def quantise(self, x: str, *, clipped: bool) -> str:
+        return self.add("QuantizeLinear", x, *map(self.constant, _CLIPPED if clipped else _LINEAR))
 
-    def dequantise(self, x: str) -> str:
-        return self.add("DequantizeLinear", x, self.constant(_SCALE), self.constant(np.uint8(100)))
+    def dequantise(self, x: str, *, clipped: bool) -> str:
+        return self.add(
+            "DequantizeLinear", x, *map(self.constant, _CLIPPED if clipped else _LINEAR)
+        )
 
-    def rounded(self, x: str, bits: int) -> str:
+    def rounded(self, x: str, bits: int, *, clipped: bool) -> str:
         """A value as a layer of these bits reads it."""
-        return x if bits == FLOAT_BITS else self.dequantise(self.quantise(x))
+        if bits == FLOAT_BITS:
+            return x
+        return self.dequantise(self.quantise(x, clipped=clipped), clipped=clipped)
 
-    def convolution(self, x: str, layer: Layer, *, activation: bool) -> str:
-        """A convolution with bias, and ReLU6."""
+    def convolution(self, x: str, layer: Layer, *, clipped: bool, activation: bool) -> str:
+        """A convolution with bias, and ReLU6; ``clipped`` says whether its input is behind one."""
         shape = (layer.c_out, layer.c_in // layer.groups, layer.kernel, layer.kernel)
         weights = self._rng.integers(-127, 128, shape, dtype=np.int8)
         bias = self._rng.integers(-500, 500, layer.c_out, dtype=np.int32)
         scale = np.full(layer.c_out, _WEIGHT_SCALE)
+        scale_in = (_CLIPPED if clipped else _LINEAR)[0]
         if layer.w_bits == FLOAT_BITS:
             w = self.constant(weights * _WEIGHT_SCALE)
-            b = self.constant(bias.astype(np.float32) * (_WEIGHT_SCALE * _SCALE))
+            b = self.constant(bias.astype(np.float32) * (_WEIGHT_SCALE * scale_in))
         else:
             w = self._constant_integers(weights, scale)
-            b = self._constant_integers(bias, scale * _SCALE)
+            b = self._constant_integers(bias, scale * scale_in)
         y = self.add(
             "Conv",
             *(x, w, b),
@@ -96,15 +105,23 @@ class _Graph:
 
 
 def layer_model(layer: Layer) -> bytes:
-    """One layer with ReLU6: from uint8 to uint8 at 8 bits, else from float to float."""
+    """One layer with ReLU6: from uint8 to uint8 at 8 bits, else from float to float.
+
+    At 8 bits input and output have their channels last, as integer kernels want them, so that no
+    time goes to transpositions that a network does not need between its layers.
+    """
     graph = _Graph()
     shape = [1, layer.c_in, layer.size, layer.size]
     out_shape = [1, layer.c_out, layer.size_out, layer.size_out]
     if layer.w_bits == FLOAT_BITS:
-        graph.convolution(INPUT, layer, activation=True)
+        graph.convolution(INPUT, layer, clipped=True, activation=True)
         return graph.model(TensorProto.FLOAT, shape, out_shape)
-    graph.quantise(graph.convolution(graph.dequantise(INPUT), layer, activation=True))
-    return graph.model(TensorProto.UINT8, shape, out_shape)
+    x = graph.add("Transpose", INPUT, perm=[0, 3, 1, 2])
+    x = graph.dequantise(x, clipped=True)
+    y = graph.quantise(graph.convolution(x, layer, clipped=True, activation=True), clipped=True)
+    graph.add("Transpose", y, perm=[0, 2, 3, 1])
+    return graph.model(TensorProto.UINT8, [shape[i] for i in (0, 2, 3, 1)],
+                       [out_shape[i] for i in (0, 2, 3, 1)])  # fmt: skip
 
 
 def empty_model() -> bytes:
@@ -122,19 +139,20 @@ def network_model(space: Space, subnet: Subnet) -> bytes:
     """
     graph = _Graph()
     layers = space.layers(subnet)
-    x, held = INPUT, ""
+    x, held, clipped = INPUT, "", False
     for i, layer in enumerate(layers):
         part, _, place = layer.name.partition(".")
         if part == "classifier":
-            x = graph.add("GlobalAveragePool", x)
-        read = graph.rounded(x, layer.a_bits)
-        opens = bool(place) and not layers[i - 1].name.startswith(f"{part}.")
-        if opens:
+            x = graph.add("GlobalAveragePool", graph.rounded(x, layer.a_bits, clipped=clipped))
+        read = graph.rounded(x, layer.a_bits, clipped=clipped)
+        if place and not layers[i - 1].name.startswith(f"{part}."):
             held = read
-        linear = place == "project" or part == "classifier"
-        x = graph.convolution(read, layer, activation=not linear)
+        activation = place != "project" and part != "classifier"
+        x = graph.convolution(read, layer, clipped=clipped, activation=activation)
+        clipped = activation
         if place == "project" and space.has_residual(part):
-            x = graph.add("Add", held, graph.rounded(x, layer.a_bits))
+            x = graph.add("Add", held, graph.rounded(x, layer.a_bits, clipped=False))
+    graph.rounded(x, layers[-1].a_bits, clipped=False)
     first, last = layers[0], layers[-1]
     shape = [1, first.c_in, first.size, first.size]
     return graph.model(TensorProto.FLOAT, shape, [1, last.c_out, 1, 1])
