@@ -47,6 +47,11 @@ def check_picture(path: str | Path) -> None:
         raise UserError(f"{path}: pictures end in {', '.join(SUFFIXES)}")
 
 
+def short_name(device: Device) -> str:
+    """A device's name without folders."""
+    return Path(device.name).name
+
+
 def layer_picture(
     space: Space, device: Device, block: int, part: str, kernel: int | None = None
 ) -> Figure:
@@ -92,7 +97,7 @@ def layer_picture(
         _lines(axis, channels, pairs, values.reshape(shape))
         axis.set_ylabel(f"{name} ({device.units[name]})")
     kind = f", {kernel or kernels[0]}x{kernel or kernels[0]}" if part == "depthwise" else ""
-    figure.suptitle(f"block{block}.{part}{kind} of {space.name} on {device.name}")
+    figure.suptitle(f"block{block}.{part}{kind} of {space.name} on {short_name(device)}")
     return figure
 
 

@@ -33,6 +33,7 @@ OutOption = Annotated[
     Path, typer.Option("--out", "-o", help="Where the table goes: .npz, .parquet or .json.")
 ]
 _MAX_LISTED = 10
+_POOR_TAU = 0.8
 
 
 @device_app.command("list")
@@ -307,6 +308,12 @@ def _validate_networks(file: Path, table: LayerTable, space: Space, n: int, seed
         f"{correction.offset:+.4g} ms",
         soft_wrap=True,
     )
+    if correction.kendall_tau < _POOR_TAU:
+        err.print(
+            "sums of layers rank these networks poorly: they spend time on what is no layer, such "
+            "as conversions between bits, or the machine was busy",
+            soft_wrap=True,
+        )
 
 
 @lut_app.command("measure")
@@ -349,6 +356,14 @@ def lut_measure(
         f"{len(table):,} layers of {loaded.name} in {record['seconds']:.0f} s: {file}",
         soft_wrap=True,
     )
+    offered = {bits for options in loaded.spec.bits.values() for bits in options}
+    if not offered & set(engine.bits):
+        err.print(
+            f"{loaded.name} offers none of the bits that {backend} runs here "
+            f"({', '.join(map(str, engine.bits))}): no search on it can use this table",
+            markup=False,
+            soft_wrap=True,
+        )
     if record["unsettled"]:
         err.print(
             f"{record['unsettled']} medians are known less well than to {100 * precision:g} %: "
@@ -373,7 +388,13 @@ def lut_plot(
 ) -> None:
     """Draw what a layer costs, or where in a network its costs arise."""
     from apq_moo.hardware import find_device
-    from apq_moo.hardware.plots import check_picture, layer_picture, network_picture, save
+    from apq_moo.hardware.plots import (
+        check_picture,
+        layer_picture,
+        network_picture,
+        save,
+        short_name,
+    )
     from apq_moo.space import load_space
 
     check_picture(file)
@@ -386,7 +407,7 @@ def lut_plot(
         figure = layer_picture(loaded, found, int(number), part, kernel)
     else:
         network = _subnet(loaded, subnet, device)
-        title = f"{Path(subnet).stem} network of {loaded.name} on {found.name}"
+        title = f"{Path(subnet).stem} network of {loaded.name} on {short_name(found)}"
         figure = network_picture(loaded, network, list(found.units), found, title)
     save(figure, file)
     out.print(f"{file}", soft_wrap=True)

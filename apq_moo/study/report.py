@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from apq_moo.files import replacing
-from apq_moo.problems import OBJECTIVES
+from apq_moo.problems import OBJECTIVES, APQProblem
 from apq_moo.space import Space, Subnet
+from apq_moo.space.spec import FIELDS
 from apq_moo.study.archive import Archive
 
 if TYPE_CHECKING:
@@ -28,6 +29,28 @@ def front_columns(space: Space, objectives: Sequence[str], front: Archive) -> di
         columns[name] = (sign * front.F[:, i]).tolist()
     columns["subnet"] = [json.dumps(subnet.to_dict()) for subnet in space.decode(front.X)]
     return columns
+
+
+def not_offered(problem: APQProblem) -> str:
+    """The options that no feasible configuration of any block has, by field; or nothing.
+
+    Returns:
+        Such as ``w_pw 3, 4; a_pw 3, 4``.
+    """
+    space = problem.space
+    texts = []
+    for f, field in enumerate(FIELDS):
+        offered: set[int] = set()
+        usable: set[int] = set()
+        for b, mask in enumerate(problem.feasible):
+            options = space.plans[b].options[field]
+            offered.update(options)
+            genes = np.unique(space.block_genes(b, np.flatnonzero(mask))[:, f])
+            usable.update(options[gene] for gene in genes)
+        lost = sorted(offered - usable)
+        if lost:
+            texts.append(f"{field} {', '.join(map(str, lost))}")
+    return "; ".join(texts)
 
 
 def shown_rows(n: int, verified: Sequence[int] = ()) -> list[int]:

@@ -15,7 +15,7 @@ from apq_moo.predictors.metrics import kendall_tau
 from apq_moo.space import load_space
 from apq_moo.study.archive import Archive
 from apq_moo.study.folder import MEASURED, POINTS, RunFolder
-from apq_moo.study.report import draw_front, front_columns
+from apq_moo.study.report import draw_front, front_columns, not_offered
 from apq_moo.study.search import Search
 from apq_moo.versions import processor, versions
 
@@ -62,6 +62,10 @@ def execute(
             "device's costs come from has changed since; begin a new run"
         )
     folder.store(versions=versions(), processor=processor(), data=search.data)
+    lost = not_offered(search.problem)
+    if lost:
+        device = search.problem.device.name
+        listener.say(f"not offered, since {device} does not run them: {lost}")
     begun = time.perf_counter()
     archive = search.run(folder=folder.path / POINTS, callback=listener.searching)
     seconds = {"load": search.seconds, "search": time.perf_counter() - begun}
