@@ -1,4 +1,4 @@
-"""Every command and every snippet of the README works."""
+"""Every command and every snippet of the README and of the page on hardware works."""
 
 import re
 import shlex
@@ -9,18 +9,19 @@ import pytest
 from apq_moo.cli import main
 
 README = Path(__file__).parent.parent / "README.md"
+HARDWARE = README.parent / "docs" / "hardware.md"
 
 
-def blocks(language, section):
-    text = README.read_text(encoding="utf-8")
+def blocks(language, section, page=README):
+    text = page.read_text(encoding="utf-8")
     parts = re.split(r"^## ", text, flags=re.MULTILINE)
     chosen = [part for part in parts if part.startswith(section)]
     assert len(chosen) == 1
     return re.findall(rf"```{language}\n(.*?)```", chosen[0], flags=re.DOTALL)
 
 
-def commands(section):
-    lines = [line for block in blocks("sh", section) for line in block.splitlines()]
+def commands(section, page=README):
+    lines = [line for block in blocks("sh", section, page) for line in block.splitlines()]
     assert lines
     assert all(line.startswith("apq-moo ") for line in lines)
     return [shlex.split(line)[1:] for line in lines]
@@ -44,6 +45,31 @@ def test_the_commands_that_search(tmp_path):
     fronts = list((tmp_path / "runs").glob("*/front.csv"))
     assert len(fronts) == 2
     assert all(len(path.read_text().splitlines()) > 10 for path in fronts)
+
+
+def test_the_commands_about_a_device(tmp_path):
+    for arguments in commands("Your own device"):
+        call(arguments)
+    assert len(list((tmp_path / "runs").glob("*/front.csv"))) == 2
+    assert len(list((tmp_path / "runs").glob("*/breakdown-0.png"))) == 1
+
+
+@pytest.mark.parametrize("section", ["A table for your own machine", "Tables as files"])
+def test_the_commands_about_hardware(section, tmp_path):
+    for arguments in commands(section, HARDWARE):
+        call(arguments)
+    if section == "Tables as files":
+        assert (tmp_path / "network.png").is_file()
+
+
+def test_the_published_format():
+    from apq_moo.hardware import read_table
+
+    (text,) = blocks("json", "Tables as files", HARDWARE)
+    Path("table.json").write_text(text)
+    table = read_table("table.json")
+    assert table.names[0] == "(96, 456, 14, 1, 1, 0, 1)-W4A4"
+    assert table.values["latency"].tolist() == [0.062192, 0.295904, 0.081608]
 
 
 def test_the_problem_in_a_study():

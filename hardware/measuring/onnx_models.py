@@ -44,13 +44,16 @@ class _Graph:
         self._nodes.append(helper.make_node(kind, inputs, [name], **attributes))
         return name
 
+    def _range(self, *, clipped: bool) -> tuple[str, str]:
+        """Scale and zero point."""
+        scale, zero_point = _CLIPPED if clipped else _LINEAR
+        return self.constant(scale), self.constant(zero_point)
+
     def quantise(self, x: str, *, clipped: bool) -> str:
-        return self.add("QuantizeLinear", x, *map(self.constant, _CLIPPED if clipped else _LINEAR))
+        return self.add("QuantizeLinear", x, *self._range(clipped=clipped))
 
     def dequantise(self, x: str, *, clipped: bool) -> str:
-        return self.add(
-            "DequantizeLinear", x, *map(self.constant, _CLIPPED if clipped else _LINEAR)
-        )
+        return self.add("DequantizeLinear", x, *self._range(clipped=clipped))
 
     def rounded(self, x: str, bits: int, *, clipped: bool) -> str:
         """A value as a layer of these bits reads it."""
