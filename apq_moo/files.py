@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from apq_moo.errors import UserError
+from apq_moo.errors import UserError, shown
 
 
 @contextmanager
@@ -63,16 +63,25 @@ def _read(path: Path) -> bytes:
         raise UserError(f"cannot read {str(path)!r}: {error}") from error
 
 
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {shown(twice)} occurs twice")
+    return found
+
+
 def read_json(path: str | Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        UserError: it is missing, unreadable or malformed.
+        UserError: it is missing, unreadable or malformed, or an object has a key twice.
     """
     path = Path(path)
     content = _read(path)
     try:
-        return json.loads(content)
+        return json.loads(content, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON: {error}") from error
 

@@ -249,6 +249,8 @@ def _from_columns(columns: dict[str, np.ndarray], header: Any, source: str) -> L
             raise UserError(f"{source}: {key} must be an object, not {shown(header[key])}")
     units = _read_units(header["units"], source)
     names, components = (_texts(columns, key, source) for key in ("layer", "component"))
+    if len(components) != len(names):
+        raise UserError(f"{source}: columns 'layer' and 'component' differ in length")
     if len(set(zip(components, names, strict=True))) != len(names):
         raise UserError(f"{source}: a layer occurs twice")
     for name, component in zip(names, components, strict=True):

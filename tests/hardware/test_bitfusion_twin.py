@@ -1,42 +1,64 @@
 """The BitFusion model against a slow twin: every tile, all 120 loop orders, plain integers."""
 
 import random
+import tomllib
+from dataclasses import dataclass, replace
+from importlib.resources import files
 from itertools import permutations, product
 from math import ceil
 
 import numpy as np
 import pytest
 
-from apq_moo.hardware import DEVICES
+from apq_moo.hardware import DEVICES, ArrayDevice, load_accelerator
 from apq_moo.hardware import tiling as fast
 from apq_moo.hardware.accelerator import shipped_accelerator
 from apq_moo.space import Layer
 
-ROWS, COLUMNS, DRAM, ACC = 16, 32, 192, 32
-CAPACITY = {"act": 131_072, "wgt": 262_144, "out": 65_536}
+
+@dataclass(frozen=True)
+class Machine:
+    """A machine as the twin knows it; capacities in bits, energies in nJ."""
+
+    rows: int
+    columns: int
+    widths: tuple
+    dram: int
+    acc: int
+    kilohertz: float
+    capacity: dict
+    nj: dict
+
+    def on_chip(self, bits):
+        return next(width for width in self.widths if width >= bits)
+
+    def parallel(self, w, a):
+        widest = self.widths[-1]
+        return (widest // self.on_chip(w)) * (widest // self.on_chip(a))
+
+    def lanes(self, w, a):
+        return self.rows * self.parallel(w, a)
+
+
 DEPENDS = {"act": "BWHI", "wgt": "IO", "out": "BWHO"}
-NJ = {
-    "core": 0.4766518,
-    "static": 0.433014704,
-    "dram": 0.015,
-    "weight read": 2.136565625e-5,
-    "weight write": 2.891615625e-5,
-    "activation read": 5.9474375e-5,
-    "activation write": 1.137040625e-4,
-    "output": 9.250146875e-5,
-}
+BITFUSION = Machine(
+    *(16, 32, (2, 4, 8), 192, 32, 500_000),
+    {"act": 131_072, "wgt": 262_144, "out": 65_536},
+    {
+        "core": 0.4766518,
+        "static": 0.433014704,
+        "dram": 0.015,
+        "weight read": 2.136565625e-5,
+        "weight write": 2.891615625e-5,
+        "activation read": 5.9474375e-5,
+        "activation write": 1.137040625e-4,
+        "output": 9.250146875e-5,
+    },
+)
 
 
 def up(a, b):
     return -(-a // b)
-
-
-def on_chip(bits):
-    return 2 if bits <= 2 else 4 if bits <= 4 else 8
-
-
-def lanes(w, a):
-    return ROWS * (8 // on_chip(w)) * (8 // on_chip(a))
 
 
 def sizes(extent, unit=1):
@@ -44,24 +66,24 @@ def sizes(extent, unit=1):
     return sorted({min(unit * 2**j, extent) for j in exponents})
 
 
-def examine(conv, tile, order):
+def examine(conv, tile, order, m=BITFUSION):
     """All quantities of one tile under one loop order (outermost loop first); None if too big."""
     k, out, stride, c_in, c_out, w, a, im2col = conv
     o, ic, oc = tile
-    n = lanes(w, a)
-    pixels, window, go = o * o, (o - 1) * stride + k, up(oc, COLUMNS)
+    n, nj = m.lanes(w, a), m.nj
+    pixels, window, go = o * o, (o - 1) * stride + k, up(oc, m.columns)
     passes = up(k * k * ic, n) if im2col else k * k * up(ic, n)
     if im2col:
         inputs, padded = pixels * k * k * ic, pixels * up(k * k * ic, n) * n
     else:
         inputs, padded = window**2 * ic, window**2 * up(ic, n) * n
-    u = {"act": inputs * a, "wgt": k * k * ic * oc * w, "out": pixels * oc * ACC}
+    u = {"act": inputs * a, "wgt": k * k * ic * oc * w, "out": pixels * oc * m.acc}
     v = {
-        "act": padded * on_chip(a),
-        "wgt": passes * n * go * COLUMNS * on_chip(w),
-        "out": pixels * go * COLUMNS * ACC,
+        "act": padded * m.on_chip(a),
+        "wgt": passes * n * go * m.columns * m.on_chip(w),
+        "out": pixels * go * m.columns * m.acc,
     }
-    if any(v[x] > CAPACITY[x] for x in v):
+    if any(v[x] > m.capacity[x] for x in v):
         return None
     trips = {"B": 1, "W": up(out, o), "H": up(out, o), "I": up(c_in, ic), "O": up(c_out, oc)}
     total = trips["W"] * trips["H"] * trips["I"] * trips["O"]
@@ -71,7 +93,7 @@ def examine(conv, tile, order):
         for loop in reversed(order):
             if loop in DEPENDS[x]:
                 traffic, held = traffic * trips[loop], held * trips[loop]
-                if resident and held <= CAPACITY[x]:
+                if resident and held <= m.capacity[x]:
                     peak[x] = traffic
                 else:
                     resident = False
@@ -80,21 +102,21 @@ def examine(conv, tile, order):
         moved[x] = traffic
     compute = total * pixels * go * passes
     rd, wr = sum(moved.values()), moved["out"]
-    edge = up(sum(peak.values()), DRAM) + up(peak["out"], DRAM)
-    cycles = edge + max(compute, up(rd, DRAM) + up(wr, DRAM) - edge)
+    edge = up(sum(peak.values()), m.dram) + up(peak["out"], m.dram)
+    cycles = edge + max(compute, up(rd, m.dram) + up(wr, m.dram) - edge)
     macs = total * pixels * k * k * ic * oc
-    rw = macs * w * NJ["weight read"]
-    ra = total * pixels * k * k * ic * go * a * NJ["activation read"]
-    oo = total * pixels * oc * ACC * NJ["output"]
+    rw = macs * w * nj["weight read"]
+    ra = total * pixels * k * k * ic * go * a * nj["activation read"]
+    oo = total * pixels * oc * m.acc * nj["output"]
     output_stationary = rw + ra + oo
     weight_stationary = rw / pixels + ra + oo * passes
     energy = (
-        compute * NJ["core"]
-        + cycles * NJ["static"]
-        + (rd + wr) * NJ["dram"]
-        + moved["act"] * NJ["activation write"]
-        + moved["wgt"] * NJ["weight write"]
-        + moved["out"] * NJ["output"]
+        compute * nj["core"]
+        + cycles * nj["static"]
+        + (rd + wr) * nj["dram"]
+        + moved["act"] * nj["activation write"]
+        + moved["wgt"] * nj["weight write"]
+        + moved["out"] * nj["output"]
         + min(output_stationary, weight_stationary)
     )
     return {
@@ -112,38 +134,39 @@ def examine(conv, tile, order):
     }
 
 
-def search(conv):
+def search(conv, m=BITFUSION):
     """Fewest cycles, then least nanojoules; inf if no tile fits."""
     _, out, _, c_in, c_out, _, _, im2col = conv
     best = (float("inf"), float("inf"))
-    for tile in product(sizes(out), sizes(c_in), sizes(c_out, 1 if im2col else COLUMNS)):
+    for tile in product(sizes(out), sizes(c_in), sizes(c_out, 1 if im2col else m.columns)):
         for order in permutations("BWHIO"):
-            found = examine(conv, tile, order)
+            found = examine(conv, tile, order, m)
             if found is None:
                 break
             best = min(best, (found["cycles"], found["energy"]))
     return best
 
 
-def layer_by_twin(layer):
+def layer_by_twin(layer, m=BITFUSION):
     """ms and mJ."""
     w, a = layer.w_bits, layer.a_bits
     c_in, c_out, repeats = layer.c_in, layer.c_out, 1
     if layer.groups > 1:
-        c_in = c_out = lanes(w, a) // 2
+        c_in = c_out = max(m.rows // 2, 1) * m.parallel(w, a)
         repeats = ceil(layer.groups / c_in)
     out = (layer.size + 2 * (layer.kernel // 2) - layer.kernel) // layer.stride + 1
     im2col = layer.component == "stem"
-    cycles, energy = search((layer.kernel, out, layer.stride, c_in, c_out, w, a, im2col))
-    return repeats * cycles / 5e5, repeats * energy * 1e-6
+    cycles, energy = search((layer.kernel, out, layer.stride, c_in, c_out, w, a, im2col), m)
+    return repeats * cycles / m.kilohertz, repeats * energy * 1e-6
 
 
-def drawn_layers():
+PAIRS = [(w, a) for w in (2, 3, 5, 7) for a in (2, 3, 5, 7)] + [(4, 6), (8, 4), (6, 8), (1, 8)]
+
+
+def drawn_layers(pairs=PAIRS):
     """Layers of all three kinds at all bits, ordinary and odd shapes alike."""
     rng = random.Random(20)  # noqa: S311
     layers = []
-    pairs = [(w, a) for w in (2, 3, 5, 7) for a in (2, 3, 5, 7)]
-    pairs += [(4, 6), (8, 4), (6, 8), (1, 8)]
     for number, (w, a) in enumerate(pairs):
         size, stride, kernel = rng.randint(1, 24), rng.choice([1, 1, 2, 3]), rng.choice([3, 5, 7])
         kind = ("pointwise", "depthwise", "dense", "stem")[number % 4]
@@ -189,6 +212,84 @@ def test_drawn_layers_cover_what_they_should():
     assert {layer.a_bits for layer in LAYERS} >= {2, 3, 5, 7}
     finite = np.isfinite(DEVICES.get("bitfusion")().layer_costs(LAYERS)["latency"])
     assert 0 < finite.sum() < len(LAYERS)
+
+
+# -- other machines --------------------------------------------------------------------------------
+
+ODD = """
+name = "odd"
+rows = 3
+columns = 5
+precisions = [4, 8]
+accumulator_bits = 24
+clock_mhz = 12.5
+[memory]
+activation_kib = 3.25
+weight_kib = 20
+output_kib = 0.75
+dram_bits_per_cycle = 7
+[energy_nj]
+core_cycle = 0.5
+static_cycle = 0
+dram_bit = 0.25
+weight_read_bit = 0.125
+weight_write_bit = 3
+activation_read_bit = 0.0625
+activation_write_bit = 2
+output_bit = 0.03125
+"""
+
+
+def machine_of(text):
+    """The twin's view of an accelerator's file."""
+    data = tomllib.loads(text)
+    kib, nj = data["memory"], data["energy_nj"]
+    usable = {
+        x: kib[f"{name}_kib"] * 1024 * 8 / 2
+        for x, name in (("act", "activation"), ("wgt", "weight"), ("out", "output"))
+    }
+    names = {"core": "core_cycle", "static": "static_cycle", "dram": "dram_bit"}
+    names |= {f"{x} {do}": f"{x}_{do}_bit" for x in ("weight", "activation") for do in ("read",
+              "write")}  # fmt: skip
+    return Machine(
+        *(data["rows"], data["columns"], tuple(data["precisions"])),
+        *(kib["dram_bits_per_cycle"], data["accumulator_bits"], data["clock_mhz"] * 1000),
+        usable,
+        {key: nj[name] for key, name in names.items()} | {"output": nj["output_bit"]},
+    )
+
+
+SHIPPED = files("apq_moo.hardware") / "machines"
+FILES = {
+    "bitfusion": (SHIPPED / "bitfusion.toml").read_text(),
+    "bitfusion-edge": (SHIPPED / "bitfusion-edge.toml").read_text(),
+    "bitfusion-large": (SHIPPED / "bitfusion-large.toml").read_text(),
+    "odd": ODD,
+}
+
+
+def test_the_published_machine_is_the_published_machine():
+    found = machine_of(FILES["bitfusion"])
+    assert replace(found, nj={}) == replace(BITFUSION, nj={})
+    assert found.nj == pytest.approx(BITFUSION.nj, rel=1e-15)
+
+
+@pytest.mark.parametrize("name", ["bitfusion-edge", "bitfusion-large", "odd"])
+def test_other_machines_equal_their_twins(name, tmp_path):
+    path = tmp_path / f"{name}.toml"
+    path.write_text(FILES[name])
+    machine = machine_of(FILES[name])
+    wide = [(16, 16), (12, 4), (3, 9), (8, 16)] if name == "bitfusion-large" else [(6, 5)]
+    layers = drawn_layers([(2, 2), (4, 4), (8, 8), (3, 7), (5, 2), *wide, (4, 8), (8, 2), (6, 6)])
+    costs = ArrayDevice(load_accelerator(path)).layer_costs(layers)
+    expected = np.array([layer_by_twin(layer, machine) for layer in layers])
+    np.testing.assert_allclose(costs["latency"], expected[:, 0], rtol=1e-12)
+    np.testing.assert_allclose(costs["energy"], expected[:, 1], rtol=1e-12)
+    assert np.isfinite(expected).any()
+    too_wide = [replace(layers[0], w_bits=b, a_bits=4) for b in (machine.widths[-1] + 1, 32)]
+    costs = ArrayDevice(load_accelerator(path)).layer_costs(too_wide)
+    assert np.isinf(costs["latency"]).all()
+    assert np.isinf(costs["energy"]).all()
 
 
 # The worked examples: convolution, tile (o, ic, oc), loop order from the outermost, quantities of
