@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from apq_moo.errors import shown
 from apq_moo.files import read_toml
 from apq_moo.reading import TableReader, is_integer
 
@@ -179,4 +178,4 @@ def load_accelerator(path: str | Path) -> Accelerator:
     Raises:
         UserError: it is missing, unreadable or malformed.
     """
-    return Accelerator.from_dict(read_toml(path), source=shown(str(path))[1:-1])
+    return Accelerator.from_dict(read_toml(path), source=" ".join(str(path).splitlines()))

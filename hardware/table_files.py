@@ -30,6 +30,7 @@ SUFFIXES = (".json", ".npz", ".parquet")
 _UNITS = {"latency": "ms", "energy": "mJ"}
 _ENDS = {"stem": HEAD, "first_block": HEAD, "feature_mix": TAIL, "classifier": TAIL}
 _MAX_BYTES = 2**29
+_MAX_ROWS = 2**20
 _HEADER_KEYS = {"format", "units", "constant", "bits", "corrections", "provenance"}
 _MAX_BITS = 64
 
@@ -224,12 +225,17 @@ def _write_parquet(path: Path, table: LayerTable) -> None:
 def _read_parquet(path: Path) -> tuple[dict[str, np.ndarray], Any]:
     arrow = _arrow()
     try:
+        n_rows = arrow.parquet.read_metadata(path).num_rows
+        if n_rows > _MAX_ROWS:
+            raise UserError(f"{path} has {n_rows} rows; this is no layer table")
         data = arrow.parquet.read_table(path)
         header = json.loads((data.schema.metadata or {})[b"apq_moo"])
         columns = {
             name: np.array(data[name].to_pylist(), dtype=None if len(data) else np.float64)
             for name in data.column_names
         }
+    except UserError:
+        raise
     except Exception as error:  # damaged files make pyarrow raise almost anything
         raise UserError(f"cannot read {path}: {_line(error)}") from error
     return columns, header

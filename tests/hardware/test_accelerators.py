@@ -47,6 +47,30 @@ def test_all_shipped_machines_are_devices():
         assert len(machine(name).description.splitlines()) == 1
 
 
+def test_the_published_machine_has_the_fitted_constants():
+    assert machine("bitfusion") == Accelerator(
+        name="bitfusion",
+        description=machine("bitfusion").description,
+        rows=16,
+        columns=32,
+        precisions=(2, 4, 8),
+        accumulator_bits=32,
+        clock_khz=500_000,
+        activation_bits=131_072,
+        weight_bits=262_144,
+        output_bits=65_536,
+        dram_bits=192,
+        core_nj=0.4766518,
+        static_nj=0.433014704,
+        dram_nj=0.015,
+        weight_read_nj=2.136565625e-5,
+        weight_write_nj=2.891615625e-5,
+        activation_read_nj=5.9474375e-5,
+        activation_write_nj=1.137040625e-4,
+        output_nj=9.250146875e-5,
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "units", "area", "sram", "megahertz", "dram_nj"),
     [("bitfusion-edge", 1 / 4, 1 / 4, 24 / 96, 200, 0.015),
@@ -146,6 +170,22 @@ def test_malformed_machines_are_refused(path, value, message):
         Accelerator.from_dict(data, source="mine.toml")
     assert str(caught.value).startswith(f"mine.toml: {message}")
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_malformed_machines_are_refused_from_their_files(tmp_path):
+    path = tmp_path / "mine.toml"
+    for old, new, words in [
+        ("clock_mhz = 500", "clock_mhz = nan", "clock_mhz must be a number from 0.001 to 100000"),
+        ("dram_bit = 0.015", "", "energy_nj.dram_bit must be a number from 0 to 1e+06, but is mis"),
+        ("rows = 16", "rows = 16\nrows = 8", "is not valid TOML: Cannot overwrite a value"),
+    ]:
+        path.write_text(TEXT.replace(old, new))
+        for read in (load_accelerator, find_device, lambda p: APQProblem("digits", device=p)):
+            with pytest.raises(UserError) as caught:
+                read(path)
+            assert str(caught.value).startswith(str(path))
+            assert words in str(caught.value)
+            assert len(str(caught.value).splitlines()) == 1
 
 
 def test_a_machine_that_holds_no_tile_says_so(tmp_path):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from apq_moo.errors import UserError
-from apq_moo.hardware import DEVICES, cost_table
+from apq_moo.hardware import DEVICES, cost_table, write_table
+from apq_moo.hardware.layer_table import build
 from apq_moo.space import Layer, load_space
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "golden_apq.json").read_text())["items"]
@@ -59,6 +60,14 @@ def test_published_layer(device, key, cycles, energy_mj):
     costs = device.layer_costs([layer_of(key)])
     assert costs["latency"] == pytest.approx([cycles / 5e5], rel=1e-9)
     assert costs["energy"] == pytest.approx([energy_mj], rel=1e-9)
+
+
+def test_the_written_table_is_the_published_one(device, tmp_path):
+    write_table(tmp_path / "t.json", build(load_space("imagenet"), device, {}))
+    data = json.loads((tmp_path / "t.json").read_text())
+    assert len(data) == 6569
+    for key, cycles, energy_mj in SPOTS:
+        assert data[key] == pytest.approx({"latency": cycles / 5e5, "energy": energy_mj}, rel=1e-9)
 
 
 def test_a_layer_costs_the_same_among_others(device):

@@ -69,22 +69,14 @@ def drop(table, name):
 
 
 def test_the_published_file_is_built(imagenet, tmp_path):
-    """6,569 keys; figures of the published table: key, cycles, mJ."""
+    """Its 6,569 keys; beside the tests of single layers stand the tests of their values."""
     write_table(tmp_path / "t.json", imagenet)
     data = read_json(tmp_path / "t.json")
     assert len(data) == 6569
     depthwise = [key for key in data if key[0] == "(" and parse_key(key)[6] > 1]
     assert len(depthwise) == 3552
     assert len(data) - len(depthwise) - 2 == 3015
-    for key, cycles, energy in [
-        (KEY, 31_096, 0.106881974030912),
-        ("(488, 488, 14, 3, 1, 1, 488)-W4A4", 44_896, 0.165641973019648),
-        ("(960, 960, 7, 7, 1, 3, 960)-W8A8", 326_400, 0.39321612518064),
-        ("head", 147_952, 0.506184484186264),
-        ("tail", 40_804, 0.151807563097696),
-    ]:
-        assert data[key]["latency"] == pytest.approx(cycles / 5e5, rel=1e-9)
-        assert data[key]["energy"] == pytest.approx(energy, rel=1e-9)
+    assert set(data) - set(imagenet.names) == {"head", "tail"}
     assert not any(re.search(r", 7, [12], 3, \d+\)-W\dA4$", key) for key in data)
 
 
@@ -198,6 +190,15 @@ def test_values_that_are_no_costs_are_refused(digits, value, words):
     table = replace(digits, values=digits.values | {"latency": values})
     assert table.problems() == [f"{digits.names[5]} has {words}; costs must be positive"]
     with pytest.raises(UserError, match=re.escape(f"mine: {digits.names[5]} has {words}; costs")):
+        TableDevice(table, "mine")
+
+
+def test_fixed_layers_must_run(imagenet, tmp_path):
+    write_table(tmp_path / "t.json", imagenet)
+    table = read_table(tmp_path / "t.json")
+    table.values["latency"][table.names.index("head")] = np.inf
+    assert table.problems() == ["head has latency inf; costs must be positive"]
+    with pytest.raises(UserError, match="mine: head has latency inf"):
         TableDevice(table, "mine")
 
 

@@ -5,9 +5,11 @@ are altered copies of good ones and arbitrary bytes; hypothesis chooses the alte
 """
 
 import time
+import zipfile
 from importlib.resources import files
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -178,6 +180,44 @@ def test_malformed_column_files(suffix, examples, table, tmp_path):
     tried, loaded = fuzz(use, path, st.one_of(altered(good), st.binary(max_size=200)), examples, 10)
     assert tried >= 10 * examples
     assert loaded < tried / 2
+
+
+@pytest.mark.parametrize("suffix", ["npz", "parquet"])
+def test_small_files_that_unpack_to_huge_ones(suffix, table, tmp_path):
+    """Refused before they are unpacked."""
+    path = tmp_path / f"x.{suffix}"
+    if suffix == "npz":
+        with (
+            zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+            archive.open("latency.npy", "w", force_zip64=True) as handle,
+        ):
+            for _ in range(33):
+                handle.write(bytes(2**24))
+    else:
+        n = 2**20 + 1
+        column = {"latency": pyarrow.array(np.ones(n)), "layer": pyarrow.nulls(n)}
+        pyarrow.parquet.write_table(pyarrow.table(column), path)
+    assert path.stat().st_size < 2**22
+    with pytest.raises(UserError, match=r"unpacks to more than 512 MiB|has 1048577 rows"):
+        read_table(path)
+
+
+def test_an_array_that_claims_to_be_huge(table, tmp_path):
+    """Its header promises more numbers than follow."""
+    path = tmp_path / "x.npz"
+    write_table(path, table)
+    for count in (4, 10**9, 10**13, 10**30):
+        with zipfile.ZipFile(path) as archive:
+            entries = {name: archive.read(name) for name in archive.namelist()}
+        text = f"{{'descr': '<f8', 'fortran_order': False, 'shape': ({count},), }}".ljust(117)
+        entries["latency.npy"] = b"\x93NUMPY\x01\x00v\x00" + text.encode() + b"\n" + bytes(24)
+        altered_path = tmp_path / "y.npz"
+        with zipfile.ZipFile(altered_path, "w") as archive:
+            for name, content in entries.items():
+                archive.writestr(name, content)
+        with pytest.raises(UserError, match="cannot read") as caught:
+            read_table(altered_path)
+        assert len(str(caught.value).splitlines()) == 1
 
 
 JUNK = st.recursive(
