@@ -21,7 +21,8 @@ HEAD, TAIL = "head", "tail"
 BLOCK = "block"
 """Component of layers of the searchable blocks; fixed layers keep their own rows beside them."""
 
-_KEY = re.compile(r"\((\d+), (\d+), (\d+), (\d+), (\d+), (\d+), (\d+)\)-W(\d+)A(\d+)")
+_NUMBER = "(0|[1-9][0-9]*)"
+_KEY = re.compile(rf"\({', '.join([_NUMBER] * 7)}\)-W{_NUMBER}A{_NUMBER}")
 _MAX_DIGITS = 9
 
 

@@ -28,8 +28,8 @@ class Backend(Protocol):
     def network(self, space: Space, subnet: Subnet) -> Runner:
         """A whole network, from its image in floating point to its logits."""
 
-    def empty(self) -> Runner:
-        """A run that does nothing, whose time every run has beside its layers'."""
+    def trivial(self, operators: int) -> Runner:
+        """A chain of operators that do next to nothing, which shows what a run and a call cost."""
 
 
 BACKENDS: Registry[Callable[[int, str], Backend]] = Registry("backend")

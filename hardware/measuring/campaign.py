@@ -16,8 +16,6 @@ from apq_moo.hardware.measuring.timing import Rule, Runner, half_width, observe
 from apq_moo.hardware.tables import FloatArray
 from apq_moo.space import IntArray
 
-ROUNDS = 3
-MAX_ROUNDS = 6
 _SAVE_S = 5.0
 
 Callback = Callable[[int, int], None]
@@ -26,8 +24,8 @@ Callback = Callable[[int, int], None]
 class Campaign:
     """Observations of many things, made visit by visit.
 
-    In each of the first :data:`ROUNDS` rounds everything is visited once, in random order. Further
-    rounds, up to :data:`MAX_ROUNDS`, go to what is not settled yet. Other work on a machine only
+    In each of the first rounds everything is visited once, in random order. Further rounds, up to
+    twice as many, go to what is not settled yet. Other work on a machine only
     ever slows things down, so the quietest visit to a thing, the one with the smallest median,
     counts; it is settled when that median is known to the wanted precision and another visit's is
     within twice the precision of it.
@@ -36,14 +34,18 @@ class Campaign:
         prepare: for each thing a function that makes its runner, called anew in every round.
         rule: how one visit is timed.
         seed: of the orders.
+        rounds: that visit everything.
 
     Attributes:
         visits: observations in ms of each visit to each thing so far.
         rule: as given.
     """
 
-    def __init__(self, prepare: Sequence[Callable[[], Runner]], rule: Rule, seed: int) -> None:
+    def __init__(
+        self, prepare: Sequence[Callable[[], Runner]], rule: Rule, seed: int, rounds: int
+    ) -> None:
         self._prepare = prepare
+        self._rounds = rounds
         self._seed = seed
         self.rule = rule
         self.visits: list[list[FloatArray]] = [[] for _ in prepare]
@@ -62,10 +64,10 @@ class Campaign:
             file.load(self)
         saved = time.monotonic()
         try:
-            for number in range(MAX_ROUNDS):
+            for number in range(2 * self._rounds):
                 rest = self._round(number)
                 made = sum(map(len, self.visits))
-                ahead = max(ROUNDS - 1 - number, 0) * len(self.visits)
+                ahead = max(self._rounds - 1 - number, 0) * len(self.visits)
                 for i, thing in enumerate(rest):
                     self.visits[thing].append(observe(self._prepare[thing](), self.rule))
                     if callback is not None:
@@ -83,7 +85,8 @@ class Campaign:
         return [
             thing
             for thing in order.tolist()
-            if len(self.visits[thing]) <= number and (number < ROUNDS or not self.settled(thing))
+            if len(self.visits[thing]) <= number
+            and (number < self._rounds or not self.settled(thing))
         ]
 
     def _quietest(self, thing: int) -> FloatArray:

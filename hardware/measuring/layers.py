@@ -20,8 +20,14 @@ from apq_moo.hardware.table_files import check_suffix, write_table
 from apq_moo.space import Layer, Space
 from apq_moo.versions import versions
 
+ROUNDS = 4
+"""Visits to each layer, and at most twice as many."""
+
 _SMALLEST_MS = 1e-6
 """What a layer costs at least, where it could not be told from an empty run."""
+
+_CHAIN = 20
+"""Further trivial operators, by which what an operator costs is told from what a run costs."""
 
 
 def layers_of(space: Space, bits: tuple[int, ...]) -> list[Layer]:
@@ -64,8 +70,8 @@ def measure_layers(
         callback: see :meth:`Campaign.run`.
 
     Returns:
-        The table. What an empty run takes is taken off every layer, and stands as the constant that
-        every network has beside its layers.
+        The table. What a run takes beside its operators, by comparing chains of trivial ones, is
+        taken off every layer, and stands as the constant that every network has beside its layers.
 
     Raises:
         UserError: the table exists already, the unfinished measurement is another's, or a file
@@ -81,30 +87,32 @@ def measure_layers(
     rule = rule or Rule()
     begun = time.monotonic()
     layers = layers_of(space, backend.bits)
-    campaign = Campaign(
-        [backend.empty, *(partial(backend.layer, layer) for layer in layers)], rule, seed
-    )
+    chains = [partial(backend.trivial, n) for n in (1, 1 + _CHAIN)]
+    runners = [partial(backend.layer, layer) for layer in layers]
+    campaign = Campaign([*chains, *runners], rule, seed, ROUNDS)
     described = backend.describe()
     settings = {**described, "space": space.digest, "seed": seed, **asdict(rule)}
     file = CampaignFile(path.with_name(f"{path.name}.partial"), settings)
     campaign.run(file, callback)
     medians = campaign.medians()
+    an_operator = (medians[1] - medians[0]) / _CHAIN
+    a_run = max(float(medians[0] - an_operator), 0.0)
     pairs = {(bits, bits) for bits in backend.bits}
     table = LayerTable(
         names=tuple(layer.key for layer in layers),
         components=tuple(layer.component for layer in layers),
         units={"latency": "ms"},
-        values={"latency": np.maximum(medians[1:] - medians[0], _SMALLEST_MS)},
-        spread={"latency": campaign.quartile_ranges()[1:]},
-        repeats=campaign.counts()[1:],
-        constant={"latency": float(medians[0])},
+        values={"latency": np.maximum(medians[2:] - a_run, _SMALLEST_MS)},
+        spread={"latency": campaign.quartile_ranges()[2:]},
+        repeats=campaign.counts()[2:],
+        constant={"latency": a_run},
         bits=tuple(sorted(pairs)),
         provenance={
             "measured": described,
             "space": {"name": space.name, "digest": space.digest},
             "rule": asdict(rule),
             "seed": seed,
-            "unsettled": sum(not campaign.settled(i) for i in range(len(layers) + 1)),
+            "unsettled": sum(not campaign.settled(i) for i in range(len(layers) + 2)),
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": round(time.monotonic() - begun, 1),
             "versions": versions(),

@@ -18,6 +18,9 @@ from apq_moo.hardware.measuring.timing import Rule
 from apq_moo.hardware.tables import FloatArray, feasible_options, minimum, random_networks
 from apq_moo.space import IntArray, Space
 
+ROUNDS = 16
+"""Visits to each network, and at most twice as many: a network has no others to even out errors."""
+
 SMALLEST = 5
 """Networks to fit a correction to, at least."""
 
@@ -105,11 +108,8 @@ def measure_networks(
     X = random_networks(space, feasible, n, np.random.default_rng(seed))
     if len(X) < n:
         raise UserError(f"only {len(X)} networks of space {space.name!r} can run on {source}")
-    campaign = Campaign(
-        [partial(backend.network, space, subnet) for subnet in space.decode(X)],
-        rule or Rule(),
-        seed,
-    )
+    networks = [partial(backend.network, space, subnet) for subnet in space.decode(X)]
+    campaign = Campaign(networks, rule or Rule(), seed, ROUNDS)
     campaign.run(None, callback)
     summed, measured = latency(X), campaign.medians()
     return EndToEnd(X, summed, measured, campaign.quartile_ranges(), fit(summed, measured))

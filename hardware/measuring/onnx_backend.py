@@ -60,9 +60,9 @@ class OnnxRuntime:
         """See :meth:`Backend.network`."""
         return self._runner(onnx_models.network_model(space, subnet))
 
-    def empty(self) -> Runner:
-        """See :meth:`Backend.empty`."""
-        return self._runner(onnx_models.empty_model())
+    def trivial(self, operators: int) -> Runner:
+        """See :meth:`Backend.trivial`."""
+        return self._runner(onnx_models.trivial_model(operators))
 
     def session(self, model: bytes) -> onnxruntime.InferenceSession:
         """An inference session of a serialised model."""

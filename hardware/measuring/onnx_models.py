@@ -127,10 +127,12 @@ def layer_model(layer: Layer) -> bytes:
                        [out_shape[i] for i in (0, 2, 3, 1)])  # fmt: skip
 
 
-def empty_model() -> bytes:
-    """Next to nothing: one number negated."""
+def trivial_model(operators: int) -> bytes:
+    """Next to nothing: one number negated so many times."""
     graph = _Graph()
-    graph.add("Neg", INPUT)
+    x = INPUT
+    for _ in range(operators):
+        x = graph.add("Neg", x)
     return graph.model(TensorProto.FLOAT, [1], [1])
 
 

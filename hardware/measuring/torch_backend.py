@@ -113,10 +113,15 @@ class Torch:
         """See :meth:`Backend.network`."""
         return self._runner(_Network(space, subnet), space.layers(subnet)[0], torch.float32)
 
-    def empty(self) -> Runner:
-        """See :meth:`Backend.empty`; negates one number."""
+    def trivial(self, operators: int) -> Runner:
+        """See :meth:`Backend.trivial`; negates one number."""
         number = torch.zeros(1, device=self._device)
-        return self._timed(number.neg_)
+
+        def negate() -> None:
+            for _ in range(operators):
+                number.neg_()
+
+        return self._timed(negate)
 
     def _runner(self, module: nn.Module, first: Layer, dtype: torch.dtype) -> Runner:
         module.eval().to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]

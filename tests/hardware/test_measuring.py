@@ -19,7 +19,8 @@ from apq_moo.errors import UserError
 from apq_moo.hardware import cost_table, feasible_options, read_table
 from apq_moo.hardware.measuring import onnx_models
 from apq_moo.hardware.measuring.backends import BACKENDS
-from apq_moo.hardware.measuring.campaign import MAX_ROUNDS, ROUNDS, Campaign, CampaignFile
+from apq_moo.hardware.measuring.campaign import Campaign, CampaignFile
+from apq_moo.hardware.measuring.layers import ROUNDS as VISITS
 from apq_moo.hardware.measuring.layers import layers_of, measure_layers
 from apq_moo.hardware.measuring.networks import fit, measure_networks
 from apq_moo.hardware.measuring.timing import Rule, half_width, observe
@@ -32,6 +33,7 @@ class Stopped(Exception):  # noqa: N818
     """Raised in the middle of a measurement."""
 
 
+ROUNDS = 3
 QUICK = Rule(precision=0.3, observations=6, max_s=0.002, warm_up_s=0, block_ms=0.02)
 
 
@@ -105,7 +107,7 @@ def fake(times, log, thing, speed):
 
 def campaign(speed, n=5, seed=0, rule=QUICK):
     log = []
-    return Campaign([fake(None, log, i, speed) for i in range(n)], rule, seed), log
+    return Campaign([fake(None, log, i, speed) for i in range(n)], rule, seed, ROUNDS), log
 
 
 def test_settled_things_are_visited_three_times_in_random_order():
@@ -133,7 +135,7 @@ def test_slow_spells_do_not_count():
 def test_what_never_settles_is_given_up():
     found, log = campaign(lambda _thing, visit: 2.0**visit, n=2)
     found.run()
-    assert log.count(0) == log.count(1) == MAX_ROUNDS
+    assert log.count(0) == log.count(1) == 2 * ROUNDS
     assert not found.settled(0)
 
 
@@ -141,7 +143,7 @@ def test_progress_counts_visits_up_to_what_is_needed():
     told = []
     found, _ = campaign(lambda thing, visit: 1.0 if thing else float(10**visit), n=3)
     found.run(callback=lambda done, total: told.append((done, total)))
-    assert [done for done, _ in told] == list(range(1, 3 * ROUNDS + MAX_ROUNDS - ROUNDS + 1))
+    assert [done for done, _ in told] == list(range(1, 3 * ROUNDS + ROUNDS + 1))
     assert told[0] == (1, 9)
     assert told[8] == (9, 9)
     assert told[-1] == (12, 12)
@@ -157,7 +159,9 @@ def test_an_interrupted_campaign_continues_with_what_is_left(tmp_path):
 
     path, log = tmp_path / "x.partial", []
     for _ in range(4):
-        part = Campaign([fake(None, log, i, lambda t, _v: 1.0 + t) for i in range(5)], QUICK, 0)
+        part = Campaign(
+            [fake(None, log, i, lambda t, _v: 1.0 + t) for i in range(5)], QUICK, 0, ROUNDS
+        )
         try:
             part.run(CampaignFile(path, {"a": 1}), stop)
         except Stopped:
@@ -352,7 +356,7 @@ def test_every_distinct_layer_is_measured_once():
 
 
 class FakeBackend:
-    """Takes 0.01 ms for a run, 0.002 ms for a thousand multiply-accumulates, and logs."""
+    """Takes 0.01 ms a run, 0.001 ms a trivial operator, 2e-6 ms a multiply-accumulate, and logs."""
 
     bits = (8, 32)
 
@@ -366,8 +370,8 @@ class FakeBackend:
     def _cost(self, layer):
         return layer.macs * 2e-6 * (1 if layer.w_bits == 8 else 3)
 
-    def empty(self):
-        return lambda _times: 0.01
+    def trivial(self, operators):
+        return lambda _times: 0.01 + 0.001 * operators
 
     def layer(self, layer):
         self.measured.append(layer.key)
@@ -386,16 +390,16 @@ def test_measured_tables_hold_what_was_measured(tmp_path):
         space, backend, path, rule=QUICK, callback=lambda done, total: told.append((done, total))
     )
     n = len(layers_of(space, (8, 32)))
-    assert told[-1] == (3 * (n + 1), 3 * (n + 1))
+    assert told[-1] == (VISITS * (n + 2), VISITS * (n + 2))
     assert [path.name for path in tmp_path.iterdir()] == ["mine.npz"]
     read = read_table(path)
     assert read.names == table.names
     np.testing.assert_array_equal(read.values["latency"], table.values["latency"])
     for layer in layers_of(space, (8, 32)):
         assert read.values["latency"][read.row(layer)] == pytest.approx(backend._cost(layer))
-    assert read.constant == {"latency": 0.01}
+    assert read.constant["latency"] == pytest.approx(0.01)
     assert read.bit_pairs == {(8, 8), (32, 32)}
-    assert (read.repeats >= 3 * QUICK.observations).all()
+    assert (read.repeats >= VISITS * QUICK.observations).all()
     assert read.provenance["measured"] == backend.describe()
     assert read.provenance["unsettled"] == 0
     with pytest.raises(UserError, match="exists; remove it or name another file"):
@@ -444,7 +448,7 @@ def test_an_interrupted_measurement_continues(tmp_path):
     second = FakeBackend()
     measure_layers(space, second, path, rule=QUICK)
     n = len(layers_of(space, (8, 32)))
-    assert len(first.measured) + len(second.measured) == 3 * n
+    assert len(first.measured) + len(second.measured) == VISITS * n
     assert [path.name for path in tmp_path.iterdir()] == ["mine.npz"]
 
 
