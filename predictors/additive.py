@@ -61,6 +61,22 @@ class AdditivePredictor(Predictor):
         total: FloatArray = padded[index].sum(axis=1) + self.intercept
         return total
 
+    def block_gains(self) -> tuple[float, list[FloatArray]]:
+        """The prediction as a sum over blocks.
+
+        Returns:
+            The accuracy in percent of a network without blocks, and what each block's
+            configurations add to it, shape ``(block_sizes[b],)`` each; they are multiples of
+            2^-30.
+        """
+        space = self.space
+        offsets = space.one_hot_offsets
+        gains = []
+        for b, size in enumerate(space.block_sizes):
+            genes = space.block_genes(b, np.arange(size))
+            gains.append(self.coefficients[offsets[b] + genes].sum(axis=1))
+        return self.intercept, gains
+
     def _state(self) -> tuple[Arrays, dict[str, Any]]:
         return {"coefficients": self.coefficients}, {"intercept": self.intercept}
 

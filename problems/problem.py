@@ -70,6 +70,7 @@ class APQProblem(Problem):  # type: ignore[misc]
         feasible: for each block, the configurations that no rule forbids and the device can run,
             shape ``(block_sizes[b],)``.
         region: the networks that satisfy all constraints but the one on ``acc``.
+        tables: the costs of :attr:`names`, by name.
 
     Raises:
         UserError: an unknown name, no or repeated objectives, a limit that no network reaches, or
@@ -92,15 +93,19 @@ class APQProblem(Problem):  # type: ignore[misc]
         self.units = {name: OBJECTIVES.get(name).unit for name in self.names}
         self._accuracy = resolve_predictor(predictor, self.space) if _ACC in self.names else None
 
-        tables = {
+        self.tables: dict[str, CostTable] = {
             name: cost_table(self.space, name, device=self.device)
             for name in self.names
             if name != _ACC
         }
-        self.feasible: tuple[BoolArray, ...] = feasible_options(self.space, list(tables.values()))
-        limits = [(tables[name], limit) for name, limit in self.constraints.items() if name != _ACC]
+        self.feasible: tuple[BoolArray, ...] = feasible_options(
+            self.space, list(self.tables.values())
+        )
+        limits = [
+            (self.tables[name], limit) for name, limit in self.constraints.items() if name != _ACC
+        ]
         self.region = FeasibleRegion(self.space, self.feasible, limits)
-        self._costs = CostBatch([_finite(table) for table in tables.values()])
+        self._costs = CostBatch([_finite(table) for table in self.tables.values()])
         self._signs = np.array([_sign(name) for name in self.objectives])
 
         top = self.space.n_options - 1

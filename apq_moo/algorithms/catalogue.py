@@ -4,14 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import comb
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pymoo.algorithms.moo.nsga2 import NSGA2
+from pymoo.algorithms.moo.sms import SMSEMOA
 from pymoo.core.algorithm import Algorithm
+from pymoo.util.ref_dirs import get_reference_directions
 
 from apq_moo.algorithms.apq_ga import ApqGA
 from apq_moo.algorithms.base import require_apq_problem
+from apq_moo.algorithms.decomposed import (
+    BudgetedRVEA,
+    ConstrainedMOEAD,
+    FloatArray,
+    ScaledCTAEA,
+    nsga3,
+    spea2,
+    unsga3,
+)
+from apq_moo.algorithms.evolution import LocalSearch, RegularizedEvolution
+from apq_moo.algorithms.exact_search import ExactSearch
 from apq_moo.algorithms.random_search import RandomSearch
+from apq_moo.errors import UserError
 from apq_moo.registry import Registry
 
 if TYPE_CHECKING:
@@ -20,7 +35,7 @@ if TYPE_CHECKING:
 
 AlgorithmFactory: TypeAlias = Callable[..., Algorithm]
 """``factory(problem, pop_size=100, **options)`` makes an algorithm for ``setup(problem, ...)``; the
-options are further arguments of its class."""
+options are further arguments of its class, and what :attr:`AlgorithmEntry.needs` names."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +49,9 @@ class AlgorithmEntry:
             takes a sweep over limits.
         citation: of the method.
         summary: one line.
+        least_objectives: fewer are refused.
+        needs: arguments that the factory cannot do without: ``budget``, the evaluations; or
+            ``surrogate``, an additive accuracy.
     """
 
     name: str
@@ -41,28 +59,89 @@ class AlgorithmEntry:
     kind: Literal["single-objective-sweep", "multi-objective"]
     citation: str
     summary: str
+    least_objectives: int = 1
+    needs: tuple[str, ...] = ()
+
+    def check(self, n_objectives: int) -> None:
+        """Check a number of objectives.
+
+        Raises:
+            UserError: they are too few; the message names algorithms that take them.
+        """
+        if n_objectives < self.least_objectives:
+            entries = [ALGORITHMS.get(name) for name in ALGORITHMS]
+            fit = [entry.name for entry in entries if entry.least_objectives <= n_objectives]
+            raise UserError(
+                f"{self.name} needs at least {self.least_objectives} objectives; with "
+                f"{n_objectives} use {', '.join(fit)}"
+            )
 
 
 ALGORITHMS: Registry[AlgorithmEntry] = Registry("algorithm")
 
 
-def _apq_ga(_problem: APQProblem, pop_size: int = 100, **options: Any) -> Algorithm:
-    return ApqGA(pop_size=pop_size, **options)
+def reference_directions(n_obj: int, n: int) -> FloatArray:
+    """Das and Dennis's evenly spread weights, as many as fit into ``n``; shape ``(m, n_obj)``.
+
+    At least one for each objective, with ``m > n`` only if ``n < n_obj``.
+    """
+    if n_obj < 2:
+        raise UserError("reference directions need at least 2 objectives")
+    partitions = 1
+    while comb(partitions + n_obj, n_obj - 1) <= n:
+        partitions += 1
+    weights: FloatArray = get_reference_directions("das-dennis", n_obj, n_partitions=partitions)
+    return weights
 
 
-def _nsga2(problem: APQProblem, pop_size: int = 100, **options: Any) -> Algorithm:
-    operators = require_apq_problem(problem, "nsga2").operators()
-    return NSGA2(pop_size=pop_size, **{**operators, **options})
+def _plain(maker: Callable[..., Algorithm]) -> AlgorithmFactory:
+    """A factory of an algorithm that brings its own ways of varying networks."""
+
+    def make(_problem: APQProblem, pop_size: int = 100, **options: Any) -> Algorithm:
+        return maker(pop_size=pop_size, **options)
+
+    return make
 
 
-def _random(_problem: APQProblem, pop_size: int = 100, **options: Any) -> Algorithm:
-    return RandomSearch(pop_size=pop_size, **options)
+def _genetic(name: str, maker: Callable[..., Algorithm]) -> AlgorithmFactory:
+    """A factory of one of pymoo's genetic algorithms, with operators that know the space."""
+
+    def make(problem: APQProblem, pop_size: int = 100, **options: Any) -> Algorithm:
+        operators = require_apq_problem(problem, name).operators()
+        return maker(pop_size=pop_size, **{**operators, **options})
+
+    return make
+
+
+def _directed(name: str, maker: Callable[..., Algorithm], drop: str = "") -> AlgorithmFactory:
+    """A factory of an algorithm whose population follows reference directions."""
+
+    def make(problem: APQProblem, pop_size: int = 100, **options: Any) -> Algorithm:
+        operators = require_apq_problem(problem, name).operators()
+        operators.pop(drop, None)
+        directions = reference_directions(problem.n_obj, pop_size)
+        return maker(directions, **{**operators, **options})
+
+    return make
+
+
+def _age_moea2(**options: Any) -> Algorithm:
+    try:
+        from pymoo.algorithms.moo.age2 import AGEMOEA2
+    except Exception as error:  # pymoo raises a bare Exception without numba
+        raise UserError("age-moea2 needs numba: pip install 'apq-moo[age]'") from error
+    return AGEMOEA2(**options)
+
+
+def _exact(_problem: APQProblem, pop_size: int = 100, **options: Any) -> Algorithm:
+    del pop_size  # it has no population
+    return ExactSearch(**options)
 
 
 for _entry in (
     AlgorithmEntry(
         "apq-ga",
-        _apq_ga,
+        _plain(ApqGA),
         "single-objective-sweep",
         "T. Wang et al., APQ: Joint Search for Network Architecture, Pruning and Quantization "
         "Policy, CVPR 2020, Algorithm 1",
@@ -70,7 +149,7 @@ for _entry in (
     ),
     AlgorithmEntry(
         "nsga2",
-        _nsga2,
+        _genetic("nsga2", NSGA2),
         "multi-objective",
         "K. Deb et al., A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II, IEEE "
         "Transactions on Evolutionary Computation 6(2), 2002",
@@ -78,11 +157,109 @@ for _entry in (
     ),
     AlgorithmEntry(
         "random",
-        _random,
+        _plain(RandomSearch),
         "multi-objective",
         "J. Bergstra and Y. Bengio, Random Search for Hyper-Parameter Optimization, Journal of "
         "Machine Learning Research 13, 2012",
         "uniform draws from the networks that meet the limits",
+    ),
+    AlgorithmEntry(
+        "nsga3",
+        _directed("nsga3", nsga3),
+        "multi-objective",
+        "K. Deb and H. Jain, An Evolutionary Many-Objective Optimization Algorithm Using "
+        "Reference-Point-Based Nondominated Sorting Approach, IEEE Transactions on Evolutionary "
+        "Computation 18(4), 2014",
+        "non-dominated sorting and reference directions",
+        least_objectives=2,
+    ),
+    AlgorithmEntry(
+        "unsga3",
+        _directed("unsga3", unsga3),
+        "multi-objective",
+        "H. Seada and K. Deb, A Unified Evolutionary Optimization Procedure for Single, Multiple, "
+        "and Many Objectives, IEEE Transactions on Evolutionary Computation 20(3), 2016",
+        "NSGA-III with niching tournaments",
+        least_objectives=2,
+    ),
+    AlgorithmEntry(
+        "moead",
+        _directed("moead", ConstrainedMOEAD, drop="eliminate_duplicates"),
+        "multi-objective",
+        "Q. Zhang and H. Li, MOEA/D: A Multiobjective Evolutionary Algorithm Based on "
+        "Decomposition, IEEE Transactions on Evolutionary Computation 11(6), 2007",
+        "one subproblem for each weight; constraints by Deb's rules, objectives scaled",
+        least_objectives=2,
+    ),
+    AlgorithmEntry(
+        "sms-emoa",
+        _genetic("sms-emoa", SMSEMOA),
+        "multi-objective",
+        "N. Beume, B. Naujoks and M. Emmerich, SMS-EMOA: Multiobjective Selection Based on "
+        "Dominated Hypervolume, European Journal of Operational Research 181(3), 2007",
+        "drops what contributes least hypervolume",
+        least_objectives=2,
+    ),
+    AlgorithmEntry(
+        "age-moea2",
+        _genetic("age-moea2", _age_moea2),
+        "multi-objective",
+        "A. Panichella, An Improved Pareto Front Modeling Algorithm for Large-Scale "
+        "Many-Objective Optimization, GECCO 2022",
+        "estimates the front's geometry; needs the extra apq-moo[age]",
+        least_objectives=2,
+    ),
+    AlgorithmEntry(
+        "rvea",
+        _directed("rvea", BudgetedRVEA),
+        "multi-objective",
+        "R. Cheng et al., A Reference Vector Guided Evolutionary Algorithm for Many-Objective "
+        "Optimization, IEEE Transactions on Evolutionary Computation 20(5), 2016",
+        "angles to reference vectors, on a schedule that follows the budget",
+        least_objectives=2,
+        needs=("budget",),
+    ),
+    AlgorithmEntry(
+        "spea2",
+        _genetic("spea2", spea2),
+        "multi-objective",
+        "E. Zitzler, M. Laumanns and L. Thiele, SPEA2: Improving the Strength Pareto Evolutionary "
+        "Algorithm, ETH Zurich, TIK-Report 103, 2001",
+        "strength and density",
+        least_objectives=2,
+    ),
+    AlgorithmEntry(
+        "ctaea",
+        _directed("ctaea", ScaledCTAEA),
+        "multi-objective",
+        "K. Li et al., Two-Archive Evolutionary Algorithm for Constrained Multiobjective "
+        "Optimization, IEEE Transactions on Evolutionary Computation 23(2), 2019",
+        "an archive for convergence and one for diversity, objectives scaled",
+        least_objectives=2,
+    ),
+    AlgorithmEntry(
+        "regularized-evolution",
+        _plain(RegularizedEvolution),
+        "single-objective-sweep",
+        "E. Real et al., Regularized Evolution for Image Classifier Architecture Search, AAAI 2019",
+        "mutants of tournament winners, the oldest dies",
+    ),
+    AlgorithmEntry(
+        "local-search",
+        _plain(LocalSearch),
+        "single-objective-sweep",
+        "C. White, S. Nolen and Y. Savani, Exploring the Loss Landscape in Neural Architecture "
+        "Search, UAI 2021",
+        "hill climbs with restarts",
+    ),
+    AlgorithmEntry(
+        "exact",
+        _exact,
+        "multi-objective",
+        "M. Ehrgott, Multicriteria Optimization, Springer 2005, section 10.3",
+        "the whole front of an additive surrogate, by dynamic programming; with several costs a "
+        "grid of integer programs",
+        needs=("surrogate",),
     ),
 ):
     ALGORITHMS.register(_entry.name, _entry)

@@ -303,6 +303,11 @@ class Space:
         return offsets, architecture, start
 
     @property
+    def one_hot_offsets(self) -> IntArray:
+        """Position of each block gene's first option among the inputs, ``(n_blocks, 6)``."""
+        return self._one_hot_offsets[0]
+
+    @property
     def n_architecture_inputs(self) -> int:
         """Leading one-hot inputs that describe kernels and channels; the rest describe bits."""
         return self._one_hot_offsets[1]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from apq_moo.files import replacing
-from apq_moo.problems import OBJECTIVES, APQProblem
+from apq_moo.problems import OBJECTIVES, AccuracyModel, APQProblem
 from apq_moo.space import Space, Subnet
 from apq_moo.space.spec import FIELDS
 from apq_moo.study.archive import Archive
@@ -21,12 +21,22 @@ if TYPE_CHECKING:
 _MAX_ROWS = 20
 
 
-def front_columns(space: Space, objectives: Sequence[str], front: Archive) -> dict[str, list[Any]]:
-    """Columns of ``front.csv`` in natural units, without verification."""
+def front_columns(
+    space: Space,
+    objectives: Sequence[str],
+    front: Archive,
+    surrogate: AccuracyModel | None = None,
+) -> dict[str, list[Any]]:
+    """Columns of ``front.csv`` in natural units, without verification.
+
+    With a surrogate, ``acc_surrogate`` is what it predicts.
+    """
     columns: dict[str, list[Any]] = {}
     for i, name in enumerate(objectives):
         sign = -1.0 if OBJECTIVES.get(name).maximise else 1.0
         columns[name] = (sign * front.F[:, i]).tolist()
+    if surrogate is not None:
+        columns["acc_surrogate"] = np.asarray(surrogate.predict(front.X)).tolist()
     columns["subnet"] = [json.dumps(subnet.to_dict()) for subnet in space.decode(front.X)]
     return columns
 

@@ -72,7 +72,7 @@ def execute(
     front = archive.front()
     if len(front) == 0:
         raise UserError(_nothing_found(config.limits, config.objectives, archive))
-    columns = front_columns(search.problem.space, config.objectives, front)
+    columns = front_columns(search.problem.space, config.objectives, front, search.surrogate)
     folder.write_front(columns)
     folder.store(evaluations=len(archive), front=len(front), seconds=seconds)
     verify = folder.record.get("verify")

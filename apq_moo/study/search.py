@@ -17,8 +17,9 @@ from apq_moo.files import sha256
 from apq_moo.hardware import find_device
 from apq_moo.hardware.finding import is_device_file
 from apq_moo.predictors import PREDICTORS, find_predictor
+from apq_moo.predictors.additive import AdditivePredictor
 from apq_moo.problems import APQProblem
-from apq_moo.space import load_space
+from apq_moo.space import Space, load_space
 from apq_moo.study.archive import Archive
 from apq_moo.study.config import RunConfig
 from apq_moo.study.sweep import main_objective, sweep_limits
@@ -52,7 +53,9 @@ def check(config: RunConfig) -> None:
     Raises:
         UserError: an unknown name, an unreachable limit, or too small a budget.
     """
-    swept = ALGORITHMS.get(config.algo).kind == _SWEPT
+    entry = ALGORITHMS.get(config.algo)
+    swept = entry.kind == _SWEPT
+    entry.check(len(config.objectives))
     APQProblem(
         load_space(config.space),
         config.objectives,
@@ -62,6 +65,8 @@ def check(config: RunConfig) -> None:
     )
     points = config.sweep if swept and len(config.objectives) > 1 else 1
     smallest = points * config.pop_size * (MIN_ROUNDS + 1) if swept else config.pop_size
+    if "surrogate" in entry.needs:
+        smallest = 1
     if config.budget < smallest:
         what = (
             f"{MIN_ROUNDS} rounds of {config.pop_size} at each of {points} limits"
@@ -84,6 +89,8 @@ class Search:
         config: what to search.
         problem: the problem with all objectives.
         points: the runs of the algorithm that make up the search.
+        surrogate: the additive accuracy that the algorithm optimises instead of the predictor, or
+            None.
         data: checksums of what the predictor was made from, and of the device's file.
         seconds: wall time of loading.
 
@@ -106,6 +113,7 @@ class Search:
             else:
                 self.data = {config.predictor: sha256(config.predictor)}
         self._predictor = predictor
+        self.surrogate = self._find_surrogate(space)
         self._device = find_device(config.device, missing=config.missing)
         if is_device_file(config.device):
             self.data |= {config.device: sha256(config.device)}
@@ -121,6 +129,17 @@ class Search:
             predictor=self._predictor or "mlp",
             device=self._device,
         )
+
+    def _find_surrogate(self, space: Space) -> AdditivePredictor | None:
+        """The predictor itself if it is additive, else one fitted to the same samples."""
+        if "surrogate" not in self._entry.needs:
+            return None
+        if isinstance(self._predictor, AdditivePredictor):
+            return self._predictor
+        found = find_predictor(space, "additive", self.config.assets)
+        assert isinstance(found, AdditivePredictor)
+        self.data |= find_assets(space, self.config.assets).checksums()
+        return found
 
     def require_supernet(self) -> None:
         """Check that networks of the space can be measured.
@@ -178,7 +197,9 @@ class Search:
         return Archive.join(parts)
 
     def _run_point(self, point: Point, before: int, callback: Callback | None) -> Archive:
-        algorithm = self._entry.factory(point.problem, pop_size=self.config.pop_size)
+        available = {"budget": point.budget, "surrogate": self.surrogate}
+        needed = {name: available[name] for name in self._entry.needs}
+        algorithm = self._entry.factory(point.problem, pop_size=self.config.pop_size, **needed)
         algorithm.setup(point.problem, termination=NoTermination(), seed=point.seed)
         parts: list[Archive] = []
         done = 0

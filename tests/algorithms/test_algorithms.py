@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from moocore import hypervolume
 from pymoo.core.evaluator import Evaluator
 from pymoo.core.population import Population
 from pymoo.core.termination import NoTermination
@@ -10,12 +11,19 @@ from pymoo.problems import get_problem
 from scipy.stats import chisquare
 
 from apq_moo.algorithms import ALGORITHMS, RandomSearch
+from apq_moo.algorithms.catalogue import reference_directions
 from apq_moo.errors import UserError
 
 
-@pytest.fixture(params=list(ALGORITHMS))
+@pytest.fixture(params=[name for name in ALGORITHMS if name != "exact"])
 def entry(request):
     return ALGORITHMS.get(request.param)
+
+
+def make(entry, problem, budget, pop_size=30):
+    """An algorithm with what it needs."""
+    needed = {"budget": budget} if "budget" in entry.needs else {}
+    return entry.factory(problem, pop_size=pop_size, **needed)
 
 
 def problem_for(entry, problem_of, quantile=0.1):
@@ -25,7 +33,7 @@ def problem_for(entry, problem_of, quantile=0.1):
 
 def drive(entry, problem, budget, seed=0, pop_size=30):
     """Ask, evaluate and tell until the budget is spent; the last batch is cut to what is left."""
-    algorithm = entry.factory(problem, pop_size=pop_size)
+    algorithm = make(entry, problem, budget, pop_size)
     algorithm.setup(problem, termination=NoTermination(), seed=seed)
     evaluator, seen = Evaluator(), []
     while len(seen) < budget:
@@ -59,8 +67,8 @@ def test_runs_depend_on_the_seed_only(entry, problem_of):
 def test_asking_and_minimising_agree(entry, problem_of):
     problem = problem_for(entry, problem_of)
     algorithm, _ = drive(entry, problem, 90, seed=5)
-    made = entry.factory(problem, pop_size=30)
-    result = minimize(problem, made, ("n_gen", 3), seed=5)
+    made = make(entry, problem, 90)
+    result = minimize(problem, made, ("n_eval", 90), seed=5)
     np.testing.assert_array_equal(result.pop.get("X"), algorithm.pop.get("X"))
 
 
@@ -71,13 +79,80 @@ def test_first_population_meets_tight_limits(entry, problem_of):
     assert len(np.unique(seen.get("X"), axis=0)) == 30
 
 
+SINGLE = ("apq-ga", "regularized-evolution", "local-search")
+
+
 def test_entries_say_what_they_are():
-    assert list(ALGORITHMS) == ["apq-ga", "nsga2", "random"]
+    assert {name for name in ALGORITHMS if ALGORITHMS.get(name).kind != "multi-objective"} == set(
+        SINGLE
+    )
     for name in ALGORITHMS:
-        assert ALGORITHMS.get(name).name == name
-    assert ALGORITHMS.get("apq-ga").kind == "single-objective-sweep"
+        entry = ALGORITHMS.get(name)
+        assert entry.name == name
+        assert entry.summary
+        assert any(year in entry.citation for year in map(str, range(1970, 2027)))
     with pytest.raises(UserError, match="unknown algorithm 'sa'; known: apq-ga, nsga2, random"):
         ALGORITHMS.get("sa")
+
+
+def test_a_single_objective_is_taken_or_refused_with_what_fits(problem_of):
+    problem = problem_of("digits", ("acc",), quantile=0.3)
+    takes = []
+    for name in ALGORITHMS:
+        entry = ALGORITHMS.get(name)
+        if entry.least_objectives > 1:
+            with pytest.raises(UserError, match=f"{name} needs at least 2 objectives; with 1 use"):
+                entry.check(1)
+            continue
+        entry.check(1)
+        takes.append(name)
+        if name != "exact":
+            _, seen = drive(entry, problem, 90)
+            assert problem.feasible_rows(seen.get("X")).mean() > 0.3
+    assert takes == ["apq-ga", "nsga2", "random", *SINGLE[1:], "exact"]
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_several_objectives_need_a_sweep(name, problem_of):
+    algorithm = ALGORITHMS.get(name).factory(problem_of("digits"))
+    with pytest.raises(UserError, match=f"{name} optimises one objective, not acc, latency"):
+        algorithm.setup(problem_of("digits"), seed=0)
+
+
+def test_up_to_six_objectives(entry, problem_of):
+    names = ("acc", "latency", "energy", "bitops", "params", "size")
+    if entry.kind != "multi-objective":
+        return
+    problem = problem_of("digits", names)
+    _, seen = drive(entry, problem, 120, pop_size=40)
+    assert np.isfinite(seen.get("F")).all()
+    assert seen.get("F").shape == (120, 6)
+
+
+def test_searches_beat_random_draws(entry, problem_of):
+    """At equal evaluations: hypervolume of everything seen, or the best accuracy under a limit."""
+    if entry.name == "random":
+        return
+    problem = problem_for(entry, problem_of, quantile=0.3)
+    scores = {}
+    for chosen in (entry, ALGORITHMS.get("random")):
+        runs = [drive(chosen, problem, 1500, seed)[1] for seed in range(3)]
+        scores[chosen.name] = [score(run) for run in runs]
+    assert np.median(scores[entry.name]) > np.median(scores["random"]), scores
+
+
+def score(seen):
+    F = seen.get("F")[seen.get("FEAS").ravel()]
+    if F.shape[1] == 1:
+        return -F.min()
+    return hypervolume(F / [100, 0.03], ref=[0, 1])
+
+
+def test_weights_are_as_many_as_fit():
+    for n_obj, n, expected in ((2, 100, 100), (3, 100, 91), (6, 100, 56), (4, 3, 4), (2, 2, 2)):
+        weights = reference_directions(n_obj, n)
+        assert weights.shape == (expected, n_obj)
+        np.testing.assert_allclose(weights.sum(axis=1), 1)
 
 
 @pytest.mark.parametrize("name", ["nsga2", "random"])

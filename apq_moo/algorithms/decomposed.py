@@ -1,0 +1,235 @@
+"""pymoo's multi-objective algorithms that need help with constraints, scales or ties.
+
+Algorithms that decompose objectives by weights compare numbers of different units, percents and
+milliseconds. Here they see objectives divided by the ranges of their first population.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pymoo.algorithms.moo.ctaea import CTAEA, CADASurvival
+from pymoo.algorithms.moo.moead import ParallelMOEAD, default_decomp
+from pymoo.algorithms.moo.nsga3 import NSGA3
+from pymoo.algorithms.moo.rvea import RVEA
+from pymoo.algorithms.moo.spea2 import SPEA2, SPEA2Survival
+from pymoo.algorithms.moo.unsga3 import UNSGA3
+from pymoo.core.population import Population
+from pymoo.core.termination import NoTermination
+from pymoo.operators.selection.tournament import TournamentSelection
+from pymoo.termination.max_gen import MaximumGenerationTermination
+from pymoo.util.optimum import filter_optimum
+from scipy.spatial.distance import cdist
+
+FloatArray = NDArray[np.float64]
+
+
+class Scale:
+    """Objectives divided by the ranges of the population first seen; see the module."""
+
+    def __init__(self) -> None:
+        self._low: FloatArray | None = None
+        self._range: FloatArray | None = None
+
+    def __call__(self, F: FloatArray) -> FloatArray:
+        """Scaled objectives, shape ``(n, n_obj)``."""
+        if self._low is None or self._range is None:
+            self._low = F.min(axis=0)
+            spread = F.max(axis=0) - self._low
+            self._range = np.where(spread > 0, spread, 1.0)
+        scaled: FloatArray = (F - self._low) / self._range
+        return scaled
+
+
+def by_violation(pop: Population, P: Any, random_state: Any = None, **_kwargs: Any) -> Any:
+    """Binary tournaments that the smaller constraint violation wins; ties are drawn.
+
+    pymoo 0.6.2 draws ties between equal violations from a generator of its own, so that its
+    NSGA-III is not reproducible; this one draws all from the algorithm's.
+    """
+    violation = pop.get("CV")[:, 0]
+    first, second = violation[P[:, 0]], violation[P[:, 1]]
+    coin = random_state.random(len(P)) < 0.5
+    wins = np.where(first == second, coin, first < second)
+    return np.where(wins, P[:, 0], P[:, 1])[:, None].astype(int)
+
+
+def by_niche(pop: Population, P: Any, random_state: Any = None, **_kwargs: Any) -> Any:
+    """U-NSGA-III's tournaments (Seada and Deb, 2016): violation; in one niche rank, then distance.
+
+    Ties are drawn from the algorithm's generator, see :func:`by_violation`.
+    """
+    drawn = by_violation(pop, P, random_state)[:, 0]
+    violation = pop.get("CV")[:, 0]
+    niche, rank, distance = (pop.get(key) for key in ("niche", "rank", "dist_to_niche"))
+    a, b = P[:, 0], P[:, 1]
+    met = (violation[a] <= 0) & (violation[b] <= 0) & (niche[a] == niche[b])
+    by_rank = np.where(rank[a] < rank[b], a, np.where(rank[a] > rank[b], b, -1))
+    by_distance = np.where(
+        distance[a] < distance[b], a, np.where(distance[a] > distance[b], b, drawn)
+    )
+    chosen = np.where(by_rank >= 0, by_rank, by_distance)
+    return np.where(met, chosen, drawn)[:, None].astype(int)
+
+
+def by_fitness(pop: Population, P: Any, random_state: Any = None, **_kwargs: Any) -> Any:
+    """SPEA2's tournaments: the smaller violation, then the smaller fitness wins.
+
+    Ties are drawn from the algorithm's generator, see :func:`by_violation`.
+    """
+    drawn = by_violation(pop, P, random_state)[:, 0]
+    violation, fitness = pop.get("CV")[:, 0], pop.get("SPEA_F")
+    a, b = P[:, 0], P[:, 1]
+    met = (violation[a] <= 0) & (violation[b] <= 0)
+    fitter = np.where(fitness[a] < fitness[b], a, np.where(fitness[a] > fitness[b], b, drawn))
+    return np.where(met, fitter, drawn)[:, None].astype(int)
+
+
+def spea2(**options: Any) -> SPEA2:
+    """SPEA2 whose tournaments are reproducible."""
+    selection = TournamentSelection(func_comp=by_fitness)
+    # pymoo's default survival is one object for all algorithms, and remembers.
+    return SPEA2(selection=selection, survival=SPEA2Survival(normalize=True), **options)
+
+
+def nsga3(ref_dirs: FloatArray, **options: Any) -> NSGA3:
+    """NSGA-III whose tournaments are reproducible."""
+    return NSGA3(ref_dirs, selection=TournamentSelection(func_comp=by_violation), **options)
+
+
+def unsga3(ref_dirs: FloatArray, **options: Any) -> UNSGA3:
+    """U-NSGA-III whose tournaments are reproducible."""
+    algorithm = UNSGA3(ref_dirs, **options)
+    algorithm.mating.selection = TournamentSelection(func_comp=by_niche)
+    return algorithm
+
+
+class ConstrainedMOEAD(ParallelMOEAD):  # type: ignore[misc]
+    """MOEA/D with scaled objectives and constraints, a whole generation at a time.
+
+    pymoo's MOEA/D refuses constraints. Here a child replaces a neighbour if it breaks constraints
+    less, or equally little and its weighted (Tchebycheff; from three objectives PBI) value is
+    smaller: the rules of Deb (2000).
+
+    Args:
+        ref_dirs: weights, shape ``(pop_size, n_obj)``.
+        n_neighbors: size of a neighbourhood.
+        **kwargs: of pymoo's ``MOEAD``.
+    """
+
+    def __init__(self, ref_dirs: FloatArray, n_neighbors: int = 20, **kwargs: Any) -> None:
+        super().__init__(ref_dirs, n_neighbors=min(n_neighbors, len(ref_dirs)), **kwargs)
+        self._scale = Scale()
+
+    def _setup(self, problem: Any, **_kwargs: Any) -> None:
+        distances = cdist(self.ref_dirs, self.ref_dirs)
+        self.neighbors = np.argsort(distances, axis=1, kind="stable")[:, : self.n_neighbors]
+        self.decomposition = self.decomposition or default_decomp(problem)
+
+    def _initialize_advance(self, infills: Population, **kwargs: Any) -> None:
+        super()._initialize_advance(infills, **kwargs)
+        # Fewer than one for each weight were sampled or evaluated: some stand for several.
+        self.pop = self.pop[np.arange(self.pop_size) % len(self.pop)]
+        self.ideal = self._scale(self.pop.get("F")).min(axis=0)
+
+    def _infill(self) -> Population:
+        infills = super()._infill()
+        infills.set("subproblem", self.indices)
+        return infills
+
+    def _advance(self, infills: Population, **_kwargs: Any) -> None:
+        # The last generation of a budget may be cut, so that each child knows its subproblem.
+        self.ideal = np.minimum(self.ideal, self._scale(infills.get("F")).min(axis=0))
+        for child in infills:
+            self._replace(child.get("subproblem"), child)
+
+    def _replace(self, k: int, off: Any) -> None:
+        near = self.neighbors[k]
+        pop = self.pop[near]
+        weights = self.ref_dirs[near]
+        old = self.decomposition.do(
+            self._scale(pop.get("F")), weights=weights, ideal_point=self.ideal
+        )
+        new = self.decomposition.do(
+            self._scale(off.F[None]), weights=weights, ideal_point=self.ideal
+        )
+        violation = pop.get("CV")[:, 0]
+        better = (off.CV[0] < violation) | ((off.CV[0] == violation) & (new < old))
+        self.pop[near[better]] = off
+
+
+class ScaledArchives(CADASurvival):  # type: ignore[misc]
+    """C-TAEA's two archives on scaled objectives.
+
+    Args:
+        ref_dirs: weights, shape ``(pop_size, n_obj)``.
+    """
+
+    def __init__(self, ref_dirs: FloatArray) -> None:
+        super().__init__(ref_dirs)
+        self._scale = Scale()
+
+    def do(
+        self,
+        problem: Any,
+        pop: Population,
+        da: Population,
+        n_survive: int | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Select both archives; individuals keep their objectives."""
+        everyone = pop if da is None or not len(da) else Population.merge(pop, da)
+        natural = everyone.get("F")
+        everyone.set("F", self._scale(natural))
+        try:
+            return super().do(problem, pop, da, n_survive, **kwargs)
+        finally:
+            everyone.set("F", natural)
+
+
+class ScaledCTAEA(CTAEA):  # type: ignore[misc]
+    """C-TAEA on scaled objectives.
+
+    Args:
+        ref_dirs: weights, shape ``(pop_size, n_obj)``.
+        **kwargs: of pymoo's ``CTAEA``.
+    """
+
+    def __init__(self, ref_dirs: FloatArray, **kwargs: Any) -> None:
+        super().__init__(ref_dirs, survival=ScaledArchives(ref_dirs), **kwargs)
+
+    def _initialize_advance(self, infills: Population, **kwargs: Any) -> None:
+        # With fewer individuals than weights pymoo's loop over weights would not end.
+        self.pop = infills[np.arange(self.pop_size) % len(infills)]
+        super()._initialize_advance(self.pop, **kwargs)
+
+
+class BudgetedRVEA(RVEA):  # type: ignore[misc]
+    """RVEA, whose schedule follows a number of evaluations.
+
+    Args:
+        ref_dirs: reference vectors, shape ``(pop_size, n_obj)``.
+        budget: evaluations in all, where no termination says so.
+        **kwargs: of pymoo's ``RVEA``.
+    """
+
+    def __init__(self, ref_dirs: FloatArray, budget: int, **kwargs: Any) -> None:
+        super().__init__(ref_dirs, **kwargs)
+        self._budget = budget
+
+    def _setup(self, _problem: Any, **_kwargs: Any) -> None:
+        given = self.termination
+        self._endless = isinstance(given, NoTermination)
+        if isinstance(given, MaximumGenerationTermination):
+            return
+        evaluations = getattr(given, "n_max_evals", self._budget)
+        self.termination = MaximumGenerationTermination(-(-evaluations // self.pop_size))
+
+    def has_next(self) -> bool:
+        """Whether the given termination lets it go on; without one, it always may."""
+        return self._endless or super().has_next()
+
+    def _set_optimum(self, **_kwargs: Any) -> None:
+        self.opt = filter_optimum(self.pop, least_infeasible=True)
