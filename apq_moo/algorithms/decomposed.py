@@ -119,6 +119,9 @@ class ConstrainedMOEAD(ParallelMOEAD):  # type: ignore[misc]
         **kwargs: of pymoo's ``MOEAD``.
     """
 
+    pop: Any
+    decomposition: Any
+
     def __init__(self, ref_dirs: FloatArray, n_neighbors: int = 20, **kwargs: Any) -> None:
         super().__init__(ref_dirs, n_neighbors=min(n_neighbors, len(ref_dirs)), **kwargs)
         self._scale = Scale()
@@ -214,6 +217,8 @@ class BudgetedRVEA(RVEA):  # type: ignore[misc]
         budget: evaluations in all, where no termination says so.
         **kwargs: of pymoo's ``RVEA``.
     """
+
+    termination: Any
 
     def __init__(self, ref_dirs: FloatArray, budget: int, **kwargs: Any) -> None:
         super().__init__(ref_dirs, **kwargs)

@@ -27,6 +27,7 @@ class _Single(Algorithm):  # type: ignore[misc]
     """
 
     title = ""
+    opt: Population | None
 
     def __init__(self, **kwargs: Any) -> None:
         kwargs.setdefault("output", SingleObjectiveOutput())

@@ -27,6 +27,9 @@ _SUM_BITS = 52
 GAIN_UNIT = 2.0**-30
 """Unit of accuracy in percent; additive predictors round their coefficients to it."""
 
+_ROUNDING = 1e-12
+"""Relative difference of costs that counts as none."""
+
 MAX_POINTS = 2_000_000
 """Points of an intermediate front beyond which it is given up."""
 
@@ -85,7 +88,8 @@ def exact_front(
 ) -> Front:
     """All non-dominated networks under a limit on the cost.
 
-    Of networks with equal accuracy and cost one is kept. Time grows with the number of points of
+    Of networks with equal accuracy and cost one is kept; costs are equal that differ by less than
+    1e-12 of themselves. Time grows with the number of points of
     the fronts times the non-dominated options of a block.
 
     Args:
@@ -119,8 +123,11 @@ def exact_front(
         if not len(front):
             raise UserError(f"no network of space {space.name!r} meets the limit {limit:g}")
         block += max(stage.depths)
-    X = _trace(space, front)
-    return Front(X, intercept + front.gain * GAIN_UNIT, fixed + front.cost * unit)
+    acc = (intercept + front.gain * GAIN_UNIT).astype(np.float64)
+    cost = (fixed + front.cost * unit).astype(np.float64)
+    # Equal costs may differ by the rounding of their parts; of such points the last is the best.
+    last = np.r_[cost[1:] > cost[:-1] + _ROUNDING * np.abs(cost[:-1]), True]
+    return Front(_trace(space, front)[last], acc[last], cost[last])
 
 
 def _unit(costs: Sequence[FloatArray], feasible: Sequence[BoolArray]) -> float:

@@ -147,10 +147,10 @@ class _Program:
         """A block has one configuration iff its stage is deep enough; a stage has one depth."""
         space, n = self._problem.space, len(self._numbers)
         entries = [(int(b), i, 1.0) for i, b in enumerate(self._owner)]
-        for column, (number, depth) in enumerate(self._depths, start=n):
-            entries.append((space.n_blocks + number, column, 1.0))
+        for place, (number, depth) in enumerate(self._depths, start=n):
+            entries.append((space.n_blocks + number, place, 1.0))
             entries += [
-                (b, column, -1.0)
+                (b, place, -1.0)
                 for b, plan in enumerate(space.plans)
                 if plan.stage == number and plan.position < depth
             ]
