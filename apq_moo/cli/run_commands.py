@@ -23,7 +23,9 @@ _DEFAULT = RunConfig()
 @app.command(cls=TyperCommand)
 def run(
     ctx: typer.Context,
-    algo: Annotated[str, typer.Option(help="apq-ga, nsga2 or random.")] = _DEFAULT.algo,
+    algo: Annotated[
+        str, typer.Option(help="An algorithm's name, see `apq-moo algorithms`.")
+    ] = _DEFAULT.algo,
     objectives: Annotated[
         str,
         typer.Option(
@@ -184,8 +186,48 @@ def _print_summary(folder: RunFolder, size: int) -> None:
                 f"Kendall tau of predicted and measured ({split}, {verified['networks']} "
                 f"networks): {tau:.3f}"
             )
+    gap = folder.record.get("gap")
+    if gap is not None:
+        from apq_moo.study.gap import Gap
+
+        out.print(str(Gap(**gap)), soft_wrap=True, highlight=False)
     seconds = sum(folder.record["seconds"].values())
     out.print(f"{size} networks on the front, {seconds:.1f} s, in {folder.path}", soft_wrap=True)
+
+
+@app.command()
+def pick(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    limit: Annotated[
+        list[str] | None,
+        typer.Option("--max", metavar="NAME=VALUE", help="Upper limit (acc: a lower one)."),
+    ] = None,
+    knee: Annotated[bool, typer.Option("--knee", help="The knee of the front.")] = False,
+    file: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The policy; default: policy.json in RUN.")
+    ] = None,
+) -> None:
+    """Pick a network from all that a run evaluated, under limits of now, and write its policy."""
+    from apq_moo.files import write_json
+    from apq_moo.problems import OBJECTIVES
+    from apq_moo.study.folder import RunFolder
+    from apq_moo.study.pick import pick as choose
+
+    folder = RunFolder.open(run)
+    found = choose(folder, parse_limits(limit or ()), knee=knee)
+    path = file or folder.path / "policy.json"
+    write_json(path, found.subnet.to_dict())
+    worth = ", ".join(
+        f"{name} {value:.5g} {OBJECTIVES.get(name).unit}" for name, value in found.values.items()
+    )
+    out.print(f"{worth}; picked from {found.among:,} networks", soft_wrap=True, highlight=False)
+    for block in found.subnet.blocks:
+        out.print(
+            f"  stage {block.stage}: {block.kernel}x{block.kernel}, {block.channels} channels, "
+            f"pointwise W{block.w_pw}A{block.a_pw}, depthwise W{block.w_dw}A{block.a_dw}",
+            highlight=False,
+        )
+    out.print(f"{path}", soft_wrap=True)
 
 
 @app.command()
@@ -195,7 +237,13 @@ def algorithms() -> None:
 
     for name in ALGORITHMS:
         entry = ALGORITHMS.get(name)
-        out.print(f"{name}: {entry.summary} ({entry.citation})", markup=False, soft_wrap=True)
+        front = "a front" if entry.kind == "multi-objective" else "one network for each limit"
+        least = f", from {entry.least_objectives} objectives" if entry.least_objectives > 1 else ""
+        out.print(
+            f"{name}: {entry.summary} [{front}{least}] ({entry.citation})",
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 @app.command()

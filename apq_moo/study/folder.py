@@ -160,6 +160,17 @@ def _well_formed(record: dict[str, Any]) -> bool:
         and all(isinstance(value, (int, float)) for value in seconds.values())
         and all(isinstance(value, (int, float, type(None))) for value in verified.values())
         and isinstance(record.get("evaluations", 0), int)
+        and _is_gap(record.get("gap"))
         and isinstance(record.get("verify"), (int, type(None)))
         and (record.get("status") != "finished" or {"evaluations", "seconds"} <= record.keys())
+    )
+
+
+def _is_gap(gap: Any) -> bool:
+    names = {"optimum", "worst", "mean", "hypervolume_ratio"}
+    return gap is None or (
+        isinstance(gap, dict)
+        and set(gap) == names
+        and all(isinstance(value, (int, float)) for name, value in gap.items() if value is not None)
+        and None not in (gap["worst"], gap["mean"], gap["optimum"])
     )

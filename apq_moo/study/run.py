@@ -15,6 +15,7 @@ from apq_moo.predictors.metrics import kendall_tau
 from apq_moo.space import load_space
 from apq_moo.study.archive import Archive
 from apq_moo.study.folder import MEASURED, POINTS, RunFolder
+from apq_moo.study.gap import certified_gap
 from apq_moo.study.report import draw_front, front_columns, not_offered
 from apq_moo.study.search import Search
 from apq_moo.versions import processor, versions
@@ -74,7 +75,12 @@ def execute(
         raise UserError(_nothing_found(config.limits, config.objectives, archive))
     columns = front_columns(search.problem.space, config.objectives, front, search.surrogate)
     folder.write_front(columns)
-    folder.store(evaluations=len(archive), front=len(front), seconds=seconds)
+    folder.store(
+        evaluations=len(archive),
+        front=len(front),
+        seconds=seconds,
+        gap=certified_gap(search, front),
+    )
     verify = folder.record.get("verify")
     if verify:
         columns, spent = verify_front(folder, columns, front, verify, listener)

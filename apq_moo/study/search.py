@@ -89,6 +89,7 @@ class Search:
         config: what to search.
         problem: the problem with all objectives.
         points: the runs of the algorithm that make up the search.
+        predictor: estimates ``acc``, or None where nobody asks for it.
         surrogate: the additive accuracy that the algorithm optimises instead of the predictor, or
             None.
         data: checksums of what the predictor was made from, and of the device's file.
@@ -112,7 +113,7 @@ class Search:
                 self.data = find_assets(space, config.assets).checksums()
             else:
                 self.data = {config.predictor: sha256(config.predictor)}
-        self._predictor = predictor
+        self.predictor = predictor
         self.surrogate = self._find_surrogate(space)
         self._device = find_device(config.device, missing=config.missing)
         if is_device_file(config.device):
@@ -126,7 +127,7 @@ class Search:
             load_space(self.config.space),
             objectives,
             limits,
-            predictor=self._predictor or "mlp",
+            predictor=self.predictor or "mlp",
             device=self._device,
         )
 
@@ -134,8 +135,8 @@ class Search:
         """The predictor itself if it is additive, else one fitted to the same samples."""
         if "surrogate" not in self._entry.needs:
             return None
-        if isinstance(self._predictor, AdditivePredictor):
-            return self._predictor
+        if isinstance(self.predictor, AdditivePredictor):
+            return self.predictor
         found = find_predictor(space, "additive", self.config.assets)
         assert isinstance(found, AdditivePredictor)
         self.data |= find_assets(space, self.config.assets).checksums()

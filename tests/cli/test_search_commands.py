@@ -1,0 +1,171 @@
+"""Every algorithm through ``run``, certified gaps, and ``pick``."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from apq_moo.algorithms import ALGORITHMS
+from apq_moo.hardware import cost_table
+from apq_moo.predictors import find_predictor
+from apq_moo.space import load_space
+from apq_moo.study.folder import RunFolder
+from apq_moo.study.pick import read_archive
+
+SMALL = ("--budget", "1000", "--sweep", "2", "--pop-size", "40")
+
+
+def front_of(folder):
+    with Path(folder, "front.csv").open(newline="") as handle:
+        return list(csv.DictReader(handle))
+
+
+@pytest.mark.parametrize("name", list(ALGORITHMS))
+def test_every_algorithm_runs_and_repeats(call, name):
+    given = ("--algo", name, "--predictor", "additive", *SMALL)
+    assert call("run", *given, "--out", "a").code == 0
+    outcome = call("run", *given, "--out", "b")
+    assert outcome.code == 0
+    assert Path("a/front.csv").read_bytes() == Path("b/front.csv").read_bytes()
+    record = json.loads(Path("a/run.json").read_text())
+    assert record["evaluations"] <= 1000
+    assert len(front_of("a")) > 5
+    # The additive predictor's optimum is known, so that the gap to it is.
+    gap = record["gap"]
+    assert 0 <= gap["mean"] <= gap["worst"]
+    assert 0.3 < gap["hypervolume_ratio"] <= 1 + 1e-12
+    assert f"{gap['worst']:.3f} points at most" in " ".join(outcome.out.split())
+    if name == "exact":
+        assert gap["worst"] == 0
+
+
+def test_an_exact_front_says_what_its_surrogate_thinks(call):
+    """1,661 networks are optimal for the surrogate; those that stay so for the MLP are shown."""
+    assert call("run", "--algo", "exact", "--out", "r").code == 0
+    rows = front_of("r")
+    assert list(rows[0]) == ["acc", "latency", "acc_surrogate", "subnet"]
+    space = load_space("digits")
+    X = space.encode([json.loads(row["subnet"]) for row in rows])
+    for column, predictor in (("acc", "mlp"), ("acc_surrogate", "additive")):
+        expected = find_predictor(space, predictor).predict(X)
+        np.testing.assert_allclose([float(row[column]) for row in rows], expected, rtol=1e-12)
+    surrogate = [float(row["acc_surrogate"]) for row in rows]
+    assert (np.diff(surrogate) > 0).all()
+    assert json.loads(Path("r/run.json").read_text())["gap"] is None
+    assert json.loads(Path("r/run.json").read_text())["evaluations"] > 1500
+    assert call("run", "--resume", "r").code == 0
+
+
+def test_an_exact_front_within_a_budget(call):
+    given = ("--algo", "exact", "--predictor", "additive", "--budget", "50", "--out", "r")
+    assert call("run", *given).code == 0
+    rows = front_of("r")
+    assert len(rows) == 50
+    latency = [float(row["latency"]) for row in rows]
+    assert max(latency) > 5 * min(latency)
+
+
+def test_one_objective_is_certified(call):
+    given = ("--objectives", "acc", "--max", "latency=0.01", "--predictor", "additive")
+    assert call("run", "--algo", "exact", *given, "--out", "best").code == 0
+    (best,) = front_of("best")
+    outcome = call("run", "--algo", "regularized-evolution", *given, *SMALL, "--out", "r")
+    assert outcome.code == 0
+    gap = json.loads(Path("r/run.json").read_text())["gap"]
+    found = float(front_of("r")[0]["acc"])
+    assert gap["worst"] == pytest.approx(float(best["acc"]) - found)
+    assert gap["hypervolume_ratio"] is None
+
+
+def test_too_few_objectives_are_answered_with_what_fits(refused):
+    line = refused("run", "--algo", "moead", "--objectives", "acc")
+    assert "moead needs at least 2 objectives; with 1 use apq-ga, nsga2, random" in line
+    assert "exact maximises acc" in refused("run", "--algo", "exact", "--objectives", "size,macs")
+    assert "which memory does not" in refused(
+        "run", "--algo", "exact", "--objectives", "acc,memory"
+    )
+
+
+def test_algorithms_are_listed(call):
+    lines = call("algorithms").out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == list(ALGORITHMS)
+    assert all("[" in line and "(" in line for line in lines)
+
+
+# -- pick ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(call):
+    assert call("run", "--algo", "nsga2", *SMALL, "--out", "r").code == 0
+    return RunFolder.open("r")
+
+
+def evaluated(run):
+    archive = read_archive(run)
+    return archive.X[archive.feasible], archive.F[archive.feasible]
+
+
+def test_the_best_under_a_later_limit(call, run):
+    X, F = evaluated(run)
+    space = load_space("digits")
+    for limit in (0.005, 0.012):
+        outcome = call("pick", "r", "--max", f"latency={limit}")
+        assert outcome.code == 0
+        best = -F[F[:, 1] <= limit, 0].min()
+        assert f"acc {best:.5g} %" in outcome.out
+        policy = json.loads(Path("r/policy.json").read_text())
+        row = space.encode([policy])
+        assert (row == X).all(axis=1).any()
+        assert cost_table(space, "latency")(row)[0] <= limit
+
+
+def test_limits_on_costs_that_were_no_objectives(call, run):
+    X, F = evaluated(run)
+    space = load_space("digits")
+    size, memory = (cost_table(space, name)(X) for name in ("size", "memory"))
+    limits = (float(np.median(size)), float(np.median(memory)))
+    given = ("--max", f"size={limits[0]}", "--max", f"memory={limits[1]}", "--max", "acc=60")
+    outcome = call("pick", "r", *given, "-o", "mine.json")
+    assert outcome.code == 0
+    inside = (size <= limits[0]) & (memory <= limits[1]) & (-F[:, 0] >= 60)
+    assert f"acc {-F[inside, 0].min():.5g} %" in outcome.out
+    row = space.encode([json.loads(Path("mine.json").read_text())])
+    assert cost_table(space, "size")(row)[0] <= limits[0]
+    assert cost_table(space, "memory")(row)[0] <= limits[1]
+    assert call("lut", "plot", "--subnet", "mine.json", "-o", "mine.png").code == 0
+
+
+def test_the_knee_is_where_the_front_bends(call, run):
+    """Farthest from the line between the front's extremes, by the distance of points to a line."""
+    from moocore import is_nondominated
+
+    _, F = evaluated(run)
+    front = F[is_nondominated(F)]
+    scaled = (front - front.min(axis=0)) / np.ptp(front, axis=0)
+    distance = (1 - scaled.sum(axis=1)) / np.sqrt(2)
+    knee = front[distance.argmax()]
+    outcome = call("pick", "r", "--knee")
+    assert f"acc {-knee[0]:.5g} %, latency {knee[1]:.5g} ms" in outcome.out
+    best = call("pick", "r").out
+    assert f"acc {-F[:, 0].min():.5g} %" in best
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--max", "latency=1e-9"), "no evaluated network has latency <= 1e-09; the best of each"),
+        (("--max", "acc=99.9"), "no evaluated network has acc >= 99.9; the best of each by itself"),
+        (("--max", "speed=1"), "--max speed: this run knows acc, latency, energy"),
+        (("--max", "latency"), "write NAME=VALUE"),
+    ],
+)
+def test_picks_that_cannot_be(refused, run, arguments, words):
+    assert words in refused("pick", "r", *arguments)
+    assert not Path("r/policy.json").exists()
+
+
+def test_no_run_to_pick_from(refused):
+    assert "holds no run" in refused("pick", "nowhere")
