@@ -47,6 +47,8 @@ class ApqGA(Algorithm):  # type: ignore[misc]
             several objectives.
     """
 
+    title = "apq-ga"
+
     def __init__(
         self,
         pop_size: int = 100,
@@ -72,10 +74,10 @@ class ApqGA(Algorithm):  # type: ignore[misc]
         self.max_redraws = max_redraws
 
     def _setup(self, problem: APQProblem, **_kwargs: Any) -> None:
-        objectives = require_apq_problem(problem, "apq-ga").objectives
+        objectives = require_apq_problem(problem, self.title).objectives
         if len(objectives) > 1:
             raise UserError(
-                f"apq-ga optimises one objective, not {', '.join(objectives)}; keep one and limit "
+                f"{self.title} optimises one objective, not {', '.join(objectives)}; keep one and limit "
                 "the others by constraints"
             )
 

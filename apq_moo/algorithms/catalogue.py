@@ -26,6 +26,7 @@ from apq_moo.algorithms.decomposed import (
 from apq_moo.algorithms.evolution import LocalSearch, RegularizedEvolution
 from apq_moo.algorithms.exact_search import ExactSearch
 from apq_moo.algorithms.random_search import RandomSearch
+from apq_moo.algorithms.released import ReleasedApqGA
 from apq_moo.errors import UserError
 from apq_moo.registry import Registry
 
@@ -146,6 +147,13 @@ for _entry in (
         "T. Wang et al., APQ: Joint Search for Network Architecture, Pruning and Quantization "
         "Policy, CVPR 2020, Algorithm 1",
         "APQ's evolution: most accurate network under each of several limits",
+    ),
+    AlgorithmEntry(
+        "apq-ga-released",
+        _plain(ReleasedApqGA),
+        "single-objective-sweep",
+        "T. Wang et al., APQ, CVPR 2020, as its code was released",
+        "the released code's behaviour, which departs from the paper: blind to bits, no crossover",
     ),
     AlgorithmEntry(
         "nsga2",

@@ -79,7 +79,7 @@ def test_first_population_meets_tight_limits(entry, problem_of):
     assert len(np.unique(seen.get("X"), axis=0)) == 30
 
 
-SINGLE = ("apq-ga", "regularized-evolution", "local-search")
+SINGLE = ("apq-ga", "apq-ga-released", "regularized-evolution", "local-search")
 
 
 def test_entries_say_what_they_are():
@@ -91,7 +91,7 @@ def test_entries_say_what_they_are():
         assert entry.name == name
         assert entry.summary
         assert any(year in entry.citation for year in map(str, range(1970, 2027)))
-    with pytest.raises(UserError, match="unknown algorithm 'sa'; known: apq-ga, nsga2, random"):
+    with pytest.raises(UserError, match="unknown algorithm 'sa'; known: apq-ga, apq-ga-released"):
         ALGORITHMS.get("sa")
 
 
@@ -109,7 +109,7 @@ def test_a_single_objective_is_taken_or_refused_with_what_fits(problem_of):
         if name != "exact":
             _, seen = drive(entry, problem, 90)
             assert problem.feasible_rows(seen.get("X")).mean() > 0.3
-    assert takes == ["apq-ga", "nsga2", "random", *SINGLE[1:], "exact"]
+    assert takes == [*SINGLE[:2], "nsga2", "random", *SINGLE[2:], "exact"]
 
 
 @pytest.mark.parametrize("name", SINGLE)
@@ -131,8 +131,8 @@ def test_up_to_six_objectives(entry, problem_of):
 
 def test_searches_beat_random_draws(entry, problem_of):
     """At equal evaluations: hypervolume of everything seen, or the best accuracy under a limit."""
-    if entry.name == "random":
-        return
+    if entry.name in ("random", "apq-ga-released"):
+        return  # the released search, blind to bits, is no better than random draws here
     problem = problem_for(entry, problem_of, quantile=0.3)
     scores = {}
     for chosen in (entry, ALGORITHMS.get("random")):

@@ -1,0 +1,129 @@
+"""APQ's search as its authors released it, for comparison with the algorithm of the paper."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from pymoo.core.population import Population
+from pymoo.util.optimum import filter_optimum
+
+from apq_moo.algorithms.apq_ga import ApqGA, Variation
+from apq_moo.algorithms.base import sampled
+from apq_moo.algorithms.variation import cross, n_units, resample
+from apq_moo.errors import UserError
+from apq_moo.space import IntArray
+
+if TYPE_CHECKING:
+    from typing import Any
+
+MAX_TRIES = 10_000
+"""Draws for a child under the limits, after which the search is given up."""
+
+
+class ReleasedApqGA(ApqGA):
+    """The released code's behaviour, in which it departs from the paper's Algorithm 1.
+
+    1. Candidates are ranked by the accuracy predicted with every bit-width at its largest, so that
+       the search cannot tell bit policies apart.
+    2. Of the children that are scored only the first half counts, which are the mutants; crossover
+       has no effect, and half of the initial population has none.
+    3. Depth never shrinks: mutation leaves it, crossover only makes networks deeper.
+    4. Children that break a limit are drawn again, one by one, without end where none meets it.
+       Here that ends with an error after :data:`MAX_TRIES` draws.
+    5. The depth gene of a stage with one depth does nothing; this encoding has none.
+
+    The released code also checks skipped blocks against the forbidden rule; here they have no genes
+    to check.
+
+    Args:
+        pop_size: N of Algorithm 1, at least 2.
+        n_top: its k.
+        prob: its mutation probability, of each block.
+        **kwargs: of pymoo's ``Algorithm``.
+    """
+
+    title = "apq-ga-released"
+
+    def __init__(
+        self, pop_size: int = 100, n_top: int = 25, prob: float = 0.1, **kwargs: Any
+    ) -> None:
+        super().__init__(pop_size=pop_size, n_top=n_top, prob=prob, **kwargs)
+        self.opt: Population | None = None
+
+    def _initialize_infill(self) -> Population:
+        return self._first_half_counts(sampled(self.problem, self.pop_size, self.random_state))
+
+    def _initialize_advance(self, infills: Population, **_kwargs: Any) -> None:
+        self._scored = infills
+        self.pop = self._top(infills[infills.get("counts").astype(bool)])
+
+    def _infill(self) -> Population:
+        top = self.pop.get("X")
+        n_mutants = self.pop_size // 2
+        mutants = self._feasible(self._mutation, top, n_mutants)
+        crossed = self._feasible(self._crossover, top, self.pop_size - n_mutants)
+        return self._first_half_counts(Population.new(X=np.vstack([mutants, crossed])))
+
+    def _first_half_counts(self, infills: Population) -> Population:
+        infills.set("counts", np.arange(len(infills)) < self.pop_size // 2)
+        return infills
+
+    def _advance(self, infills: Population, **_kwargs: Any) -> None:
+        self._scored = infills
+        kept = infills[infills.get("counts").astype(bool)]
+        self.pop = self._top(Population.merge(self.pop, kept))
+
+    def _feasible(self, vary: Variation, top: IntArray, n: int) -> IntArray:
+        X = vary(top, n)
+        for _ in range(MAX_TRIES):
+            broken = np.flatnonzero(~self.problem.region.contains(X))
+            if not len(broken):
+                return X
+            X[broken] = vary(top, len(broken))
+        raise UserError(
+            f"{self.title} drew {MAX_TRIES:,} children in a row that break a limit; the released "
+            "code would go on forever: raise the limit, or use apq-ga"
+        )
+
+    def _crossover(self, top: IntArray, n: int) -> IntArray:
+        rng, k = self.random_state, len(top)
+        first = rng.integers(0, k, size=n)
+        second = (first + rng.integers(1, max(k, 2), size=n)) % k
+        A, B = top[first], top[second]
+        n_depth = len(self.problem.space.depth_columns)
+        from_second = rng.random((n, n_units(self.problem.space))) < 0.5
+        from_second[:, :n_depth] &= B[:, :n_depth] > A[:, :n_depth]
+        return cross(self.problem.space, A, B, from_second)
+
+    def _mutation(self, top: IntArray, n: int) -> IntArray:
+        rng = self.random_state
+        parents = top[rng.integers(0, len(top), size=n)]
+        shape = (n, n_units(self.problem.space))
+        chosen = rng.random(shape) < self.prob
+        chosen[:, : len(self.problem.space.depth_columns)] = False
+        return resample(self.problem.region.options, parents, chosen, rng.random(shape))
+
+    def _top(self, candidates: Population) -> Population:
+        X, F, CV = candidates.get("X", "F", "CV")
+        worth = F[:, 0]
+        if self.problem.objectives == ("acc",):
+            worth = -self.problem.evaluate_raw(self._widest(X))["acc"]
+        order = np.lexsort((worth, CV[:, 0]))
+        first = np.unique(X[order], axis=0, return_index=True)[1]
+        return candidates[order[np.sort(first)[: self.n_top]]]
+
+    def _widest(self, X: IntArray) -> IntArray:
+        """The same architectures with every bit-width at its largest."""
+        space = self.problem.space
+        widest: IntArray = X.copy()
+        widest[:, space.bit_columns] = space.n_options[space.bit_columns] - 1
+        canonical: IntArray = space.canonical(widest)
+        return canonical
+
+    def _set_optimum(self) -> None:
+        """The best that was scored, whether the search noticed it or not."""
+        known = self._scored if self.opt is None else Population.merge(self.opt, self._scored)
+        self.opt = filter_optimum(known, least_infeasible=True)
+        if not isinstance(self.opt, Population):
+            self.opt = Population.create(self.opt)
