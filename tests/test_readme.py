@@ -43,7 +43,7 @@ def test_the_commands_that_search(tmp_path):
     for arguments in commands("Search"):
         call(arguments)
     fronts = list((tmp_path / "runs").glob("*/front.csv"))
-    assert len(fronts) == 3
+    assert len(fronts) == 4
     assert all(len(path.read_text().splitlines()) > 10 for path in fronts)
 
 

@@ -77,8 +77,8 @@ class ApqGA(Algorithm):  # type: ignore[misc]
         objectives = require_apq_problem(problem, self.title).objectives
         if len(objectives) > 1:
             raise UserError(
-                f"{self.title} optimises one objective, not {', '.join(objectives)}; keep one and limit "
-                "the others by constraints"
+                f"{self.title} optimises one objective, not {', '.join(objectives)}; keep one and "
+                "limit the others by constraints"
             )
 
     def _initialize_infill(self) -> Population:

@@ -53,6 +53,10 @@ def run(
     sweep: Annotated[int, typer.Option(help="Limits over which apq-ga is swept.")] = _DEFAULT.sweep,
     pop_size: Annotated[int, typer.Option(help="Networks a round.")] = _DEFAULT.pop_size,
     seed: Annotated[int, typer.Option(help="Of the search.")] = _DEFAULT.seed,
+    warm_start: Annotated[
+        str | None,
+        typer.Option(help="Begin with: exact, a run's folder, a front.csv or a policy's JSON."),
+    ] = None,
     folder: Annotated[
         Path | None, typer.Option("--out", help="Run folder; default: a new one under runs/.")
     ] = None,
@@ -76,6 +80,7 @@ def run(
         space=space,
         device=device,
         missing=missing,
+        warm_start=warm_start,
         predictor=predictor,
         assets=assets,
         limits=parse_limits(limit or ()),

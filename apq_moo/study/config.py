@@ -21,6 +21,8 @@ class RunConfig:
         missing: what comes of layers that a device's table lacks, ``error`` or ``infeasible``.
         predictor: a predictor's name or file.
         assets: a folder of assets, or None for the shipped ones.
+        warm_start: what initial populations begin with: ``exact``, a run's folder, a ``front.csv``
+            or a policy's JSON; or None.
         limits: constraints by name, in the objective's unit.
         budget: evaluations.
         sweep: limits over which a single-objective algorithm is swept.
@@ -35,6 +37,7 @@ class RunConfig:
     missing: str = "error"
     predictor: str = "mlp"
     assets: str | None = None
+    warm_start: str | None = None
     limits: dict[str, float] = field(default_factory=dict)
     budget: int = 20_000
     sweep: int = 8
@@ -63,7 +66,7 @@ class RunConfig:
             raise UserError("the run's configuration is incomplete or of another version")
         for name, default in cls().to_dict().items():
             value = data[name]
-            kinds = (str, type(None)) if name == "assets" else (type(default),)
+            kinds = (str, type(None)) if name in {"assets", "warm_start"} else (type(default),)
             if type(value) not in kinds:
                 raise UserError(f"the run's configuration is malformed: {name} is {value!r}")
         if not all(isinstance(name, str) for name in data["objectives"]):

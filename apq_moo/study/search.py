@@ -19,10 +19,17 @@ from apq_moo.hardware.finding import is_device_file
 from apq_moo.predictors import PREDICTORS, find_predictor
 from apq_moo.predictors.additive import AdditivePredictor
 from apq_moo.problems import APQProblem
-from apq_moo.space import Space, load_space
+from apq_moo.space import IntArray, Space, load_space
 from apq_moo.study.archive import Archive
 from apq_moo.study.config import RunConfig
 from apq_moo.study.sweep import main_objective, sweep_limits
+from apq_moo.study.warm_start import (
+    EXACT,
+    begin_with,
+    exact_networks,
+    read_networks,
+    source_file,
+)
 
 MIN_ROUNDS = 5
 """Rounds of evolution that each point of a sweep gets at least."""
@@ -115,11 +122,17 @@ class Search:
                 self.data = {config.predictor: sha256(config.predictor)}
         self.predictor = predictor
         self.surrogate = self._find_surrogate(space)
+        self._warm: IntArray | None = None
         self._device = find_device(config.device, missing=config.missing)
         if is_device_file(config.device):
             self.data |= {config.device: sha256(config.device)}
         self.problem = self._problem(config.objectives, config.limits)
         self.points = self._points()
+        if config.warm_start == EXACT and self.surrogate is not None:
+            self._warm = exact_networks(self.problem, self.surrogate)
+        elif config.warm_start is not None:
+            self._warm = read_networks(config.warm_start, space)
+            self.data |= {config.warm_start: sha256(str(source_file(config.warm_start)))}
         self.seconds = time.perf_counter() - begun
 
     def _problem(self, objectives: tuple[str, ...], limits: dict[str, float]) -> APQProblem:
@@ -133,7 +146,7 @@ class Search:
 
     def _find_surrogate(self, space: Space) -> AdditivePredictor | None:
         """The predictor itself if it is additive, else one fitted to the same samples."""
-        if "surrogate" not in self._entry.needs:
+        if "surrogate" not in self._entry.needs and self.config.warm_start != EXACT:
             return None
         if isinstance(self.predictor, AdditivePredictor):
             return self.predictor
@@ -208,6 +221,8 @@ class Search:
             infills = algorithm.ask()
             if infills is None or len(infills) == 0:
                 break
+            if self._warm is not None and not parts:
+                begin_with(infills, self._warm, point.problem)
             rest = point.budget - done
             if len(infills) > rest:
                 # Evenly spread, since crossover's and mutation's children come one after the other.

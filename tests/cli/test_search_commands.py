@@ -169,3 +169,54 @@ def test_picks_that_cannot_be(refused, run, arguments, words):
 
 def test_no_run_to_pick_from(refused):
     assert "holds no run" in refused("pick", "nowhere")
+
+
+# -- warm starts -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["apq-ga", "nsga2", "moead", "ctaea", "local-search"])
+def test_searches_begin_with_the_exact_front(call, name):
+    given = ("--algo", name, "--predictor", "additive", *SMALL)
+    assert call("run", *given, "--out", "cold").code == 0
+    assert call("run", *given, "--warm-start", "exact", "--out", "warm").code == 0
+    cold, warm = (json.loads(Path(folder, "run.json").read_text()) for folder in ("cold", "warm"))
+    assert warm["gap"]["hypervolume_ratio"] > cold["gap"]["hypervolume_ratio"]
+    assert warm["gap"]["mean"] < 0.5 * cold["gap"]["mean"]
+    assert warm["evaluations"] == cold["evaluations"]
+    assert call("run", "--resume", "warm").code == 0
+
+
+def test_searches_begin_with_another_runs_front(call, refused):
+    assert call("run", "--algo", "exact", "--out", "first").code == 0
+    given = ("--algo", "nsga2", *SMALL)
+    for out, source in (("r1", "first"), ("r2", "first/front.csv")):
+        assert call("run", *given, "--warm-start", source, "--out", out).code == 0
+    assert Path("r1/front.csv").read_bytes() == Path("r2/front.csv").read_bytes()
+    X = read_archive(RunFolder.open("r1")).X
+    space = load_space("digits")
+    known = space.encode([json.loads(row["subnet"]) for row in front_of("first")])
+    begun = [(known == row).all(axis=1).any() for row in X[:40]]
+    assert sum(begun) >= 15
+    assert not any(begun[20:])
+    # A policy is one network.
+    assert call("pick", "first", "-o", "p.json").code == 0
+    assert call("run", *given, "--warm-start", "p.json", "--out", "third").code == 0
+    policy = space.encode([json.loads(Path("p.json").read_text())])
+    np.testing.assert_array_equal(read_archive(RunFolder.open("third")).X[0], policy[0])
+    for source, words in (
+        ("nowhere", "cannot read nowhere: No such file"),
+        ("first/run.json", "a subnet is"),
+        ("first/front.png", "is no table with a column 'subnet'"),
+    ):
+        assert words in refused("run", *given, "--warm-start", source)
+
+
+def test_a_warm_start_that_changed_is_not_resumed_with(call, refused):
+    assert call("run", "--algo", "exact", "--out", "first").code == 0
+    given = ("--algo", "nsga2", *SMALL, "--warm-start", "first")
+    assert call("run", *given, "--out", "r").code == 0
+    record = json.loads(Path("r/run.json").read_text())
+    Path("r/run.json").write_text(json.dumps(record | {"status": "unfinished"}))
+    lines = Path("first/front.csv").read_text().splitlines()
+    Path("first/front.csv").write_text("\n".join(lines[:-1]) + "\n")
+    assert "has changed since; begin a new run" in refused("run", "--resume", "r")
