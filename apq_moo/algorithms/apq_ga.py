@@ -10,7 +10,7 @@ from pymoo.core.algorithm import Algorithm
 from pymoo.core.population import Population
 from pymoo.util.display.single import SingleObjectiveOutput
 
-from apq_moo.algorithms.base import require_apq_problem, sampled
+from apq_moo.algorithms.base import require_one_objective, sampled
 from apq_moo.algorithms.variation import cross, n_units, resample
 from apq_moo.errors import UserError, shown
 from apq_moo.space import IntArray
@@ -74,12 +74,7 @@ class ApqGA(Algorithm):  # type: ignore[misc]
         self.max_redraws = max_redraws
 
     def _setup(self, problem: APQProblem, **_kwargs: Any) -> None:
-        objectives = require_apq_problem(problem, self.title).objectives
-        if len(objectives) > 1:
-            raise UserError(
-                f"{self.title} optimises one objective, not {', '.join(objectives)}; keep one and "
-                "limit the others by constraints"
-            )
+        require_one_objective(problem, self.title)
 
     def _initialize_infill(self) -> Population:
         return sampled(self.problem, self.pop_size, self.random_state)

@@ -28,6 +28,21 @@ def require_apq_problem(problem: Any, algorithm: str) -> APQProblem:
     return known
 
 
+def require_one_objective(problem: Any, algorithm: str) -> APQProblem:
+    """The problem, if it knows its feasible region and has one objective.
+
+    Raises:
+        UserError: it is some other problem of pymoo's, or has several objectives.
+    """
+    known = require_apq_problem(problem, algorithm)
+    if len(known.objectives) > 1:
+        raise UserError(
+            f"{algorithm} optimises one objective, not {', '.join(known.objectives)}; keep one and "
+            "limit the others by constraints"
+        )
+    return known
+
+
 def sampled(problem: APQProblem, n: int, rng: np.random.Generator) -> Population:
     """Exactly ``n`` networks of the feasible region, repeated where it has fewer."""
     X = problem.region.sample(n, rng)

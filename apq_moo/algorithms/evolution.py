@@ -9,7 +9,7 @@ from pymoo.core.algorithm import Algorithm
 from pymoo.core.population import Population
 from pymoo.util.display.single import SingleObjectiveOutput
 
-from apq_moo.algorithms.base import require_apq_problem, sampled
+from apq_moo.algorithms.base import require_one_objective, sampled
 from apq_moo.algorithms.operators import SpaceMutation
 from apq_moo.errors import UserError, shown
 from apq_moo.space import IntArray
@@ -35,12 +35,7 @@ class _Single(Algorithm):  # type: ignore[misc]
         self._mutation = SpaceMutation()
 
     def _setup(self, problem: APQProblem, **_kwargs: Any) -> None:
-        objectives = require_apq_problem(problem, self.title).objectives
-        if len(objectives) > 1:
-            raise UserError(
-                f"{self.title} optimises one objective, not {', '.join(objectives)}; keep one and "
-                "limit the others by constraints"
-            )
+        require_one_objective(problem, self.title)
 
     def _mutants(self, X: IntArray) -> IntArray:
         """One mutant of each network, within the limits, different from it where that is easy."""

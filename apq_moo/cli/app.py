@@ -72,7 +72,12 @@ def _with_defaults(arguments: Sequence[str]) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake prints one line and exits with code 2."""
     # They register themselves.
-    from apq_moo.cli import hardware_commands, run_commands, train_commands  # noqa: F401
+    from apq_moo.cli import (  # noqa: F401
+        hardware_commands,
+        measuring_commands,
+        run_commands,
+        train_commands,
+    )
 
     given = _with_defaults(sys.argv[1:] if arguments is None else arguments)
     try:

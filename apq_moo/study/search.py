@@ -62,7 +62,6 @@ def check(config: RunConfig) -> None:
     """
     entry = ALGORITHMS.get(config.algo)
     swept = entry.kind == _SWEPT
-    entry.check(len(config.objectives))
     APQProblem(
         load_space(config.space),
         config.objectives,
@@ -70,6 +69,7 @@ def check(config: RunConfig) -> None:
         predictor=lambda X: np.zeros(len(X)),
         device=find_device(config.device, missing=config.missing),
     )
+    entry.check(len(config.objectives))
     points = config.sweep if swept and len(config.objectives) > 1 else 1
     smallest = points * config.pop_size * (MIN_ROUNDS + 1) if swept else config.pop_size
     if "surrogate" in entry.needs:
