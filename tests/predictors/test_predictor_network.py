@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apq_moo.errors import UserError
-from apq_moo.predictors import load_predictor, load_published
-from apq_moo.predictors.network import ExactNetwork, check_weights, weight_shapes
+from apq_moo.predictors import inference, load_predictor, load_published
+from apq_moo.predictors.inference import ExactNetwork
+from apq_moo.predictors.network import check_weights, weight_shapes
 from apq_moo.predictors.training import Recipe, initial_weights, train
 from apq_moo.space import Space, load_space
 
@@ -71,8 +72,40 @@ def test_network_equals_its_torch_twin(space, spread):
     twin = make_twin(space, spread=spread)
     X = space.sample(300, np.random.default_rng(0))
     expected = evaluate(twin, space, X)
-    got = ExactNetwork(space, check_weights(arrays(twin), space))(X)
-    assert np.abs(got - expected).max() < 5e-6 * np.abs(expected).max()
+    network = ExactNetwork(space, check_weights(arrays(twin), space))
+    got = network(X)
+    assert np.abs(got - expected).max() < 1e-4 * np.abs(expected).max()
+    np.testing.assert_array_equal(network.of_blocks(space.block_index(X)), got)
+
+
+@pytest.mark.parametrize("space", [load_space("imagenet"), many_bits()])
+def test_products_of_bytes_equal_float64(space, monkeypatch):
+    """The two ways to compute, in chunks of several sizes."""
+    weights = check_weights(arrays(make_twin(space, seed=3, spread=4.0)), space)
+    X = space.sample(600, np.random.default_rng(1))
+    found = {}
+    for fast in (False, True):
+        monkeypatch.setattr(inference, "_has_byte_products", lambda fast=fast: fast)
+        network = ExactNetwork(space, weights)
+        found[fast] = network(X)
+        np.testing.assert_array_equal(network(X[:1]), found[fast][:1])
+        np.testing.assert_array_equal(network(X[50:337]), found[fast][50:337])
+    np.testing.assert_array_equal(found[True], found[False])
+
+
+def test_sums_at_the_limits_of_their_types_are_exact():
+    rows, layer = (
+        np.full((3, 400), 32639, np.float32),
+        inference._Layer(np.full((400, 400), -2.0), np.zeros(400)),
+    )
+    rows[1] *= -1
+    rows[2, ::2] = -32512
+    room = inference._Room.of(3)
+    layer.multiply(rows.copy(), room, fast=True)
+    expected = -32639.0 * rows.astype(np.int64).sum(axis=1)
+    np.testing.assert_array_equal(room.total, np.repeat(expected[:, None], 400, axis=1))
+    layer.multiply(rows.copy(), room, fast=False)
+    np.testing.assert_array_equal(room.total, np.repeat(expected[:, None], 400, axis=1))
 
 
 def permuted(weights, rng):
@@ -139,7 +172,7 @@ def test_transfer_starts_from_the_pretrained_function(digits):
     Z = torch.from_numpy(digits.one_hot(X)).double()[:, : digits.n_architecture_inputs]
     with torch.inference_mode():
         full_precision = twin.double()(Z).numpy()
-    np.testing.assert_allclose(ExactNetwork(digits, weights)(X), full_precision, atol=1e-6)
+    np.testing.assert_allclose(ExactNetwork(digits, weights)(X), full_precision, atol=1e-5)
 
 
 def test_training_equals_a_plain_torch_loop(digits):
@@ -200,7 +233,7 @@ def test_released_checkpoint(name, released, imagenet, tmp_path):
     X = imagenet.sample(200, np.random.default_rng(0))
     predictor = load_predictor(folder / name, imagenet)
     expected = 100 * evaluate(twin, imagenet, X)
-    np.testing.assert_allclose(predictor.predict(X), expected, atol=1e-4)
+    np.testing.assert_allclose(predictor.predict(X), expected, atol=2e-3)
     predictor.save(tmp_path / "own.safetensors")
     own = load_predictor(tmp_path / "own.safetensors", imagenet)
     np.testing.assert_array_equal(own.predict(X), predictor.predict(X))
