@@ -35,6 +35,9 @@ class BlockOptions:
         space: the search space.
         feasible: as given.
         offsets: where each block begins in arrays that concatenate ``block_sizes[b] + 1`` entries.
+        counts: how many feasible configurations each block has, shape ``(n_blocks,)``.
+        choices: these, one block after the other.
+        choice_offsets: where each block begins in them.
         open_depths: how many depths of each stage have a feasible configuration for all their
             blocks, shape ``(n_stages,)``; depths ascend, so these are the first ones.
 
@@ -56,16 +59,16 @@ class BlockOptions:
         self._nearest = np.concatenate(
             [_nearest(mask, plan.shape) for mask, plan in zip(feasible, space.plans, strict=True)]
         )
-        self._counts = np.array([mask.sum() for mask in feasible], dtype=np.int64)
-        self._choices = np.concatenate([np.flatnonzero(mask) for mask in feasible])
-        self._choice_offsets = starts(self._counts.tolist())
+        self.counts = np.array([mask.sum() for mask in feasible], dtype=np.int64)
+        self.choices = np.concatenate([np.flatnonzero(mask) for mask in feasible])
+        self.choice_offsets = starts(self.counts.tolist())
         self.open_depths = self._open_depths()
 
     def _open_depths(self) -> IntArray:
         counts = []
         for number, stage in enumerate(self.space.spec.stages):
             blocks = [b for b, plan in enumerate(self.space.plans) if plan.stage == number]
-            empty = next((i for i, b in enumerate(blocks) if not self._counts[b]), len(blocks))
+            empty = next((i for i, b in enumerate(blocks) if not self.counts[b]), len(blocks))
             counts.append(sum(depth <= empty for depth in stage.depths))
             if counts[-1] == 0:
                 raise UserError(
@@ -93,9 +96,9 @@ class BlockOptions:
         Returns:
             Indices, shape ``(n, n_blocks)``; "inactive" for a block that has none.
         """
-        rank = (u * self._counts).astype(np.int64)
-        place = np.minimum(self._choice_offsets + rank, len(self._choices) - 1)
-        return np.where(self._counts > 0, self._choices[place], self.space.block_sizes)
+        rank = (u * self.counts).astype(np.int64)
+        place = np.minimum(self.choice_offsets + rank, len(self.choices) - 1)
+        return np.where(self.counts > 0, self.choices[place], self.space.block_sizes)
 
     def draw_depths(self, u: FloatArray) -> IntArray:
         """Uniform open depths: columns ``(n, n_depth)`` of a genotype for uniform numbers in it."""

@@ -36,6 +36,7 @@ class FeasibleRegion:
     Attributes:
         space: the search space.
         options: the feasible configurations.
+        limits: on costs that add up.
 
     Raises:
         UserError: no network was found that meets all limits together.
@@ -53,7 +54,7 @@ class FeasibleRegion:
                 feasible = _within(feasible, table, limit)
         limits = [(table, limit) for table, limit in limits if table.combine == "sum"]
         self.options = BlockOptions(space, feasible)
-        self._limits = tuple(limits)
+        self.limits = tuple(limits)
         # Without limits: one table of zeros that never binds.
         bounds: FloatArray = np.array([limit for _, limit in limits] or [np.inf])
         self._loose, self._strict = bounds * (1 + _ROUNDING), bounds * (1 - _ROUNDING)
@@ -78,7 +79,7 @@ class FeasibleRegion:
         """Whether each genotype is in the region, shape ``(n,)``."""
         index = self.space.block_index(X)
         inside: BoolArray = self.options.infeasible_blocks(index) == 0
-        for table, limit in self._limits:
+        for table, limit in self.limits:
             inside &= table.gather(index) <= limit
         return inside
 
@@ -114,7 +115,7 @@ class FeasibleRegion:
         wanted = self.options.draw(rng.random((n, self.space.n_blocks)))
         index, _ = self._place(wanted, depth, bounds, rng)
         active = index < self.space.block_sizes
-        for _ in range(_SWEEPS if self._limits else 0):
+        for _ in range(_SWEEPS if self.limits else 0):
             self._redraw(index, active, bounds, rng)
         return self.options.assemble(depth, index)
 

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pymoo.core.algorithm import Algorithm
 from pymoo.core.population import Population
+from pymoo.util.display.single import SingleObjectiveOutput
 from pymoo.util.optimum import filter_optimum
 
-from apq_moo.algorithms.apq_ga import ApqGA, Variation
-from apq_moo.algorithms.base import sampled
+from apq_moo.algorithms.base import require_one_objective, sampled
+from apq_moo.algorithms.top_k import check_arguments
 from apq_moo.algorithms.variation import cross, n_units, resample
 from apq_moo.errors import UserError
 from apq_moo.space import IntArray
 
 if TYPE_CHECKING:
-    from typing import Any
+    from apq_moo.problems import APQProblem
+
+Variation = Callable[[IntArray, int], IntArray]
 
 MAX_TRIES = 10_000
 """Draws for a child under the limits, after which the search is given up."""
 
 
-class ReleasedApqGA(ApqGA):
+class ReleasedApqGA(Algorithm):  # type: ignore[misc]
     """The released code's behaviour, in which it departs from the paper's Algorithm 1.
 
     1. Candidates are ranked by the accuracy predicted with every bit-width at its largest, so that
@@ -48,8 +53,14 @@ class ReleasedApqGA(ApqGA):
     def __init__(
         self, pop_size: int = 100, n_top: int = 25, prob: float = 0.1, **kwargs: Any
     ) -> None:
-        super().__init__(pop_size=pop_size, n_top=n_top, prob=prob, **kwargs)
+        kwargs.setdefault("output", SingleObjectiveOutput())
+        super().__init__(**kwargs)
+        check_arguments(pop_size, n_top, prob, MAX_TRIES)
+        self.pop_size, self.n_top, self.prob = pop_size, n_top, prob
         self.opt: Population | None = None
+
+    def _setup(self, problem: APQProblem, **_kwargs: Any) -> None:
+        require_one_objective(problem, self.title)
 
     def _initialize_infill(self) -> Population:
         return self._first_half_counts(sampled(self.problem, self.pop_size, self.random_state))

@@ -237,6 +237,29 @@ class Space:
         genes = np.unravel_index(np.asarray(index), self.plans[block].shape)
         return np.stack(genes, axis=-1).astype(np.int64)
 
+    @cached_property
+    def _gene_table(self) -> IntArray:
+        """Genes of every block's configurations and of an inactive one, one after the other."""
+        parts = []
+        for b, size in enumerate(self.block_sizes):
+            genes = self.block_genes(b, np.arange(size))
+            parts.append(np.vstack([genes, np.zeros((1, len(FIELDS)), dtype=np.int64)]))
+        return np.concatenate(parts)
+
+    @cached_property
+    def _gene_offsets(self) -> IntArray:
+        return np.cumsum(self.block_sizes + 1) - (self.block_sizes + 1)
+
+    def from_block_index(self, index: IntArray) -> IntArray:
+        """Inverse of :meth:`block_index`: canonical genotypes, shape ``(n, n_var)``."""
+        X = np.empty((len(index), self.n_var), dtype=np.int64)
+        X[:, self.block_columns] = self._gene_table[self._gene_offsets + index]
+        for stage, column in self.depth_columns.items():
+            blocks = slice(self._first_block[stage], self._first_block[stage + 1])
+            depth = (index[:, blocks] < self.block_sizes[blocks]).sum(axis=1)
+            X[:, column] = np.searchsorted(self._depth_options[stage], depth)
+        return X
+
     def allowed(self, block: int) -> IntArray:
         """Indices of a block's configurations that no rule forbids, ascending."""
         return np.flatnonzero(self._allowed[block][:-1]).astype(np.int64)

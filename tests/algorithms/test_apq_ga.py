@@ -1,12 +1,14 @@
 """APQ's evolution against a plain loop that follows Algorithm 1 one network at a time."""
 
+import math
+
 import numpy as np
 import pytest
-from pymoo.core.population import Population
 from pymoo.optimize import minimize
 from pymoo.problems import get_problem
 
 from apq_moo.algorithms import ApqGA
+from apq_moo.algorithms.top_k import TopK
 from apq_moo.errors import UserError
 from apq_moo.hardware import cost_table
 
@@ -26,6 +28,7 @@ class PlainLoop:
         self.n_depth = len(self.space.depth_columns)
         self.n_units = self.n_depth + self.space.n_blocks
         self.repaired = 0
+        self.rates = [0.5, 0.5]
         self.log = []
 
     def depth(self, row, stage):
@@ -40,62 +43,72 @@ class PlainLoop:
         start = self.n_depth + 6 * b
         return slice(start, start + 6)
 
-    def crossover(self, top, n):
+    def candidates(self, top, n_cross, n_mutants):
+        """Crossovers, then mutants; blocks that must be drawn are drawn last, in their order."""
         k = len(top)
-        first = self.rng.integers(0, k, size=n)
-        second = (first + self.rng.integers(1, max(k, 2), size=n)) % k
-        coins = self.rng.random((n, self.n_units))
-        children = []
-        for i in range(n):
-            a, b = top[first[i]], top[second[i]]
+        u = self.rng.random((n_cross + n_mutants, 2 + self.n_depth + self.n_units))
+        children, holes = [], []
+        for i, row in enumerate(u):
+            crossing = i < n_cross
+            first = int(row[0] * k)
+            second = (first + 1 + int(row[1] * max(k - 1, 1))) % k
+            a, b = top[first], top[second]
+            values, chosen = row[2 : 2 + self.n_depth], row[2 + self.n_depth :]
             child = np.zeros(self.space.n_var, dtype=int)
-            for d in range(self.n_depth):
-                child[d] = b[d] if coins[i, d] < 0.5 else a[d]
+            for stage, column in self.space.depth_columns.items():
+                child[column] = a[column]
+                if crossing and chosen[column] < 0.5:
+                    child[column] = b[column]
+                elif not crossing and chosen[column] < self.prob:
+                    child[column] = int(values[column] * len(self.space.spec.stages[stage].depths))
             for block in range(self.space.n_blocks):
                 if not self.active(child, block):
                     continue
-                donor = b if coins[i, self.n_depth + block] < 0.5 else a
-                if not self.active(donor, block):
-                    donor = a if donor is b else b
-                child[self.genes(block)] = donor[self.genes(block)]
+                picked = chosen[self.n_depth + block]
+                if crossing:
+                    donor, other = (b, a) if picked < 0.5 else (a, b)
+                    donor = donor if self.active(donor, block) else other
+                    child[self.genes(block)] = donor[self.genes(block)]
+                elif picked < self.prob or not self.active(a, block):
+                    holes.append((child, block))
+                else:
+                    child[self.genes(block)] = a[self.genes(block)]
             children.append(child)
-        return children
+        for (child, block), value in zip(holes, self.rng.random(len(holes)), strict=True):
+            options = np.flatnonzero(self.problem.feasible[block])
+            option = options[int(value * len(options))]
+            child[self.genes(block)] = self.space.block_genes(block, option)
+        return children[:n_cross], children[n_cross:]
 
-    def mutation(self, top, n):
-        parents = self.rng.integers(0, len(top), size=n)
-        chosen = self.rng.random((n, self.n_units))
-        u = self.rng.random((n, self.n_units))
-        children = []
-        for i in range(n):
-            parent = top[parents[i]]
-            child = parent.copy()
-            for stage, column in self.space.depth_columns.items():
-                if chosen[i, column] < self.prob:
-                    child[column] = int(u[i, column] * len(self.space.spec.stages[stage].depths))
-            for block in range(self.space.n_blocks):
-                unit = self.n_depth + block
-                if not self.active(child, block):
-                    child[self.genes(block)] = 0
-                elif chosen[i, unit] < self.prob or not self.active(parent, block):
-                    options = np.flatnonzero(self.problem.feasible[block])
-                    option = options[int(u[i, unit] * len(options))]
-                    child[self.genes(block)] = self.space.block_genes(block, option)
-            children.append(child)
-        return children
+    def children(self, top):
+        need, found = [self.n // 2, self.n - self.n // 2], ([], [])
+        for attempt in range(self.max_redraws + 1):
+            drawn = need
+            if self.limits:
+                drawn = [
+                    math.ceil(1.2 * n / rate) + 2 if n else 0
+                    for n, rate in zip(need, self.rates, strict=True)
+                ]
+            kinds = self.candidates(top, *drawn)
+            fits = [[self.meets_limits(child) for child in kind] for kind in kinds]
+            if attempt == 0:
+                self.rates = [min(max(sum(f) / len(f), 0.05), 1.0) for f in fits]
+            for i, (kind, good) in enumerate(zip(kinds, fits, strict=True)):
+                kept = [child for child, ok in zip(kind, good, strict=True) if ok][: need[i]]
+                found[i].extend(kept)
+            need = [need[i] - sum(fits[i][: len(fits[i])]) for i in range(2)]
+            need = [max(n, 0) for n in need]
+            if not any(need):
+                return found[0] + found[1]
+        for i, (kind, good) in enumerate(zip(kinds, fits, strict=True)):
+            broken = [child for child, ok in zip(kind, good, strict=True) if not ok][: need[i]]
+            if broken:
+                self.repaired += len(broken)
+                found[i].extend(self.problem.region.repair(np.array(broken), self.rng))
+        return found[0] + found[1]
 
     def meets_limits(self, row):
         return all(table(row[None])[0] <= limit for table, limit in self.limits)
-
-    def constrained(self, vary, top, n):
-        children = vary(top, n)
-        for _ in range(self.max_redraws):
-            broken = [i for i in range(n) if not self.meets_limits(children[i])]
-            if not broken:
-                return children
-            for i, child in zip(broken, vary(top, len(broken)), strict=True):
-                children[i] = child
-        self.repaired += sum(not self.meets_limits(child) for child in children)
-        return list(self.problem.region.repair(np.array(children), self.rng))
 
     def best(self, candidates):
         """Candidates are (accuracy, network), older first; the k best distinct ones."""
@@ -115,9 +128,7 @@ class PlainLoop:
         top = self.best(self.evaluate(list(population)))
         for _ in range(rounds):
             parents = [row for _, row in top]
-            children = self.constrained(self.crossover, parents, self.n // 2)
-            children += self.constrained(self.mutation, parents, self.n - self.n // 2)
-            top = self.best(top + self.evaluate(children))
+            top = self.best(top + self.evaluate(self.children(parents)))
         return top
 
 
@@ -133,7 +144,7 @@ class Log:
     ("space", "quantile", "options"),
     [
         ("digits", 0.3, {}),
-        ("digits", 0.001, {"max_redraws": 1}),
+        ("digits", 0.001, {"max_redraws": 0}),
         ("digits", None, {"pop_size": 31, "n_top": 7, "prob": 0.3}),
         ("imagenet", 0.05, {"pop_size": 40}),
     ],
@@ -187,13 +198,47 @@ def test_a_limit_with_a_single_network_ends(problem_of):
 
 def test_top_is_distinct_and_ties_keep_the_older(problem_of):
     problem = problem_of("digits", ("acc",))
-    X = problem.region.sample(6, np.random.default_rng(0))
-    rows = X[[0, 1, 2, 1, 3, 0, 4, 5]]
-    F = np.array([5.0, 3.0, 3.0, 3.0, 1.0, 5.0, 3.0, 9.0])[:, None]
-    population = Population.new(X=rows, F=F, G=np.zeros((8, 1)))
-    top = ApqGA(n_top=4)
-    top.problem = problem
-    np.testing.assert_array_equal(top._top(population).get("X"), X[[3, 1, 2, 4]])
+    rng = np.random.default_rng(0)
+    search = TopK([problem.region], [rng], pop_size=8, n_top=4, prob=0.1, max_redraws=1)
+    index = problem.space.block_index(problem.region.sample(6, rng))
+    rows = index[[0, 1, 2, 1, 3, 0, 4, 5]]
+    F = np.array([5.0, 3.0, 3.0, 3.0, 1.0, 5.0, 3.0, 9.0])
+    assert search.tell(0, rows[:3], np.zeros(3), F[:3]).tolist() == [1, 2, 0]
+    # The new ones are 3 to 7; what is known comes first.
+    assert search.tell(0, rows[3:], np.zeros(5), F[3:]).tolist() == [4, 0, 1, 6]
+    np.testing.assert_array_equal(search.index[0], index[[3, 1, 2, 4]])
+
+
+@pytest.mark.parametrize("quantile", [None, 0.3, 0.01])
+def test_searches_side_by_side_take_the_same_course_as_alone(problem_of, quantile):
+    """Limits, populations' worth and sizes of Top_k differ from search to search."""
+    problems = [
+        problem_of("digits", ("acc",), quantile and quantile * share) for share in (1.0, 2.5, 0.7)
+    ]
+
+    def run(chosen):
+        rngs = [np.random.default_rng([3, i]) for i in chosen]
+        regions = [problems[i].region for i in chosen]
+        search = TopK(regions, rngs, pop_size=20, n_top=6, prob=0.2, max_redraws=2)
+        course = {i: [] for i in chosen}
+        for _ in range(12):
+            known = len(search.index[0])
+            parts = (
+                search.children(range(len(chosen)))
+                if known
+                else [problems[0].space.block_index(search.first(i)) for i in range(len(chosen))]
+            )
+            for place, (i, index) in enumerate(zip(chosen, parts, strict=True)):
+                X = problems[i].space.from_block_index(index)
+                assert problems[i].region.contains(X).all()
+                acc = problems[i].evaluate_raw(X)["acc"]
+                search.tell(place, index, np.zeros(len(acc)), -acc)
+                course[i].append(X)
+        return course
+
+    together = run([0, 1, 2])
+    for i in range(3):
+        np.testing.assert_array_equal(run([i])[i], together[i])
 
 
 def test_a_limit_on_accuracy_ranks_what_breaks_it_last(problem_of):

@@ -7,6 +7,7 @@ from pymoo.core.termination import NoTermination
 
 from apq_moo.algorithms import ApqGA
 from apq_moo.algorithms.released import MAX_TRIES, ReleasedApqGA
+from apq_moo.algorithms.top_k import TopK
 from apq_moo.errors import UserError
 from apq_moo.hardware import cost_table
 from apq_moo.problems import APQProblem
@@ -124,7 +125,12 @@ def test_3_depth_never_shrinks():
     assert (depths >= smallest).all()
     assert len(np.unique(depths, axis=0)) > 3
     paper = advance(start(ApqGA, problem), problem, 1)
-    assert (space.depths(paper._mutation(X[:1], 200)) < largest).any()
+    search = TopK(
+        [problem.region], [paper.random_state], pop_size=200, n_top=1, prob=0.1, max_redraws=1
+    )
+    search.tell(0, space.block_index(X[:1]), np.zeros(1), np.zeros(1))
+    (children,) = search.children([0])
+    assert (space.depths(space.from_block_index(children)) < largest).any()
 
 
 def test_4_a_limit_that_children_never_meet_ends_in_an_error(monkeypatch):
