@@ -11,6 +11,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from apq_moo.errors import UserError, shown
 
 
@@ -84,6 +87,24 @@ def read_json(path: str | Path) -> Any:
         return json.loads(content, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON: {error}") from error
+
+
+def read_arrays(path: str | Path) -> dict[str, NDArray[Any]]:
+    """Read all arrays of an ``.npz``; nothing in it is run.
+
+    Raises:
+        UserError: it is missing, unreadable or damaged.
+    """
+    import zipfile
+    import zlib
+
+    try:
+        with np.load(path, allow_pickle=False) as data:
+            return dict(data)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except (ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"cannot read {path}: it is damaged ({error})") from error
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:

@@ -57,6 +57,9 @@ class _NetworkPredictor(Predictor):
     def _predict(self, X: IntArray) -> FloatArray:
         return self.center + self.scale * self._network(X)
 
+    def _predict_blocks(self, index: IntArray) -> FloatArray:
+        return self.center + self.scale * self._network.of_blocks(index)
+
     def _state(self) -> tuple[Arrays, dict[str, Any]]:
         return dict(self.weights), {"center": self.center, "scale": self.scale}
 

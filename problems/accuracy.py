@@ -60,33 +60,75 @@ def resolve_predictor(
     )
 
 
-def accuracies(function: AccuracyFunction, X: IntArray) -> NDArray[np.float64]:
-    """Estimate accuracies and check what came back.
+@runtime_checkable
+class BlockModel(Protocol):
+    """A model that also reads what :meth:`apq_moo.space.Space.block_index` returns, and faster."""
+
+    def predict_blocks(self, index: IntArray, /) -> ArrayLike:
+        """As ``predict`` does, for block configurations of shape ``(n, n_blocks)``."""
+
+
+class Accuracy:
+    """A predictor's estimates, checked.
 
     Args:
-        function: see :func:`resolve_predictor`.
-        X: canonical genotypes, shape ``(n, n_var)``.
-
-    Returns:
-        Percent, shape ``(n,)``.
+        predictor: see :func:`resolve_predictor`.
+        space: the space.
 
     Raises:
-        UserError: the function returned another shape, no numbers, or a value that is not finite.
+        UserError: see :func:`resolve_predictor`.
     """
-    answer = function(X)
+
+    def __init__(
+        self, predictor: str | Path | AccuracyModel | AccuracyFunction, space: Space
+    ) -> None:
+        self._space = space
+        self._function = resolve_predictor(predictor, space)
+        owner = getattr(self._function, "__self__", None)
+        self._of_blocks = owner.predict_blocks if isinstance(owner, BlockModel) else None
+
+    def __call__(self, index: IntArray, X: IntArray | None = None) -> NDArray[np.float64]:
+        """Estimate accuracies and check what came back.
+
+        Args:
+            index: block configurations, shape ``(n, n_blocks)``.
+            X: the same networks as canonical genotypes, where they are at hand.
+
+        Returns:
+            Percent, shape ``(n,)``.
+
+        Raises:
+            UserError: the predictor failed, or returned another shape, no numbers, or a value that
+                is not finite.
+        """
+        try:
+            if self._of_blocks is not None:
+                answer = self._of_blocks(index)
+            else:
+                answer = self._function(self._space.from_block_index(index) if X is None else X)
+        except UserError:
+            raise
+        except Exception as error:
+            text = " ".join(str(error).split())
+            raise UserError(
+                f"the predictor failed on {len(index)} networks: {type(error).__name__}: {text}"
+            ) from error
+        return _checked(answer, len(index))
+
+
+def _checked(answer: ArrayLike, n: int) -> NDArray[np.float64]:
     try:
         values = np.asarray(answer, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise UserError(f"the predictor returned {shown(answer)}, not numbers") from error
-    if values.shape != (len(X),):
+    if values.shape != (n,):
         raise UserError(
-            f"the predictor returned shape {values.shape} for {len(X)} networks; "
-            f"it must be ({len(X)},)"
+            f"the predictor returned shape {values.shape} for {n} networks; it must be ({n},)"
         )
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
         raise UserError(
-            f"the predictor returned {values[bad[0]]} for network {bad[0]} of {len(X)}; "
+            f"the predictor returned {values[bad[0]]} for network {bad[0]} of {n}; "
             "accuracies must be finite, in percent"
         )
     return values

@@ -22,12 +22,7 @@ from apq_moo.hardware import (
     feasible_options,
     find_device,
 )
-from apq_moo.problems.accuracy import (
-    AccuracyFunction,
-    AccuracyModel,
-    accuracies,
-    resolve_predictor,
-)
+from apq_moo.problems.accuracy import Accuracy, AccuracyFunction, AccuracyModel
 from apq_moo.problems.objectives import OBJECTIVES
 from apq_moo.problems.options import BoolArray, FloatArray
 from apq_moo.problems.region import FeasibleRegion
@@ -91,7 +86,7 @@ class APQProblem(Problem):  # type: ignore[misc]
         self.constraints = _check_limits(constraints or {})
         self.names = tuple(dict.fromkeys([*self.objectives, *self.constraints]))
         self.units = {name: OBJECTIVES.get(name).unit for name in self.names}
-        self._accuracy = resolve_predictor(predictor, self.space) if _ACC in self.names else None
+        self._accuracy = Accuracy(predictor, self.space) if _ACC in self.names else None
 
         self.tables: dict[str, CostTable] = {
             name: cost_table(self.space, name, device=self.device)
@@ -166,23 +161,47 @@ class APQProblem(Problem):  # type: ignore[misc]
             UserError: see :meth:`genotypes`; or the predictor's answer is unusable.
         """
         X = self.genotypes(X)
-        return self._measure(X, self.space.block_index(X))
+        return self._measure(self.space.block_index(X), X)
 
-    def _measure(self, X: IntArray, index: IntArray) -> dict[str, FloatArray]:
+    def costs(self, index: IntArray) -> dict[str, FloatArray]:
+        """All quantities of :attr:`names` but the accuracy, shape ``(n,)`` each.
+
+        Args:
+            index: block configurations, see :meth:`apq_moo.space.Space.block_index`.
+        """
         costs = self._costs.gather(index)
-        values = {table.name: costs[:, i] for i, table in enumerate(self._costs.tables)}
+        return {table.name: costs[:, i] for i, table in enumerate(self._costs.tables)}
+
+    def evaluate_blocks(
+        self, index: IntArray, X: IntArray | None = None
+    ) -> tuple[FloatArray, FloatArray]:
+        """Objectives and constraints of networks given by their blocks.
+
+        Args:
+            index: block configurations, shape ``(n, n_blocks)``.
+            X: the same networks as canonical genotypes, where they are at hand.
+
+        Returns:
+            ``F`` and ``G`` as pymoo gets them, shapes ``(n, n_obj)`` and ``(n, n_ieq_constr)``.
+
+        Raises:
+            UserError: the predictor's answer is unusable.
+        """
+        values = self._measure(index, X)
+        F = self._signs * np.column_stack([values[name] for name in self.objectives])
+        excess = [_excess(name, limit, values[name]) for name, limit in self.constraints.items()]
+        blocked = self.region.options.infeasible_blocks(index)
+        return F, np.column_stack([*excess, blocked.astype(np.float64)])
+
+    def _measure(self, index: IntArray, X: IntArray | None) -> dict[str, FloatArray]:
+        values = self.costs(index)
         if self._accuracy is not None:
-            values[_ACC] = accuracies(self._accuracy, X)
+            values[_ACC] = self._accuracy(index, X)
         return {name: values[name] for name in self.names}
 
     def _evaluate(self, X: ArrayLike, out: dict[str, Any], *_args: Any, **_kwargs: Any) -> None:
         X = self.genotypes(X)
-        index = self.space.block_index(X)
-        values = self._measure(X, index)
-        out["F"] = self._signs * np.column_stack([values[name] for name in self.objectives])
-        excess = [_excess(name, limit, values[name]) for name, limit in self.constraints.items()]
-        blocked = self.region.options.infeasible_blocks(index)
-        out["G"] = np.column_stack([*excess, blocked.astype(np.float64)])
+        out["F"], out["G"] = self.evaluate_blocks(self.space.block_index(X), X)
 
     def feasible_rows(self, X: ArrayLike) -> BoolArray:
         """Whether each network satisfies all constraints, shape ``(n,)``.
@@ -195,7 +214,7 @@ class APQProblem(Problem):  # type: ignore[misc]
         X = self.genotypes(X)
         inside = self.region.contains(X)
         if _ACC in self.constraints and self._accuracy is not None:
-            inside &= accuracies(self._accuracy, X) >= self.constraints[_ACC]
+            inside &= self._accuracy(self.space.block_index(X), X) >= self.constraints[_ACC]
         return inside
 
     def operators(self) -> dict[str, Any]:

@@ -79,10 +79,10 @@ class TopK:
         regions: Sequence[FeasibleRegion],
         rngs: Sequence[np.random.Generator],
         *,
-        pop_size: int,
-        n_top: int,
-        prob: float,
-        max_redraws: int,
+        pop_size: int = 100,
+        n_top: int = 25,
+        prob: float = 0.1,
+        max_redraws: int = 10,
     ) -> None:
         check_arguments(pop_size, n_top, prob, max_redraws)
         self.regions, self.rngs = list(regions), list(rngs)

@@ -16,7 +16,7 @@ from itertools import accumulate
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from apq_moo.errors import UserError, shown
 from apq_moo.space.layers import Layer
@@ -117,6 +117,11 @@ class Space:
     def digest(self) -> str:
         """SHA-256 of the description without its name; equal for equal spaces."""
         return self.spec.digest
+
+    @property
+    def gene_type(self) -> np.dtype[Any]:
+        """The smallest unsigned integer that holds any option's index."""
+        return np.min_scalar_type(int(self.n_options.max()) - 1)
 
     # -- genotypes ---------------------------------------------------------------------------------
 
@@ -238,22 +243,28 @@ class Space:
         return np.stack(genes, axis=-1).astype(np.int64)
 
     @cached_property
-    def _gene_table(self) -> IntArray:
+    def _gene_table(self) -> NDArray[np.integer]:
         """Genes of every block's configurations and of an inactive one, one after the other."""
         parts = []
         for b, size in enumerate(self.block_sizes):
             genes = self.block_genes(b, np.arange(size))
             parts.append(np.vstack([genes, np.zeros((1, len(FIELDS)), dtype=np.int64)]))
-        return np.concatenate(parts)
+        return np.concatenate(parts).astype(self.gene_type)
 
     @cached_property
     def _gene_offsets(self) -> IntArray:
         return np.cumsum(self.block_sizes + 1) - (self.block_sizes + 1)
 
-    def from_block_index(self, index: IntArray) -> IntArray:
-        """Inverse of :meth:`block_index`: canonical genotypes, shape ``(n, n_var)``."""
-        X = np.empty((len(index), self.n_var), dtype=np.int64)
-        X[:, self.block_columns] = self._gene_table[self._gene_offsets + index]
+    def from_block_index(self, index: IntArray, dtype: DTypeLike = np.int64) -> NDArray[Any]:
+        """Inverse of :meth:`block_index`: canonical genotypes, shape ``(n, n_var)``.
+
+        Args:
+            index: shape ``(n, n_blocks)``.
+            dtype: of the result; :attr:`gene_type` is the smallest that serves.
+        """
+        X = np.empty((len(index), self.n_var), dtype=dtype)
+        genes = self._gene_table[self._gene_offsets + index]
+        X[:, self.block_columns.ravel()] = genes.reshape(len(index), -1)
         for stage, column in self.depth_columns.items():
             blocks = slice(self._first_block[stage], self._first_block[stage + 1])
             depth = (index[:, blocks] < self.block_sizes[blocks]).sum(axis=1)

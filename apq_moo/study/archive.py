@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from apq_moo.errors import UserError
 from apq_moo.files import replacing
-from apq_moo.space import IntArray
 
 
 @dataclass(frozen=True)
@@ -19,12 +16,12 @@ class Archive:
     """Evaluated networks, in the order in which they were evaluated.
 
     Attributes:
-        X: canonical genotypes, shape ``(n, n_var)``.
+        X: canonical genotypes, shape ``(n, n_var)``; in as small a type as holds them.
         F: minimised objectives, shape ``(n, n_obj)``.
         feasible: whether each satisfies all constraints of the user, shape ``(n,)``.
     """
 
-    X: IntArray
+    X: NDArray[np.integer]
     F: NDArray[np.float64]
     feasible: NDArray[np.bool_]
 
@@ -51,34 +48,13 @@ class Archive:
         rows = rows[is_nondominated(self.F[rows], keep_weakly=False)] if len(rows) else rows
         order = np.lexsort(self.F[rows].T)
         rows = rows[order]
-        return Archive(self.X[rows], self.F[rows], self.feasible[rows])
+        return Archive(self.X[rows].astype(np.int64), self.F[rows], self.feasible[rows])
 
-    def save(self, path: str | Path) -> None:
-        """Write it as an ``.npz``, atomically.
+    def save(self, path: str | Path, **more: NDArray[np.generic]) -> None:
+        """Write it as an ``.npz``, atomically, with further arrays if given.
 
         Raises:
             UserError: it cannot be written.
         """
         with replacing(path) as temporary, temporary.open("wb") as handle:
-            np.savez_compressed(handle, X=self.X.astype(np.uint8), F=self.F, feasible=self.feasible)
-
-    @classmethod
-    def load(cls, path: str | Path) -> Archive:
-        """Read an archive.
-
-        Raises:
-            UserError: it is missing or damaged.
-        """
-        import zipfile
-        import zlib
-
-        try:
-            with np.load(path, allow_pickle=False) as data:
-                arrays: Mapping[str, NDArray[np.generic]] = dict(data)
-            return cls(
-                arrays["X"].astype(np.int64),
-                arrays["F"].astype(np.float64),
-                arrays["feasible"].astype(bool),
-            )
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            raise UserError(f"cannot read {path}: {error}") from error
+            np.savez_compressed(handle, X=self.X, F=self.F, feasible=self.feasible, **more)

@@ -5,16 +5,22 @@ from __future__ import annotations
 import csv
 import io
 import json
-import shutil
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from apq_moo.errors import UserError
 from apq_moo.files import read_json, write_json, write_text
+from apq_moo.study.checkpoint import ARCHIVE, CHECKPOINT, EVALUATIONS
 from apq_moo.study.config import RunConfig
 
-FORMAT = "apq-moo run 1"
-POINTS = "points"
+FORMAT = "apq-moo run 2"
+HISTORY = "history.csv"
+_RESULTS = ("front.csv", "front.png", HISTORY, ARCHIVE, CHECKPOINT, EVALUATIONS)
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}(\.\w+)?")
 MEASURED = ("acc_val_true", "acc_test")
 """Columns that verification adds to ``front.csv``."""
 
@@ -22,8 +28,8 @@ MEASURED = ("acc_val_true", "acc_test")
 class RunFolder:
     """A run's folder.
 
-    It holds ``run.json``, ``front.csv``, ``front.png`` and, as the search goes, everything
-    evaluated under ``points/``.
+    It holds ``run.json``, ``front.csv``, ``front.png``, ``history.csv`` and ``archive.npz``, or of
+    an unfinished search what :mod:`apq_moo.study.checkpoint` keeps.
 
     Args:
         path: the folder; see :meth:`create` and :meth:`open`.
@@ -62,10 +68,9 @@ class RunFolder:
                     f"with --resume {path}"
                 )
             try:
-                for name in ("front.csv", "front.png"):
-                    (path / name).unlink(missing_ok=True)
-                if (path / POINTS).exists():
-                    shutil.rmtree(path / POINTS)
+                with alone(path):
+                    for name in _RESULTS:
+                        (path / name).unlink(missing_ok=True)
             except OSError as error:
                 raise UserError(
                     f"cannot replace the run in {path}: {error.strerror or error}"
@@ -117,12 +122,20 @@ class RunFolder:
         Raises:
             UserError: it cannot be written.
         """
+        self.write_table("front.csv", columns)
+
+    def write_table(self, name: str, columns: Mapping[str, Sequence[Any]]) -> None:
+        """Write a CSV file into the folder; see :meth:`write_front`.
+
+        Raises:
+            UserError: it cannot be written.
+        """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(columns)
         for row in zip(*columns.values(), strict=True):
             writer.writerow(["" if value is None else value for value in row])
-        write_text(self.path / "front.csv", text.getvalue())
+        write_text(self.path / name, text.getvalue())
 
     def read_front(self) -> dict[str, list[Any]]:
         """Read ``front.csv``: numbers as floats (None where missing), subnets as dictionaries.
@@ -143,6 +156,44 @@ class RunFolder:
             raise UserError(f"cannot read {path}: {error.strerror or error}") from error
         except (ValueError, TypeError, csv.Error) as error:
             raise UserError(f"{path} is malformed: {error}") from error
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Keep other processes out of a run's folder, and tidy up what killed ones left half written.
+
+    Raises:
+        UserError: another process carries out the run.
+    """
+    handle = _locked(path)
+    try:
+        for file in path.glob(".*"):
+            if _TEMPORARY.fullmatch(file.name):
+                with suppress(OSError):
+                    file.unlink()
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _locked(path: Path) -> int | None:
+    """A handle that locks a folder until it is closed; None where folders cannot be locked."""
+    try:
+        import fcntl
+
+        handle = os.open(path, os.O_RDONLY)
+    except (ImportError, OSError):
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(handle)
+        raise UserError(f"the run in {path} is being carried out by another process") from error
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
 
 
 def _read(name: str, text: str) -> Any:

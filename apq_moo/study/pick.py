@@ -12,7 +12,8 @@ from apq_moo.hardware import COSTS, cost_table, find_device
 from apq_moo.problems import OBJECTIVES
 from apq_moo.space import Subnet, load_space
 from apq_moo.study.archive import Archive
-from apq_moo.study.folder import POINTS, RunFolder
+from apq_moo.study.checkpoint import evaluated, row_type
+from apq_moo.study.folder import RunFolder
 from apq_moo.study.sweep import main_objective
 
 
@@ -32,15 +33,16 @@ class Pick:
 
 
 def read_archive(folder: RunFolder) -> Archive:
-    """Everything that a run has evaluated so far.
+    """Everything that a run has evaluated, an unfinished one up to its last checkpoint.
 
     Raises:
-        UserError: it has evaluated nothing, or a file is damaged.
+        UserError: it has evaluated nothing yet, or a file is damaged.
     """
-    files = sorted((folder.path / POINTS).glob("*.npz"))
-    if not files:
+    space = load_space(folder.config.space)
+    archive = evaluated(folder.path, row_type(space, len(folder.config.objectives)))
+    if archive is None:
         raise UserError(f"{folder.path} has no evaluated networks yet")
-    return Archive.join([Archive.load(path) for path in files])
+    return archive
 
 
 def pick(folder: RunFolder, limits: Mapping[str, float], *, knee: bool = False) -> Pick:

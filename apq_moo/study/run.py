@@ -14,8 +14,9 @@ from apq_moo.errors import UserError
 from apq_moo.predictors.metrics import kendall_tau
 from apq_moo.space import load_space
 from apq_moo.study.archive import Archive
-from apq_moo.study.folder import MEASURED, POINTS, RunFolder
+from apq_moo.study.folder import HISTORY, MEASURED, RunFolder, alone
 from apq_moo.study.gap import certified_gap
+from apq_moo.study.history import history
 from apq_moo.study.report import draw_front, front_columns, not_offered
 from apq_moo.study.search import Search
 from apq_moo.versions import processor, versions
@@ -52,11 +53,16 @@ def execute(
         The columns of ``front.csv``.
 
     Raises:
-        UserError: see :class:`Search` and :func:`verify_front`; or a file cannot be written.
+        UserError: see :class:`Search` and :func:`verify_front`; a file cannot be written; or
+            another process carries out the run.
     """
     listener = listener or Listener()
+    with alone(folder.path):
+        return _execute(folder, listener, search or Search(folder.config))
+
+
+def _execute(folder: RunFolder, listener: Listener, search: Search) -> dict[str, list[Any]]:
     config = folder.config
-    search = search or Search(config)
     if folder.record.get("data", search.data) != search.data:
         raise UserError(
             f"the run in {folder.path} was begun with other data: what its predictor or its "
@@ -68,13 +74,15 @@ def execute(
         device = search.problem.device.name
         listener.say(f"not offered, since {device} does not run them: {lost}")
     begun = time.perf_counter()
-    archive = search.run(folder=folder.path / POINTS, callback=listener.searching)
-    seconds = {"load": search.seconds, "search": time.perf_counter() - begun}
+    archive = search.run(folder=folder.path, callback=listener.searching)
+    spent = search.trace.seconds[-1] if search.trace.seconds else 0.0
+    seconds = {"load": search.seconds, "search": max(time.perf_counter() - begun, spent)}
     front = archive.front()
     if len(front) == 0:
         raise UserError(_nothing_found(config.limits, config.objectives, archive))
     columns = front_columns(search.problem.space, config.objectives, front, search.surrogate)
     folder.write_front(columns)
+    folder.write_table(HISTORY, history(search.problem, archive, search.trace))
     folder.store(
         evaluations=len(archive),
         front=len(front),

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from pymoo.core.termination import NoTermination
 
-from apq_moo.algorithms import ALGORITHMS
+from apq_moo import __version__
+from apq_moo.algorithms import ALGORITHMS, ApqGA
 from apq_moo.data.assets import SUPERNET, find_assets
 from apq_moo.errors import UserError
-from apq_moo.files import sha256
+from apq_moo.files import digest_of, sha256
 from apq_moo.hardware import find_device
 from apq_moo.hardware.finding import is_device_file
 from apq_moo.predictors import PREDICTORS, find_predictor
@@ -21,11 +20,12 @@ from apq_moo.predictors.additive import AdditivePredictor
 from apq_moo.problems import APQProblem
 from apq_moo.space import IntArray, Space, load_space
 from apq_moo.study.archive import Archive
+from apq_moo.study.checkpoint import EVERY_S, Recorder, Trace, finished, row_type
 from apq_moo.study.config import RunConfig
+from apq_moo.study.drivers import Driver, Point, PymooDriver, TopKDriver
 from apq_moo.study.sweep import main_objective, sweep_limits
 from apq_moo.study.warm_start import (
     EXACT,
-    begin_with,
     exact_networks,
     read_networks,
     source_file,
@@ -37,21 +37,6 @@ MIN_ROUNDS = 5
 _SWEPT = "single-objective-sweep"
 
 Callback = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Point:
-    """One point of a sweep (or the whole of a multi-objective search).
-
-    Attributes:
-        problem: what is optimised there.
-        budget: its evaluations.
-        seed: of the algorithm.
-    """
-
-    problem: APQProblem
-    budget: int
-    seed: int
 
 
 def check(config: RunConfig) -> None:
@@ -101,6 +86,7 @@ class Search:
             None.
         data: checksums of what the predictor was made from, and of the device's file.
         seconds: wall time of loading.
+        trace: evaluations and seconds after each round of :meth:`run`.
 
     Raises:
         UserError: an unknown name, an unreachable limit, or too small a budget.
@@ -122,6 +108,7 @@ class Search:
                 self.data = {config.predictor: sha256(config.predictor)}
         self.predictor = predictor
         self.surrogate = self._find_surrogate(space)
+        self.trace = Trace([], [])
         self._warm: IntArray | None = None
         self._device = find_device(config.device, missing=config.missing)
         if is_device_file(config.device):
@@ -184,70 +171,65 @@ class Search:
             for limits, share, seed in zip(sweep, shares, seeds, strict=True)
         ]
 
-    def run(self, *, folder: Path | None = None, callback: Callback | None = None) -> Archive:
+    def run(
+        self,
+        *,
+        folder: Path | None = None,
+        callback: Callback | None = None,
+        every_s: float = EVERY_S,
+    ) -> Archive:
         """Search to the end.
 
         Args:
-            folder: where each finished point is stored, and read from if it is there.
-            callback: told ``(evaluations done, evaluations in all)``.
+            folder: where checkpoints go, and the archive in the end; what is there already is
+                continued.
+            callback: told ``(evaluations done, evaluations in all)`` after each round.
+            every_s: seconds between checkpoints.
 
         Returns:
             Everything that was evaluated.
+
+        Raises:
+            UserError: the checkpoint there is damaged or of another search, the predictor fails,
+                or a file cannot be written; the last checkpoint stays as it was.
         """
-        parts: list[Archive] = []
-        done = 0
-        for number, point in enumerate(self.points):
-            stored = folder / f"point-{number:03d}.npz" if folder is not None else None
-            if stored is not None and stored.is_file():
-                part = Archive.load(stored)
-            else:
-                part = self._run_point(point, done, callback)
-                if stored is not None:
-                    part.save(stored)
-            parts.append(part)
-            done += len(part)
+        known = finished(folder, self.key) if folder is not None else None
+        if known is not None:
+            archive, self.trace = known
+            return archive
+        row = row_type(self.problem.space, self.problem.n_obj)
+        recorder = Recorder(row, folder, self.key, every_s)
+        self.trace = recorder.trace
+        driver = self._driver()
+        if recorder.state is not None:
+            driver.restore(recorder.state)
+        while (part := driver.step()) is not None:
+            recorder.add(part)
+            if recorder.due:
+                recorder.checkpoint(*driver.state())
             if callback is not None:
-                callback(done, self.config.budget)
-        return Archive.join(parts)
+                callback(len(recorder), self.config.budget)
+        return recorder.finish()
 
-    def _run_point(self, point: Point, before: int, callback: Callback | None) -> Archive:
-        available = {"budget": point.budget, "surrogate": self.surrogate}
-        needed = {name: available[name] for name in self._entry.needs}
-        algorithm = self._entry.factory(point.problem, pop_size=self.config.pop_size, **needed)
-        algorithm.setup(point.problem, termination=NoTermination(), seed=point.seed)
-        parts: list[Archive] = []
-        done = 0
-        while done < point.budget and algorithm.has_next():
-            infills = algorithm.ask()
-            if infills is None or len(infills) == 0:
-                break
-            if self._warm is not None and not parts:
-                begin_with(infills, self._warm, point.problem)
-            rest = point.budget - done
-            if len(infills) > rest:
-                # Evenly spread, since crossover's and mutation's children come one after the other.
-                infills = infills[np.linspace(0, len(infills) - 1, rest).astype(int)]
-            algorithm.evaluator.eval(point.problem, infills, algorithm=algorithm)
-            algorithm.tell(infills=infills)
-            parts.append(self._record(point, infills.get("X"), infills.get("F"), infills.get("CV")))
-            done += len(infills)
-            if callback is not None:
-                callback(before + done, self.config.budget)
-        return Archive.join(parts)
-
-    def _record(self, point: Point, X: np.ndarray, F: np.ndarray, violation: np.ndarray) -> Archive:
-        X = point.problem.genotypes(X)
-        feasible = violation[:, 0] <= 0
-        if self._swept and len(self.config.objectives) > 1:
-            F = self._all_objectives(point.problem.objectives[0], X, F[:, 0])
-        return Archive(X, F, feasible)
-
-    def _all_objectives(self, main: str, X: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """``F`` of the whole problem, where the algorithm saw only the main objective."""
-        others = tuple(name for name in self.config.objectives if name != main)
-        costs = APQProblem(self.problem.space, objectives=others, device=self._device).evaluate_raw(
-            X
+    def _driver(self) -> Driver:
+        if self.config.algo == ApqGA.title:
+            return TopKDriver(self.problem, self._warm, self.points, self.config.pop_size)
+        return PymooDriver(
+            self.problem,
+            self._warm,
+            self.points,
+            self._entry,
+            self.config.pop_size,
+            self.surrogate,
         )
-        return np.column_stack(
-            [values if name == main else costs[name] for name in self.config.objectives]
-        )
+
+    @property
+    def key(self) -> str:
+        """Changes with the configuration, the data and the version of the package."""
+        parts = {
+            "config": self.config.to_dict(),
+            "space": self.problem.space.digest,
+            "data": self.data,
+            "version": __version__,
+        }
+        return digest_of(parts)

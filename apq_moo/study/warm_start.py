@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from moocore import is_nondominated
@@ -15,9 +14,6 @@ from apq_moo.errors import UserError
 from apq_moo.files import read_json
 from apq_moo.problems import APQProblem
 from apq_moo.space import IntArray, Space
-
-if TYPE_CHECKING:
-    from pymoo.core.population import Population
 
 EXACT = "exact"
 """Stands for the exact front of the additive surrogate."""
@@ -71,19 +67,19 @@ def exact_networks(problem: APQProblem, surrogate: AdditiveAccuracy) -> IntArray
     return search.X
 
 
-def begin_with(infills: Population, networks: IntArray, problem: APQProblem) -> None:
-    """Replace the first individuals of an initial population by given networks, in place.
+def begin_with(X: IntArray, networks: IntArray, problem: APQProblem) -> None:
+    """Replace the first networks of an initial population by given networks, in place.
 
     Those that meet the problem's limits, evenly spread over the front of the rest of what is known
     of them: for one objective the best, for several those non-dominated, by ascending cost.
 
     Args:
-        infills: not evaluated yet.
+        X: the population, not evaluated yet, shape ``(n, n_var)``.
         networks: canonical genotypes.
         problem: what is searched.
     """
     inside = networks[problem.region.contains(networks)]
-    room = int(SHARE * len(infills))
+    room = int(SHARE * len(X))
     if not len(inside) or not room:
         return
     F = problem.evaluate(inside, return_values_of=["F"])
@@ -93,4 +89,4 @@ def begin_with(infills: Population, networks: IntArray, problem: APQProblem) -> 
         front = np.flatnonzero(is_nondominated(F, keep_weakly=False))
         front = front[np.argsort(F[front, -1], kind="stable")]
         rows = front[np.unique(np.linspace(0, len(front) - 1, room).astype(int))]
-    infills[: len(rows)].set("X", inside[rows])
+    X[: len(rows)] = inside[rows]

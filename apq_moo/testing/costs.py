@@ -128,11 +128,12 @@ class CostModelConformance:
 
     def test_compiled_tables_are_sums_of_layers(self, device: Device, space: Space) -> None:
         """For random networks: its layers and the fixed parts, added up one by one."""
+        _costs(device, _layers(space))
         tables = device_tables(space, device)
         assert set(tables) == set(device.units)
         parts = device.fixed_parts(space)
-        for part, costs in parts.items():
-            finite = all(np.isfinite(costs[name]) for name in device.units)
+        for part, values in parts.items():
+            finite = all(np.isfinite(values[name]) for name in device.units)
             assert finite, f"the fixed part {part} cannot run; give a space that the device runs"
         feasible = feasible_options(space, list(tables.values()))
         X = random_networks(space, feasible, 40, np.random.default_rng(0))
@@ -141,10 +142,10 @@ class CostModelConformance:
         for row, subnet in enumerate(space.decode(X)):
             layers = [layer for layer in space.layers(subnet) if layer.component == "block"]
             costs = _costs(device, layers)
-            for name, values in compiled.items():
+            for name, totals in compiled.items():
                 plain = costs[name].sum() + sum(part[name] for part in parts.values())
-                assert np.isclose(values[row], plain, rtol=1e-9, atol=0), (
-                    f"{name} of network {row} is {values[row]}, its layers sum up to {plain}"
+                assert np.isclose(totals[row], plain, rtol=1e-9, atol=0), (
+                    f"{name} of network {row} is {totals[row]}, its layers sum up to {plain}"
                 )
 
     def test_bits_that_it_does_not_run_are_infeasible(self, device: Device, space: Space) -> None:

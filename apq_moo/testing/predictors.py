@@ -149,8 +149,15 @@ def _networks(space: Space, n: int) -> IntArray:
 
 
 def _predict(predictor: AccuracyModel, X: IntArray) -> NDArray[np.float64]:
-    """What it answers, as an array."""
-    return np.asarray(predictor.predict(X))
+    """What it answers, as an array.
+
+    Raises:
+        AssertionError: it fails.
+    """
+    try:
+        return np.asarray(predictor.predict(X))
+    except Exception as error:
+        raise AssertionError(f"predict fails for {len(X)} networks: {error!r}") from error
 
 
 @contextmanager

@@ -4,11 +4,8 @@ import csv
 import errno
 import json
 import os
-import shutil
-import signal
 import subprocess
 import sys
-import time
 from datetime import datetime
 from pathlib import Path
 
@@ -21,7 +18,7 @@ from apq_moo.data.assets import SAMPLES, SUPERNET, find_assets
 from apq_moo.hardware import cost_table
 from apq_moo.predictors import find_predictor, fit_to_samples
 from apq_moo.space import load_space
-from apq_moo.study.search import Search
+from apq_moo.study.drivers import TopKDriver
 from apq_moo.supernet.checkpoint import load_supernet
 from apq_moo.supernet.sampling import Measurer
 
@@ -165,49 +162,32 @@ def test_an_altered_front(call, refused):
     assert "cannot read" in refused("run", "--resume", "a")
 
 
-def test_damaged_points_are_refused(call, refused):
+def test_a_damaged_archive_is_refused(call, refused):
     assert call("run", *QUICK, "--out", "a").code == 0
     unfinished = json.dumps(record("a") | {"status": "unfinished"})
-    path = Path("a/points/point-001.npz")
+    path = Path("a/archive.npz")
     good = path.read_bytes()
     Path("a/run.json").write_text(unfinished)
     for at in (100, len(good) // 2, len(good) - 30):
         path.write_bytes(good[:at] + bytes([good[at] ^ 255]) + good[at + 1 :])
-        assert "point-001.npz" in refused("run", "--resume", "a")
+        assert "archive.npz" in refused("run", "--resume", "a")
     path.write_bytes(good[:300])
-    assert "point-001.npz" in refused("run", "--resume", "a")
+    assert "archive.npz" in refused("run", "--resume", "a")
     before = Path("a/front.csv").read_bytes()
     path.unlink()
     assert call("run", "--resume", "a").code == 0
     assert Path("a/front.csv").read_bytes() == before
 
 
-def test_a_full_disk_costs_no_finished_point(call, refused, monkeypatch):
-    assert call("run", *QUICK, "--out", "whole").code == 0
-    real, stored = np.savez_compressed, []
-
-    def fills_up(handle, **arrays):
-        stored.append(arrays)
-        if len(stored) == 2:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        real(handle, **arrays)
-
-    monkeypatch.setattr(np, "savez_compressed", fills_up)
-    assert "No space left" in refused("run", *QUICK, "--out", "a")
-    assert [path.name for path in Path("a/points").iterdir()] == ["point-000.npz"]
-    assert call("run", "--resume", "a").code == 0
-    assert len(stored) == 3
-    assert Path("a/front.csv").read_bytes() == Path("whole/front.csv").read_bytes()
-
-
-def test_points_of_an_earlier_run_never_enter_the_next(call, refused, monkeypatch):
+def test_an_earlier_run_never_enters_the_next(call, refused, monkeypatch):
     assert call("run", *QUICK, "--out", "a").code == 0
 
-    def stuck(path):
+    def stuck(path, **_options):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
-    monkeypatch.setattr(shutil, "rmtree", stuck)
-    line = refused("run", *QUICK, "--seed", "1", "--out", "a", "--overwrite")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", stuck)
+        line = refused("run", *QUICK, "--seed", "1", "--out", "a", "--overwrite")
     assert "cannot replace the run in a: Permission denied" in line
     assert record("a")["config"]["seed"] == 0
 
@@ -259,43 +239,29 @@ def test_folders_in_use_are_left_alone(call, refused):
     assert record("a")["config"]["seed"] == 1
 
 
-def test_resuming(call, refused, monkeypatch):
+def test_resuming_takes_no_other_options(call, refused, monkeypatch):
     assert call("run", *QUICK, "--out", "whole").code == 0
-    points = []
-    real = Search._run_point
+    rounds = []
+    real = TopKDriver.step
 
-    def dies_in_the_second(self, *arguments):
-        points.append(arguments[0])
-        if len(points) == 2:
+    def dies_in_the_third(self):
+        rounds.append(None)
+        if len(rounds) == 3:
             raise KeyboardInterrupt
-        return real(self, *arguments)
+        return real(self)
 
-    monkeypatch.setattr(Search, "_run_point", dies_in_the_second)
+    monkeypatch.setattr(TopKDriver, "step", dies_in_the_third)
     assert call("run", *QUICK, "--out", "a").code == 130
     assert record("a")["status"] == "unfinished"
-    monkeypatch.setattr(Search, "_run_point", lambda self, *a: points.append(a) or real(self, *a))
     assert "budget 1200, not 600" in refused("run", "--resume", "a", "--budget", "600")
     assert "--out" in refused("run", "--resume", "a", "--out", "b")
     assert call("run", "--resume", "a").code == 0
-    assert len(points) == 3
     assert Path("a/front.csv").read_bytes() == Path("whole/front.csv").read_bytes()
+    n = len(rounds)
     again = call("run", "--resume", "a", "--budget", "1200")
     assert again.code == 0
     assert "front" in again.out
-    assert len(points) == 3
-
-
-def test_killed_and_resumed(call, tmp_path):
-    assert call("run", *QUICK, "--out", "whole").code == 0
-    command = [sys.executable, "-c", "from apq_moo.cli import main; main()", "run", *QUICK]
-    process = subprocess.Popen([*command, "--out", "a"], cwd=tmp_path)  # noqa: S603
-    deadline = time.time() + 60
-    while not Path("a/points/point-000.npz").exists() and time.time() < deadline:
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    assert call("run", "--resume", "a").code == 0
-    assert Path("a/front.csv").read_bytes() == Path("whole/front.csv").read_bytes()
+    assert len(rounds) == n
 
 
 def test_verification(call, monkeypatch):

@@ -1,0 +1,250 @@
+"""What a search has done so far, in its run folder, so that it survives being killed.
+
+Evaluated networks are appended to ``evaluations.part``; ``checkpoint.npz`` says how many of them
+count and holds the state of the algorithm after these, and is replaced as a whole. Whatever a
+killed process had written beyond the last checkpoint is cut off. A finished search becomes
+``archive.npz``.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apq_moo.errors import UserError
+from apq_moo.files import read_arrays, replacing
+from apq_moo.space import Space
+from apq_moo.study.archive import Archive
+
+ARCHIVE = "archive.npz"
+CHECKPOINT = "checkpoint.npz"
+EVALUATIONS = "evaluations.part"
+
+EVERY_S = 1.0
+"""Seconds between checkpoints; a round that takes longer is followed by one."""
+
+Tree = Any
+
+
+class Trace:
+    """Evaluations and seconds after each round.
+
+    Attributes:
+        evaluations: in all, after each round.
+        seconds: of searching, breaks left out.
+    """
+
+    def __init__(self, evaluations: list[int], seconds: list[float]) -> None:
+        self.evaluations, self.seconds = evaluations, seconds
+        self._begun = time.perf_counter() - (seconds[-1] if seconds else 0.0)
+
+    def note(self, evaluations: int) -> None:
+        """A round has ended."""
+        self.evaluations.append(evaluations)
+        self.seconds.append(time.perf_counter() - self._begun)
+
+
+class Recorder:
+    """Everything a search evaluates, in memory and, where there is a folder, on disk.
+
+    Args:
+        row: how one evaluation is laid out, see :func:`row_type`.
+        folder: the run's, or None to keep nothing.
+        key: what the search is; a checkpoint of another one is refused.
+        every_s: seconds between checkpoints.
+
+    Attributes:
+        trace: evaluations and seconds.
+        state: the algorithm's at the last checkpoint, a tree and its arrays; or None.
+
+    Raises:
+        UserError: the checkpoint is damaged, or of another search or version.
+    """
+
+    def __init__(
+        self, row: np.dtype[Any], folder: Path | None, key: str, every_s: float = EVERY_S
+    ) -> None:
+        self._folder, self._key, self._every_s = folder, key, every_s
+        self._row = row
+        self._parts: list[Archive] = []
+        self._new: list[Archive] = []  # since the last checkpoint
+        self._rows = self._written = 0
+        self.trace = Trace([], [])
+        self.state: tuple[Tree, list[NDArray[Any]]] | None = None
+        if folder is not None:
+            self._read(folder)
+        self._last = time.perf_counter()
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def _read(self, folder: Path) -> None:
+        path = folder / CHECKPOINT
+        if not path.is_file():
+            return
+        header, arrays = _contents(path)
+        _check_key(path, header.get("key"), self._key)
+        try:
+            stored = [arrays[f"array_{i}"] for i in range(header["n"])]
+            self.trace = Trace(arrays["evaluations"].tolist(), arrays["seconds"].tolist())
+            self.state = header["tree"], stored
+            rows = int(header["rows"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path} is damaged") from error
+        self._parts = [_evaluations(folder / EVALUATIONS, self._row, rows)]
+        self._rows = self._written = rows
+
+    def add(self, part: Archive) -> None:
+        """Take note of what a round evaluated."""
+        self._parts.append(part)
+        if self._folder is not None:
+            self._new.append(part)
+        self._rows += len(part)
+        self.trace.note(self._rows)
+
+    @property
+    def due(self) -> bool:
+        """Whether it is time for a checkpoint."""
+        return self._folder is not None and time.perf_counter() - self._last >= self._every_s
+
+    def checkpoint(self, tree: Tree, arrays: list[NDArray[Any]]) -> None:
+        """Write down what was added, and the algorithm's state after it.
+
+        Raises:
+            UserError: the disk is full, or the folder cannot be written to. The last checkpoint
+                stays as it was.
+        """
+        if self._folder is None:
+            return
+        self._append(self._folder / EVALUATIONS)
+        header = {"key": self._key, "rows": self._rows, "tree": tree, "n": len(arrays)}
+        contents = {
+            "header": np.frombuffer(json.dumps(header).encode(), dtype=np.uint8),
+            "evaluations": np.array(self.trace.evaluations, dtype=np.int64),
+            "seconds": np.array(self.trace.seconds),
+            **{f"array_{i}": array for i, array in enumerate(arrays)},
+        }
+        with (
+            replacing(self._folder / CHECKPOINT) as temporary,
+            temporary.open("wb") as handle,
+        ):
+            np.savez(handle, **contents)
+        self._last = time.perf_counter()
+
+    def _append(self, path: Path) -> None:
+        some = Archive.join(self._new) if self._new else None
+        rows = np.empty(0 if some is None else len(some), dtype=self._row)
+        if some is not None:
+            rows["X"], rows["F"], rows["feasible"] = some.X, some.F, some.feasible
+        try:
+            path.touch()
+            with path.open("r+b") as handle:
+                handle.seek(self._written * self._row.itemsize)
+                handle.truncate()
+                handle.write(rows.tobytes())
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+        self._written += len(rows)
+        self._new = []
+
+    def archive(self) -> Archive:
+        """Everything evaluated so far."""
+        return Archive.join(self._parts)
+
+    def finish(self) -> Archive:
+        """Write the archive, and remove what only an unfinished search needs.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        archive = self.archive()
+        if self._folder is not None:
+            archive.save(
+                self._folder / ARCHIVE,
+                evaluations=np.array(self.trace.evaluations, dtype=np.int64),
+                seconds=np.array(self.trace.seconds),
+                key=np.array(self._key),
+            )
+            for name in (CHECKPOINT, EVALUATIONS):
+                (self._folder / name).unlink(missing_ok=True)
+        return archive
+
+
+def _check_key(path: Path, found: Any, wanted: str | None) -> None:
+    if wanted is not None and found != wanted:
+        raise UserError(
+            f"{path} belongs to another configuration or version of apq-moo; begin a new run, or "
+            "replace this one with --overwrite"
+        )
+
+
+def _contents(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """The header and the arrays of a checkpoint."""
+    arrays = read_arrays(path)
+    try:
+        header = json.loads(arrays.pop("header").tobytes())
+    except (KeyError, ValueError) as error:
+        raise UserError(f"{path} is damaged") from error
+    if not isinstance(header, dict):
+        raise UserError(f"{path} is damaged")
+    return header, arrays
+
+
+def _evaluations(path: Path, row: np.dtype[Any], n: int) -> Archive:
+    """The first ``n`` rows of a file of evaluations."""
+    try:
+        data = np.fromfile(path, dtype=row, count=n)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    if len(data) < n:
+        raise UserError(f"{path} is truncated: {n} networks were evaluated, {len(data)} are there")
+    return Archive(data["X"], data["F"], data["feasible"])
+
+
+def finished(folder: Path, key: str | None = None) -> tuple[Archive, Trace] | None:
+    """The archive of a finished search and its trace, or None.
+
+    Args:
+        folder: the run's.
+        key: what the search must be, if it matters.
+
+    Raises:
+        UserError: it is damaged, or of another search.
+    """
+    path = folder / ARCHIVE
+    if not path.is_file():
+        return None
+    arrays = read_arrays(path)
+    try:
+        _check_key(path, arrays["key"].item(), key)
+        trace = Trace(arrays["evaluations"].tolist(), arrays["seconds"].tolist())
+        return Archive(arrays["X"], arrays["F"], arrays["feasible"]), trace
+    except KeyError as error:
+        raise UserError(f"{path} is damaged: it lacks {error}") from error
+
+
+def evaluated(folder: Path, row: np.dtype[Any]) -> Archive | None:
+    """What a search, finished or not, has evaluated up to its last checkpoint; None if nothing.
+
+    Raises:
+        UserError: a file is damaged.
+    """
+    known = finished(folder)
+    if known is not None:
+        return known[0]
+    if not (folder / CHECKPOINT).is_file():
+        return None
+    header, _ = _contents(folder / CHECKPOINT)
+    return _evaluations(folder / EVALUATIONS, row, int(header["rows"]))
+
+
+def row_type(space: Space, n_obj: int) -> np.dtype[Any]:
+    """How an evaluation is laid out in ``evaluations.part``."""
+    return np.dtype(
+        [("X", space.gene_type, (space.n_var,)), ("F", "<f8", (n_obj,)), ("feasible", "?")]
+    )
