@@ -145,11 +145,12 @@ class APQProblem(Problem):  # type: ignore[misc]
                 f"X must hold numbers in shape (n, {self.n_var}), got {array.dtype} in shape "
                 f"{array.shape}"
             )
-        if not np.isfinite(array).all():
-            raise UserError("X must hold finite numbers")
-        return self.space.canonical(
-            np.rint(array).clip(0, self.space.n_options - 1).astype(np.int64)
-        )
+        if array.dtype.kind == "f":
+            if not np.isfinite(array).all():
+                raise UserError("X must hold finite numbers")
+            array = np.rint(array)
+        inside = array.clip(0, self.space.n_options - 1).astype(np.int64, copy=False)
+        return self.space.canonical(inside)
 
     def evaluate_raw(self, X: ArrayLike) -> dict[str, FloatArray]:
         """All quantities of :attr:`names` in their natural units and signs, shape ``(n,)`` each.

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from apq_moo.problems import APQProblem
 
 
+_KEY = "_canonical_key"
+
+
 class FeasibleSampling(Sampling):  # type: ignore[misc]
     """Distinct networks that satisfy the limits on costs, see :meth:`FeasibleRegion.sample`.
 
@@ -157,8 +160,19 @@ class CanonicalDuplicateElimination(DuplicateElimination):  # type: ignore[misc]
         self.problem = problem
 
     def _keys(self, population: Population) -> list[bytes]:
-        X = self.problem.genotypes(self.func(population))
-        return [row.tobytes() for row in X]
+        """Bytes of the canonical genotypes, which individuals remember with what they are of."""
+        known = [vars(individual).get(_KEY) for individual in population]
+        fresh = [
+            place
+            for place, (entry, individual) in enumerate(zip(known, population, strict=True))
+            if entry is None or entry[0] is not individual.X
+        ]
+        if fresh:
+            X = self.problem.genotypes(np.array([population[place].X for place in fresh]))
+            for place, row in zip(fresh, X.astype(self.problem.space.gene_type), strict=True):
+                individual = population[place]
+                known[place] = vars(individual)[_KEY] = individual.X, row.tobytes()
+        return [key for _, key in known]
 
     def _do(self, pop: Population, other: Population | None, is_duplicate: BoolArray) -> BoolArray:
         seen = set() if other is None else set(self._keys(other))

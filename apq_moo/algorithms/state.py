@@ -25,7 +25,8 @@ from apq_moo.errors import UserError
 Tree = Any
 """JSON values; arrays are referred to as ``{"array": number}``."""
 
-_NOT_STATE = frozenset({"problem", "display", "output", "callback", "history", "verbose"})
+_NOT_STATE = frozenset({"problem", "display", "output", "callback", "history", "verbose", "off"})
+"""Attributes of algorithms that are configuration, or that the next round sets before it reads."""
 _PARTS = ("_X", "_F", "_G", "_H", "_CV")
 _PLAIN = (bool, int, float, str, type(None))
 _CONFIGURATION = ("apq_moo.space", "apq_moo.hardware", "apq_moo.predictors", "apq_moo.problems")
@@ -127,11 +128,12 @@ class _Writer:
     def _matrix(self, value: NDArray[Any], path: str) -> Tree:
         if value.dtype != object:
             return self.array(value)
-        items = self._several(value.ravel(), path)
+        flat = value.ravel().tolist()
+        if all(type(item) is Individual for item in flat):
+            return {"people": [self._number(item) for item in flat], "shape": list(value.shape)}
         return {
-            "items": items,
+            "items": self._several(flat, path),
             "shape": list(value.shape),
-            "population": isinstance(value, Population),
         }
 
     def _dictionary(self, value: dict[Any, Any], path: str) -> Tree:
@@ -150,8 +152,10 @@ class _Writer:
         return {"generator": self._generators[id(value)]}
 
     def _individual(self, value: Individual, _path: str) -> Tree:
-        number, _ = self._individuals.setdefault(id(value), (len(self._individuals), value))
-        return {"individual": number}
+        return {"individual": self._number(value)}
+
+    def _number(self, value: Individual) -> int:
+        return self._individuals.setdefault(id(value), (len(self._individuals), value))[0]
 
     def people(self) -> Tree:
         """All individuals met so far, by column."""
@@ -232,11 +236,16 @@ class _Reader:
             kept = {key: value for key, value in old.items() if _is_fixed(value)}
             pairs = ((self.value(key, None, path), item) for key, item in content)
             return kept | {key: self.value(item, old.get(key), path) for key, item in pairs}
-        if kind == "items":
+        if kind in {"items", "people"}:
             values = np.empty(len(content), dtype=object)
-            values[:] = self._several(content, None, path)
+            members = kind == "people"
+            values[:] = (
+                [self._people[number] for number in content]
+                if members
+                else self._several(content, None, path)
+            )
             matrix = values.reshape(node["shape"])
-            return matrix.view(Population) if node["population"] else matrix
+            return matrix.view(Population) if members else matrix
         makers: dict[str, Callable[[Any], Any]] = {"list": list, "tuple": tuple, "set": set}
         return makers[kind](self._several(content, present, path))
 

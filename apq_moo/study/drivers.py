@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 from pymoo.core.algorithm import Algorithm
+from pymoo.core.population import Population
 from pymoo.core.termination import NoTermination
 
 from apq_moo.algorithms.state import capture, generator_state, restore, set_generator
@@ -21,6 +22,8 @@ from apq_moo.study.warm_start import begin_with
 
 if TYPE_CHECKING:
     from apq_moo.algorithms import AlgorithmEntry
+
+FloatArray = NDArray[np.float64]
 
 State = tuple[Any, list[NDArray[Any]]]
 """A tree that survives JSON, and the arrays that it refers to."""
@@ -124,20 +127,22 @@ class PymooDriver(Driver):
             begin_with(X, self.warm, point.problem)
             infills.set("X", X)
         infills = infills[_spread(len(infills), point.budget - self._done)]
-        algorithm.evaluator.eval(point.problem, infills, algorithm=algorithm)
+        X = point.problem.genotypes(np.array([infill.X for infill in infills]))
+        index = point.problem.space.block_index(X)
+        F, G = point.problem.evaluate_blocks(index, X)
+        violation = np.maximum(G, 0.0).sum(axis=1, keepdims=True)
+        _assign(infills, F, G, violation)
+        algorithm.evaluator.n_eval += len(infills)
         algorithm.tell(infills=infills)
         self._done += len(infills)
-        X = point.problem.genotypes(infills.get("X"))
-        F, violation = infills.get("F"), infills.get("CV")
-        return Archive(
-            X.astype(self.whole.space.gene_type), self._all(point, X, F), violation[:, 0] <= 0
-        )
+        X = X.astype(self.whole.space.gene_type)
+        return Archive(X, self._all(point, index, F), violation[:, 0] <= 0)
 
-    def _all(self, point: Point, X: IntArray, F: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _all(self, point: Point, index: IntArray, F: FloatArray) -> FloatArray:
         """All objectives, where the algorithm saw only the main one."""
         if point.problem.objectives == self.whole.objectives:
             return F
-        costs = self.whole.costs(self.whole.space.block_index(X))
+        costs = self.whole.costs(index)
         (main,) = point.problem.objectives
         return np.column_stack(
             [F[:, 0] if name == main else costs[name] for name in self.whole.objectives]
@@ -231,6 +236,13 @@ class TopKDriver(Driver):
         for rng, stored in zip(self._rngs, tree["rngs"], strict=True):
             set_generator(rng, stored)
         self._search.restore(dict(zip(tree["names"], arrays, strict=True)))
+
+
+def _assign(infills: Population, F: FloatArray, G: FloatArray, violation: FloatArray) -> None:
+    """What pymoo's ``Evaluator`` does, without its cost for large populations."""
+    for infill, f, g, cv in zip(infills, F.copy(), G.copy(), violation, strict=True):
+        infill.F, infill.G, infill.CV = f, g, cv
+        infill.evaluated.update(("F", "G", "H"))
 
 
 def _spread(n: int, rest: int) -> slice | IntArray:
