@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from apq_moo.data.assets import find_assets
 from apq_moo.hardware import cost_table, feasible_options, maximum, minimum
+from apq_moo.problems.measured import SupernetAccuracy
 from apq_moo.space import Space, load_space
 from apq_moo.study.config import RunConfig
 from apq_moo.study.search import Search
-from apq_moo.study.verify import Verifier
 
 
 @dataclass(frozen=True)
@@ -64,17 +64,17 @@ def hypervolume(
     return float(moocore.hypervolume(points, ref=[1.1, 1.1]))
 
 
-def score(config: RunConfig, verifier: Verifier) -> Score:
+def score(config: RunConfig, supernet: SupernetAccuracy) -> Score:
     """Search, measure the whole front, and score it.
 
     Args:
         config: with objectives ``acc`` and one cost.
-        verifier: of the same space.
+        supernet: of the same space.
     """
     search = Search(config)
     front = search.run().front()
     space, cost = search.problem.space, config.objectives[1]
-    measured = verifier.measure(front.X)
+    measured = supernet.measure(front.X)
     accuracies = (-front.F[:, 0], measured[:, 0], measured[:, 1])
     predicted, validation, test = (
         hypervolume(space, cost, acc, front.F[:, 1]) for acc in accuracies
@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--budget", type=int, default=20_000)
     given = parser.parse_args()
-    verifier = Verifier(find_assets(load_space(given.space), given.assets))
+    supernet = SupernetAccuracy(find_assets(load_space(given.space), given.assets))
     scores = []
     for algo in given.algos.split(","):
         for seed in range(given.seeds):
@@ -104,7 +104,7 @@ def main() -> None:
                 budget=given.budget,
                 seed=seed,
             )
-            scores.append(score(config, verifier))
+            scores.append(score(config, supernet))
             print(scores[-1], flush=True)  # noqa: T201  the script's output
     for algo in given.algos.split(","):
         of = [item for item in scores if item.algo == algo]

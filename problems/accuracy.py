@@ -30,8 +30,9 @@ def resolve_predictor(
     """Find a predictor.
 
     Args:
-        predictor: the name of a predictor that ships with the space, the path of a saved one, an
-            object with ``predict``, or a function; the last two are used as they are.
+        predictor: the name of a predictor that ships with the space, or ``supernet``, which
+            measures every network; the path of a saved one, an object with ``predict``, or a
+            function; the last two are used as they are.
         space: the space whose canonical genotypes it will be given.
 
     Returns:
@@ -40,7 +41,12 @@ def resolve_predictor(
     Raises:
         UserError: it cannot be found, is none of these, or belongs to another space.
     """
-    if isinstance(predictor, str | Path):
+    if predictor == "supernet":
+        from apq_moo.data.assets import find_assets
+        from apq_moo.problems.measured import SupernetAccuracy
+
+        predictor = SupernetAccuracy(find_assets(space))
+    elif isinstance(predictor, str | Path):
         from apq_moo.predictors.shipped import find_predictor
 
         predictor = find_predictor(space, predictor)

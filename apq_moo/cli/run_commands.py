@@ -40,7 +40,8 @@ def run(
         str, typer.Option(help="Layers that a table lacks: error, or infeasible.")
     ] = _DEFAULT.missing,
     predictor: Annotated[
-        str, typer.Option(help="A predictor's name, or the file of a fitted one.")
+        str,
+        typer.Option(help="A predictor's name, the file of a fitted one, or supernet: measure."),
     ] = _DEFAULT.predictor,
     assets: Annotated[
         str | None, typer.Option(help="Folder made by `apq-moo pipeline`; default: shipped.")

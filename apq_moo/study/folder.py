@@ -107,6 +107,11 @@ class RunFolder:
         """Whether the run came to its end."""
         return self.record.get("status") == "finished"
 
+    @property
+    def searched(self) -> bool:
+        """Whether nothing is left but what comes after the search."""
+        return (self.path / ARCHIVE).is_file()
+
     def store(self, **entries: Any) -> None:
         """Add to ``run.json``.
 

@@ -12,6 +12,7 @@ import numpy as np
 from apq_moo.data.assets import find_assets
 from apq_moo.errors import UserError
 from apq_moo.predictors.metrics import kendall_tau
+from apq_moo.problems.measured import SupernetAccuracy
 from apq_moo.space import load_space
 from apq_moo.study.archive import Archive
 from apq_moo.study.folder import HISTORY, MEASURED, RunFolder, alone
@@ -19,6 +20,7 @@ from apq_moo.study.gap import certified_gap
 from apq_moo.study.history import history
 from apq_moo.study.report import draw_front, front_columns, not_offered
 from apq_moo.study.search import Search
+from apq_moo.study.verify import spread
 from apq_moo.versions import processor, versions
 
 DEFAULT_VERIFY = 10
@@ -73,6 +75,12 @@ def _execute(folder: RunFolder, listener: Listener, search: Search) -> dict[str,
     if lost:
         device = search.problem.device.name
         listener.say(f"not offered, since {device} does not run them: {lost}")
+    if isinstance(search.predictor, SupernetAccuracy) and not folder.searched:
+        seconds = search.predictor.estimate_s(search.problem.space.largest()[None], ("validation",))
+        listener.say(
+            f"measuring a network takes up to {seconds:.2g} s: "
+            f"{config.budget * seconds:,.0f} s at most in all; what is measured is kept"
+        )
     begun = time.perf_counter()
     archive = search.run(folder=folder.path, callback=listener.searching)
     spent = search.trace.seconds[-1] if search.trace.seconds else 0.0
@@ -127,19 +135,17 @@ def verify_front(
     Raises:
         UserError: the space has no supernet, or its images cannot be had.
     """
-    from apq_moo.study.verify import Verifier, spread
-
     begun = time.perf_counter()
     config = folder.config
-    verifier = Verifier(find_assets(load_space(config.space), config.assets))
+    supernet = SupernetAccuracy(find_assets(load_space(config.space), config.assets))
     costs = [i for i, name in enumerate(config.objectives) if name != "acc"]
     rows = spread(front.F[:, costs[0] if costs else 0], k)
     X = front.X[rows]
     listener.say(
         f"measuring {len(rows)} networks on the supernet takes about "
-        f"{max(1, round(verifier.estimate_s(X)))} s"
+        f"{max(1, round(supernet.estimate_s(X)))} s"
     )
-    found = verifier.measure(X, lambda done: listener.verifying(done, len(rows)))
+    found = supernet.measure(X, callback=lambda done: listener.verifying(done, len(rows)))
     subnet = columns.pop("subnet")
     for column, name in enumerate(MEASURED):
         values: list[float | None] = [None] * len(front)

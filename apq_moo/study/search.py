@@ -11,13 +11,16 @@ import numpy as np
 from apq_moo import __version__
 from apq_moo.algorithms import ALGORITHMS, ApqGA
 from apq_moo.data.assets import SUPERNET, find_assets
+from apq_moo.data.evaluations import Evaluations
 from apq_moo.errors import UserError
 from apq_moo.files import digest_of, sha256
 from apq_moo.hardware import find_device
 from apq_moo.hardware.finding import is_device_file
-from apq_moo.predictors import PREDICTORS, find_predictor
+from apq_moo.predictors import PREDICTORS, Predictor, find_predictor
 from apq_moo.predictors.additive import AdditivePredictor
 from apq_moo.problems import APQProblem
+from apq_moo.problems.measured import NAME as SUPERNET_ACCURACY
+from apq_moo.problems.measured import SupernetAccuracy
 from apq_moo.space import IntArray, Space, load_space
 from apq_moo.study.archive import Archive
 from apq_moo.study.checkpoint import EVERY_S, Recorder, Trace, finished, row_type
@@ -98,11 +101,11 @@ class Search:
         check(config)
         self._entry = ALGORITHMS.get(config.algo)
         space = load_space(config.space)
-        predictor = None
+        predictor: Predictor | SupernetAccuracy | None = None
         self.data: dict[str, str] = {}
         if "acc" in (*config.objectives, *config.limits):
-            predictor = find_predictor(space, config.predictor, config.assets)
-            if config.predictor in PREDICTORS:
+            predictor = self._find_predictor(space)
+            if config.predictor in (*PREDICTORS, SUPERNET_ACCURACY):
                 self.data = find_assets(space, config.assets).checksums()
             else:
                 self.data = {config.predictor: sha256(config.predictor)}
@@ -131,6 +134,15 @@ class Search:
             device=self._device,
         )
 
+    def _find_predictor(self, space: Space) -> Predictor | SupernetAccuracy:
+        name = self.config.predictor
+        if name == SUPERNET_ACCURACY:
+            return SupernetAccuracy(find_assets(space, self.config.assets))
+        if name not in PREDICTORS and not Path(name).is_file():
+            known = ", ".join([*PREDICTORS, SUPERNET_ACCURACY])
+            raise UserError(f"unknown predictor {name!r}; known: {known}, or the path of a file")
+        return find_predictor(space, name, self.config.assets)
+
     def _find_surrogate(self, space: Space) -> AdditivePredictor | None:
         """The predictor itself if it is additive, else one fitted to the same samples."""
         if "surrogate" not in self._entry.needs and self.config.warm_start != EXACT:
@@ -150,6 +162,7 @@ class Search:
         """
         try:
             find_assets(self.problem.space, self.config.assets).path(SUPERNET)
+            Evaluations(self.problem.space, "", "")
         except UserError as error:
             raise UserError(f"--verify measures networks on a supernet, but {error}") from error
 
@@ -183,7 +196,8 @@ class Search:
         Args:
             folder: where checkpoints go, and the archive in the end; what is there already is
                 continued.
-            callback: told ``(evaluations done, evaluations in all)`` after each round.
+            callback: told ``(evaluations done, evaluations in all)`` after each round, and after
+                each network that is measured.
             every_s: seconds between checkpoints.
 
         Returns:
@@ -203,6 +217,9 @@ class Search:
         driver = self._driver()
         if recorder.state is not None:
             driver.restore(recorder.state)
+        if callback is not None and isinstance(self.predictor, SupernetAccuracy):
+            tell = callback
+            self.predictor.callback = lambda n: tell(len(recorder) + n, self.config.budget)
         while (part := driver.step()) is not None:
             recorder.add(part)
             if recorder.due:

@@ -1,0 +1,172 @@
+"""The archive of expensive evaluations: nothing paid twice, whoever dies or competes."""
+
+import os
+import signal
+import sqlite3
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from apq_moo.cli import main
+from apq_moo.data.evaluations import Evaluations
+from apq_moo.errors import UserError
+from apq_moo.space import load_space
+from apq_moo.supernet.sampling import Measurer
+
+
+@pytest.fixture(scope="module")
+def space():
+    return load_space("digits")
+
+
+@pytest.fixture
+def rows(space):
+    return np.unique(space.sample(24, np.random.default_rng(0)), axis=0)
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("APQ_MOO_CACHE", str(tmp_path / "cache"))
+
+
+def in_a_child(function):
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    with suppress(BaseException):
+        function()
+        code = 0
+    os._exit(code)
+
+
+def exit_code(child):
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def log(text):
+    handle = os.open("log", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    os.write(handle, f"{text}\n".encode())
+    os.close(handle)
+
+
+def logged():
+    return Path("log").read_text().split() if Path("log").exists() else []
+
+
+def test_each_is_evaluated_once(space, rows):
+    store = Evaluations(space, "e", "d")
+    assert np.isnan(store.known(rows)).all()
+    calls = []
+    for _ in range(2):
+        for i, row in enumerate(rows):
+            assert store.value(row, lambda i=i: calls.append(i) or 0.1 * i) == 0.1 * i
+    assert calls == list(range(len(rows)))
+    again = Evaluations(space, "e", "d")
+    np.testing.assert_array_equal(again.known(rows), 0.1 * np.arange(len(rows)))
+
+
+@pytest.mark.parametrize(
+    "other", [("imagenet", "e", "d"), ("digits", "f", "d"), ("digits", "e", "")]
+)
+def test_keys_keep_apart(space, rows, other):
+    Evaluations(space, "e", "d").value(rows[0], lambda: 5.0)
+    name, evaluator, data = other
+    stranger = Evaluations(load_space(name), evaluator, data)
+    assert np.isnan(stranger.known(rows[:1])[0])
+
+
+def test_an_evaluator_that_fails_leaves_no_trace(space, rows):
+    store = Evaluations(space, "e", "d")
+    with pytest.raises(ZeroDivisionError):
+        store.value(rows[0], lambda: 1 / 0)
+    assert store.value(rows[0], lambda: 2.0) == 2.0
+
+
+def test_two_processes_share_the_work(space, rows):
+    def work(order):
+        store = Evaluations(space, "e", "d")
+        for i in order:
+            store.value(rows[i], lambda i=i: (log(i), time.sleep(0.02)) and float(i))
+
+    forward = range(len(rows))
+    children = [in_a_child(lambda order=order: work(order)) for order in (forward, forward)]
+    assert [exit_code(child) for child in children] == [0, 0]
+    assert sorted(map(int, logged())) == list(forward)
+    np.testing.assert_array_equal(Evaluations(space, "e", "d").known(rows), list(forward))
+
+
+def test_a_killed_process_keeps_nobody_waiting(space, rows):
+    def stuck():
+        Evaluations(space, "e", "d").value(rows[0], lambda: log("x") or time.sleep(60))
+
+    child = in_a_child(stuck)
+    while not logged():
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    exit_code(child)
+    begun = time.perf_counter()
+    assert Evaluations(space, "e", "d").value(rows[0], lambda: 3.0) == 3.0
+    assert time.perf_counter() - begun < 5
+
+
+def test_files_that_are_no_archives(space, rows):
+    Path("bad.sqlite").write_bytes(b"not a database, but long enough to look at" * 50)
+    with pytest.raises(UserError, match=r"archive of evaluations bad\.sqlite: file is not a data"):
+        Evaluations(space, "e", "d", "bad.sqlite")
+    with closing_connection("other.sqlite") as connection:
+        connection.execute("CREATE TABLE evaluations (a INTEGER)")
+    store = Evaluations(space, "e", "d", "other.sqlite")
+    with pytest.raises(UserError, match="no such column"):
+        store.known(rows)
+    Path("file").write_text("x")
+    with pytest.raises(UserError, match="cannot use"):
+        Evaluations(space, "e", "d", "file/below.sqlite")
+
+
+def closing_connection(path):
+    return sqlite3.connect(path)
+
+
+def test_searching_on_the_supernet_repeats_no_measurement():
+    """Killed twice in the middle of a generation: every network is measured once."""
+    arguments = ("run", "--predictor", "supernet", "--algo", "nsga2")
+    arguments = (*arguments, "--budget", "60", "--pop-size", "20", "--out")
+
+    def search(*given):
+        real = Measurer.accuracy
+
+        def counted(self, subnet, split, **options):
+            value = real(self, subnet, split, **options)
+            log(hash((subnet, split)))
+            return value
+
+        Measurer.accuracy = counted
+        main(list(given))
+
+    def run(*given):
+        def ends():
+            with suppress(SystemExit):
+                search(*given)
+
+        return in_a_child(ends)
+
+    child, given = run(*arguments, "a"), (*arguments, "a")
+    for goal in (8, 33):
+        while len(logged()) < goal:
+            time.sleep(0.005)
+        os.kill(child, signal.SIGKILL)
+        assert exit_code(child) == -signal.SIGKILL
+        given = ("run", "--resume", "a") if Path("a/run.json").exists() else given
+        child = run(*given)
+    assert exit_code(child) == 0
+    measured = logged()
+    # At each kill one more may have been measured, but not stored yet.
+    assert 60 - 5 <= len(set(measured)) <= len(measured) <= len(set(measured)) + 2
+    assert exit_code(run(*arguments, "b")) == 0
+    assert logged() == measured
+    assert Path("a/front.csv").read_bytes() == Path("b/front.csv").read_bytes()
