@@ -6,7 +6,9 @@ import hashlib
 import json
 import secrets
 import tomllib
-from collections.abc import Iterator
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -95,9 +97,6 @@ def read_arrays(path: str | Path) -> dict[str, NDArray[Any]]:
     Raises:
         UserError: it is missing, unreadable or damaged.
     """
-    import zipfile
-    import zlib
-
     try:
         with np.load(path, allow_pickle=False) as data:
             return dict(data)
@@ -105,6 +104,21 @@ def read_arrays(path: str | Path) -> dict[str, NDArray[Any]]:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"cannot read {path}: it is damaged ({error})") from error
+
+
+def write_arrays(path: str | Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write an ``.npz`` atomically, compressed as fast as zlib can.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    with (
+        replacing(path) as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as bundle,
+    ):
+        for name, array in arrays.items():
+            with bundle.open(f"{name}.npy", "w", force_zip64=True) as handle:
+                np.lib.format.write_array(handle, np.asarray(array), allow_pickle=False)
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:

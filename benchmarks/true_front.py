@@ -74,7 +74,7 @@ def score(config: RunConfig, supernet: SupernetAccuracy) -> Score:
     search = Search(config)
     front = search.run().front()
     space, cost = search.problem.space, config.objectives[1]
-    measured = supernet.measure(front.X)
+    measured = supernet.measure(front.genotypes)
     accuracies = (-front.F[:, 0], measured[:, 0], measured[:, 1])
     predicted, validation, test = (
         hypervolume(space, cost, acc, front.F[:, 1]) for acc in accuracies

@@ -164,10 +164,8 @@ class TopK:
     def children(self, searches: Sequence[int]) -> list[IntArray]:
         """The next round's children of some searches, each of shape ``(pop_size, n_blocks)``."""
         chosen = np.asarray(searches)
-        need = np.empty((len(chosen), _KINDS), dtype=np.int64)
-        need[:, 0] = self.pop_size // 2
-        need[:, 1] = self.pop_size - need[:, 0]
-        need = need.ravel()  # by group: crossovers and mutants of each search
+        shares = [self.pop_size // 2, self.pop_size - self.pop_size // 2]
+        need: IntArray = np.tile(shares, len(chosen))  # by group: a search's crossovers, mutants
         rates = self._rates[chosen].ravel()
         found: list[IntArray] = []
         groups: list[IntArray] = []

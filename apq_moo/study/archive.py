@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from apq_moo.files import replacing
+from apq_moo.files import write_arrays
+from apq_moo.space import IntArray
 
 
 @dataclass(frozen=True)
@@ -21,12 +23,17 @@ class Archive:
         feasible: whether each satisfies all constraints of the user, shape ``(n,)``.
     """
 
-    X: NDArray[np.integer]
+    X: NDArray[np.integer[Any]]
     F: NDArray[np.float64]
     feasible: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.X)
+
+    @property
+    def genotypes(self) -> IntArray:
+        """``X`` as everything else takes it, int64."""
+        return self.X.astype(np.int64, copy=False)
 
     @classmethod
     def join(cls, parts: list[Archive]) -> Archive:
@@ -48,7 +55,7 @@ class Archive:
         rows = rows[is_nondominated(self.F[rows], keep_weakly=False)] if len(rows) else rows
         order = np.lexsort(self.F[rows].T)
         rows = rows[order]
-        return Archive(self.X[rows].astype(np.int64), self.F[rows], self.feasible[rows])
+        return Archive(self.X[rows], self.F[rows], self.feasible[rows])
 
     def save(self, path: str | Path, **more: NDArray[np.generic]) -> None:
         """Write it as an ``.npz``, atomically, with further arrays if given.
@@ -56,5 +63,4 @@ class Archive:
         Raises:
             UserError: it cannot be written.
         """
-        with replacing(path) as temporary, temporary.open("wb") as handle:
-            np.savez_compressed(handle, X=self.X, F=self.F, feasible=self.feasible, **more)
+        write_arrays(path, {"X": self.X, "F": self.F, "feasible": self.feasible, **more})

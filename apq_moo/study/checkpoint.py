@@ -123,7 +123,7 @@ class Recorder:
             return
         self._append(self._folder / EVALUATIONS)
         header = {"key": self._key, "rows": self._rows, "tree": tree, "n": len(arrays)}
-        contents = {
+        contents: dict[str, Any] = {
             "header": np.frombuffer(json.dumps(header).encode(), dtype=np.uint8),
             "evaluations": np.array(self.trace.evaluations, dtype=np.int64),
             "seconds": np.array(self.trace.seconds),

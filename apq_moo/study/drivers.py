@@ -150,7 +150,8 @@ class PymooDriver(Driver):
 
     def state(self) -> State:
         """The algorithm's, and where the sweep is."""
-        tree, arrays = None, []
+        tree: Any = None
+        arrays: list[NDArray[Any]] = []
         if self._algorithm is not None:
             tree, arrays = capture(self._algorithm)
         return {"number": self._number, "done": self._done, "algorithm": tree}, arrays

@@ -74,8 +74,8 @@ def certified_gap(search: Search, front: Archive) -> dict[str, float | int | Non
         problem.region.options.feasible,
         problem.constraints.get(sums[0], np.inf),
     )
-    cost = table(front.X)
-    acc = np.asarray(predictor.predict(front.X))
+    cost = table(front.genotypes)
+    acc = np.asarray(predictor.predict(front.genotypes))
     place = np.searchsorted(best.cost, cost * (1 + 1e-12), side="right") - 1
     deficit = np.maximum(best.acc[np.maximum(place, 0)] - acc, 0.0)
     if len(problem.objectives) == 1:

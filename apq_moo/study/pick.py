@@ -74,7 +74,7 @@ def pick(folder: RunFolder, limits: Mapping[str, float], *, knee: bool = False) 
         if name not in COSTS:
             known = ", ".join(dict.fromkeys([*values, *COSTS]))
             raise UserError(f"--max {name}: this run knows {known}")
-        values[name] = cost_table(space, name, device)(archive.X)
+        values[name] = cost_table(space, name, device)(archive.genotypes)
     inside = archive.feasible.copy()
     for name, limit in limits.items():
         inside &= values[name] >= limit if OBJECTIVES.get(name).maximise else values[name] <= limit
@@ -83,7 +83,7 @@ def pick(folder: RunFolder, limits: Mapping[str, float], *, knee: bool = False) 
     rows = np.flatnonzero(inside)
     some = Archive(archive.X[rows], archive.F[rows], archive.feasible[rows]).front()
     chosen = _knee(some.F) if knee else _best(some.F, config.objectives)
-    (subnet,) = space.decode(some.X[chosen])
+    (subnet,) = space.decode(some.genotypes[chosen])
     found = int(np.flatnonzero((archive.X[rows] == some.X[chosen]).all(axis=1))[0])
     worth = {name: float(column[rows[found]]) for name, column in values.items()}
     return Pick(subnet, worth, len(np.unique(archive.X[rows], axis=0)))

@@ -36,8 +36,8 @@ def front_columns(
         sign = -1.0 if OBJECTIVES.get(name).maximise else 1.0
         columns[name] = (sign * front.F[:, i]).tolist()
     if surrogate is not None:
-        columns["acc_surrogate"] = np.asarray(surrogate.predict(front.X)).tolist()
-    columns["subnet"] = [json.dumps(subnet.to_dict()) for subnet in space.decode(front.X)]
+        columns["acc_surrogate"] = np.asarray(surrogate.predict(front.genotypes)).tolist()
+    columns["subnet"] = [json.dumps(subnet.to_dict()) for subnet in space.decode(front.genotypes)]
     return columns
 
 

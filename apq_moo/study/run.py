@@ -76,10 +76,10 @@ def _execute(folder: RunFolder, listener: Listener, search: Search) -> dict[str,
         device = search.problem.device.name
         listener.say(f"not offered, since {device} does not run them: {lost}")
     if isinstance(search.predictor, SupernetAccuracy) and not folder.searched:
-        seconds = search.predictor.estimate_s(search.problem.space.largest()[None], ("validation",))
+        each = search.predictor.estimate_s(search.problem.space.largest()[None], ("validation",))
         listener.say(
-            f"measuring a network takes up to {seconds:.2g} s: "
-            f"{config.budget * seconds:,.0f} s at most in all; what is measured is kept"
+            f"measuring a network takes up to {each:.2g} s: "
+            f"{config.budget * each:,.0f} s at most in all; what is measured is kept"
         )
     begun = time.perf_counter()
     archive = search.run(folder=folder.path, callback=listener.searching)
@@ -140,7 +140,7 @@ def verify_front(
     supernet = SupernetAccuracy(find_assets(load_space(config.space), config.assets))
     costs = [i for i, name in enumerate(config.objectives) if name != "acc"]
     rows = spread(front.F[:, costs[0] if costs else 0], k)
-    X = front.X[rows]
+    X = front.genotypes[rows]
     listener.say(
         f"measuring {len(rows)} networks on the supernet takes about "
         f"{max(1, round(supernet.estimate_s(X)))} s"

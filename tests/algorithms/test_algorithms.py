@@ -1,11 +1,8 @@
-"""What every algorithm of the registry promises to whoever drives it."""
+"""What every algorithm promises, and what those of the registry promise beside."""
 
 import numpy as np
 import pytest
 from moocore import hypervolume
-from pymoo.core.evaluator import Evaluator
-from pymoo.core.population import Population
-from pymoo.core.termination import NoTermination
 from pymoo.optimize import minimize
 from pymoo.problems import get_problem
 from scipy.stats import chisquare
@@ -13,70 +10,48 @@ from scipy.stats import chisquare
 from apq_moo.algorithms import ALGORITHMS, RandomSearch
 from apq_moo.algorithms.catalogue import reference_directions
 from apq_moo.errors import UserError
+from apq_moo.testing import AlgorithmConformance, drive
+
+DRAWING = [name for name in ALGORITHMS if name != "exact"]
+FORGETFUL = ["moead", "rvea"]  # a network is kept for its direction, not as the best in anything
 
 
-@pytest.fixture(params=[name for name in ALGORITHMS if name != "exact"])
+class TestAlgorithms(AlgorithmConformance):
+    @pytest.fixture(params=[name for name in DRAWING if name not in FORGETFUL])
+    def algorithm(self, request):
+        return ALGORITHMS.get(request.param)
+
+    def test_the_first_population_meets_tight_limits(self, entry, make_problem):
+        problem = make_problem(0.001)
+        _, seen = drive(entry, problem, 30)
+        assert problem.feasible_rows(seen.get("X")).all()
+        assert len(np.unique(seen.get("X"), axis=0)) == 30
+
+
+class TestForgetfulAlgorithms(TestAlgorithms):
+    elitist = False
+
+    @pytest.fixture(params=FORGETFUL)
+    def algorithm(self, request):
+        return ALGORITHMS.get(request.param)
+
+
+class TestExact(AlgorithmConformance):
+    draws = False
+
+    @pytest.fixture
+    def algorithm(self):
+        return ALGORITHMS.get("exact")
+
+
+@pytest.fixture(params=DRAWING)
 def entry(request):
     return ALGORITHMS.get(request.param)
-
-
-def make(entry, problem, budget, pop_size=30):
-    """An algorithm with what it needs."""
-    needed = {"budget": budget} if "budget" in entry.needs else {}
-    return entry.factory(problem, pop_size=pop_size, **needed)
 
 
 def problem_for(entry, problem_of, quantile=0.1):
     single = entry.kind == "single-objective-sweep"
     return problem_of("digits", ("acc",) if single else ("acc", "latency"), quantile)
-
-
-def drive(entry, problem, budget, seed=0, pop_size=30):
-    """Ask, evaluate and tell until the budget is spent; the last batch is cut to what is left."""
-    algorithm = make(entry, problem, budget, pop_size)
-    algorithm.setup(problem, termination=NoTermination(), seed=seed)
-    evaluator, seen = Evaluator(), []
-    while len(seen) < budget:
-        infills = algorithm.ask()[: budget - len(seen)]
-        evaluator.eval(problem, infills)
-        algorithm.tell(infills=infills)
-        seen += list(infills)
-    return algorithm, Population.create(*seen)
-
-
-@pytest.mark.parametrize("budget", [7, 30, 100])
-def test_ask_and_tell_with_a_cut_last_batch(entry, problem_of, budget):
-    problem = problem_for(entry, problem_of)
-    algorithm, seen = drive(entry, problem, budget)
-    assert len(seen) == budget
-    X = seen.get("X")
-    np.testing.assert_array_equal(X, problem.space.canonical(X))
-    # The best seen is what the algorithm calls its optimum.
-    feasible = seen[seen.get("FEAS").ravel()]
-    assert algorithm.opt.get("F")[:, 0].min() == feasible.get("F")[:, 0].min()
-    assert problem.feasible_rows(algorithm.opt.get("X")).all()
-
-
-def test_runs_depend_on_the_seed_only(entry, problem_of):
-    problem = problem_for(entry, problem_of)
-    runs = [drive(entry, problem, 100, seed)[1].get("X") for seed in (3, 3, 4)]
-    np.testing.assert_array_equal(runs[0], runs[1])
-    assert not np.array_equal(runs[0], runs[2])
-
-
-def test_asking_and_minimising_agree(entry, problem_of):
-    problem = problem_for(entry, problem_of)
-    algorithm, _ = drive(entry, problem, 90, seed=5)
-    made = make(entry, problem, 90)
-    result = minimize(problem, made, ("n_eval", 90), seed=5)
-    np.testing.assert_array_equal(result.pop.get("X"), algorithm.pop.get("X"))
-
-
-def test_first_population_meets_tight_limits(entry, problem_of):
-    problem = problem_for(entry, problem_of, quantile=0.001)
-    _, seen = drive(entry, problem, 30)
-    assert problem.feasible_rows(seen.get("X")).all()
-    assert len(np.unique(seen.get("X"), axis=0)) == 30
 
 
 SINGLE = ("apq-ga", "apq-ga-released", "regularized-evolution", "local-search")
@@ -136,7 +111,7 @@ def test_searches_beat_random_draws(entry, problem_of):
     problem = problem_for(entry, problem_of, quantile=0.3)
     scores = {}
     for chosen in (entry, ALGORITHMS.get("random")):
-        runs = [drive(chosen, problem, 1500, seed)[1] for seed in range(3)]
+        runs = [drive(chosen, problem, 1500, seed=seed)[1] for seed in range(3)]
         scores[chosen.name] = [score(run) for run in runs]
     assert np.median(scores[entry.name]) > np.median(scores["random"]), scores
 

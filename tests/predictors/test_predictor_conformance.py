@@ -1,4 +1,4 @@
-"""What every predictor promises; a plug-in can be run through these too."""
+"""What every predictor promises, and what those of the registry promise beside."""
 
 import copy
 import subprocess
@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from apq_moo.errors import UserError
-from apq_moo.predictors import PREDICTORS, Predictor, create_predictor, load_predictor
+from apq_moo.predictors import PREDICTORS, Predictor, create_predictor
 from apq_moo.predictors.metrics import kendall_tau
+from apq_moo.testing import PredictorConformance
 
 NAMES = list(PREDICTORS)
 
@@ -18,6 +19,29 @@ def fit(name, space, samples, seed=0, n=200):
     (X, y), (X_fp, y_fp) = samples.mp, samples.fp
     predictor = create_predictor(name, space, seed=seed)
     return predictor.fit(X[:n], y[:n], X_fp=X_fp[:n], y_fp=y_fp[:n])
+
+
+class TestPredictors(PredictorConformance):
+    @pytest.fixture(params=NAMES)
+    def name(self, request):
+        return request.param
+
+    @pytest.fixture
+    def make(self, name, digits, digits_samples, brief):
+        return lambda seed: fit(name, digits, digits_samples, seed=seed)
+
+    @pytest.fixture
+    def predictor(self, name, fitted):
+        return fitted[name]
+
+    @pytest.fixture
+    def space(self, digits):
+        return digits
+
+    def test_the_seed_matters_where_fitting_is_random(self, name, make, digits_samples):
+        X = digits_samples.held_out[0]
+        differ = make(5).predict(X) != make(6).predict(X)
+        assert differ.any() == (name != "additive")
 
 
 def test_names():
@@ -46,65 +70,6 @@ def test_ranks_held_out_networks(name, fitted, digits_samples):
     assert kendall_tau(y, predicted) > 0.75
     # In percent, not merely in the right order.
     assert np.abs(predicted - y).mean() < 0.5 * np.abs(y - y.mean()).mean()
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_depends_on_the_canonical_form_only(name, fitted, digits):
-    rng = np.random.default_rng(0)
-    X = digits.sample(300, rng)
-    noise = rng.integers(0, digits.n_options, X.shape)
-    disguised = np.where(digits.active_genes(X), X, noise)
-    assert (disguised != X).any()
-    np.testing.assert_array_equal(fitted[name].predict(disguised), fitted[name].predict(X))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_row_has_one_value_in_whatever_batch(name, fitted, digits):
-    rng = np.random.default_rng(0)
-    X = digits.sample(700, rng)
-    everything = fitted[name].predict(X)
-    for size in (1, 2, 3, 7, 31, 100, 257, 600):
-        chosen = rng.permutation(len(X))[:size]
-        np.testing.assert_array_equal(fitted[name].predict(X[chosen]), everything[chosen])
-    assert fitted[name].predict(X[:0]).shape == (0,)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_saved_and_loaded_predicts_the_same_bits(name, fitted, digits, tmp_path):
-    path = tmp_path / "predictor.safetensors"
-    fitted[name].save(path)
-    X = digits.sample(500, np.random.default_rng(3))
-    loaded = load_predictor(path, digits)
-    assert type(loaded) is type(fitted[name])
-    assert loaded.seed == 1
-    np.testing.assert_array_equal(loaded.predict(X), fitted[name].predict(X))
-    again = tmp_path / "again.safetensors"
-    loaded.save(again)
-    assert again.read_bytes() == path.read_bytes()
-
-
-@pytest.mark.usefixtures("brief")
-@pytest.mark.parametrize("name", NAMES)
-def test_same_seed_same_predictions_and_no_global_state(name, digits, digits_samples):
-    import torch
-
-    X = digits_samples.held_out[0]
-    torch_state, threads = torch.get_rng_state(), torch.get_num_threads()
-    numpy_state = np.random.get_state()  # noqa: NPY002 - the state that must not change
-    try:
-        torch.set_num_threads(2)
-        first = fit(name, digits, digits_samples, seed=5).predict(X)
-        torch.set_num_threads(1)
-        np.testing.assert_array_equal(fit(name, digits, digits_samples, seed=5).predict(X), first)
-        assert torch.get_num_threads() == 1
-    finally:
-        torch.set_num_threads(threads)
-    other = fit(name, digits, digits_samples, seed=6).predict(X)
-    assert (other != first).any() == (name != "additive")
-    assert torch.equal(torch.get_rng_state(), torch_state)
-    after = np.random.get_state()  # noqa: NPY002
-    assert after[2] == numpy_state[2]
-    np.testing.assert_array_equal(after[1], numpy_state[1])
 
 
 @pytest.mark.usefixtures("brief")
