@@ -33,7 +33,7 @@ class FrontWalk(Algorithm):
         mutants = space.canonical(np.where(changed, other, parents))
         return Population.new(X=self.problem.region.repair(mutants, rng))
 
-    def _advance(self, infills, **kwargs):
+    def _advance(self, infills, **_kwargs):
         self.pop = Population.merge(self.opt, infills)  # pymoo then makes the best of it self.opt
 
 

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from math import comb
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from pymoo.algorithms.moo.nsga2 import NSGA2
 from pymoo.algorithms.moo.sms import SMSEMOA
 from pymoo.core.algorithm import Algorithm
-from pymoo.operators.selection.tournament import TournamentSelection
 from pymoo.util.ref_dirs import get_reference_directions
 
 from apq_moo.algorithms.apq_ga import ApqGA
@@ -26,9 +24,9 @@ from apq_moo.algorithms.decomposed import (
 )
 from apq_moo.algorithms.evolution import LocalSearch, RegularizedEvolution
 from apq_moo.algorithms.exact_search import ExactSearch
+from apq_moo.algorithms.nsga2 import QuickNSGA2
 from apq_moo.algorithms.random_search import RandomSearch
 from apq_moo.algorithms.released import ReleasedApqGA
-from apq_moo.algorithms.tournaments import by_dominance
 from apq_moo.errors import UserError
 from apq_moo.registry import Registry
 
@@ -128,10 +126,6 @@ def _directed(name: str, maker: Callable[..., Algorithm], drop: str = "") -> Alg
     return make
 
 
-def _nsga2(**options: Any) -> Algorithm:
-    return NSGA2(**{"selection": TournamentSelection(func_comp=by_dominance), **options})
-
-
 def _age_moea2(**options: Any) -> Algorithm:
     try:
         from pymoo.algorithms.moo.age2 import AGEMOEA2
@@ -163,7 +157,7 @@ for _entry in (
     ),
     AlgorithmEntry(
         "nsga2",
-        _genetic("nsga2", _nsga2),
+        _genetic("nsga2", QuickNSGA2),
         "multi-objective",
         "K. Deb et al., A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II, IEEE "
         "Transactions on Evolutionary Computation 6(2), 2002",

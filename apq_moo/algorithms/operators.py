@@ -1,20 +1,25 @@
 """pymoo operators that know the space: which genes are active, and which blocks are feasible.
 
 They serve any genetic algorithm of pymoo on an :class:`apq_moo.problems.APQProblem`. Canonical
-genotypes come out whatever goes in, and no step loops over individuals.
+genotypes come out whatever goes in, and no step computes anything one individual at a time. Their
+``do`` methods draw and return what pymoo's do, but spend less on reading and making individuals,
+which takes most of the time where populations are large.
 """
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pymoo.core.crossover import Crossover
 from pymoo.core.duplicate import DuplicateElimination
+from pymoo.core.individual import Individual
 from pymoo.core.mutation import Mutation
 from pymoo.core.population import Population
 from pymoo.core.repair import Repair
 from pymoo.core.sampling import Sampling
+from pymoo.core.variable import get
 
 from apq_moo.algorithms.variation import (
     BoolArray,
@@ -31,6 +36,28 @@ if TYPE_CHECKING:
 
 
 _KEY = "_canonical_key"
+
+
+_CONFIG = Individual.default_config()
+
+
+def _matrix(people: Any) -> IntArray:
+    """The genotypes of individuals, shape ``(n, n_var)``."""
+    return np.array([person.X for person in np.ravel(people).tolist()])
+
+
+def _population(X: IntArray) -> Population:
+    """New individuals, which share one configuration."""
+    people = np.empty(len(X), dtype=object)
+    for i, row in enumerate(X):
+        person = people[i] = Individual(config=_CONFIG)
+        person.X = row.copy()
+    return people.view(Population)
+
+
+def _replace(pop: Population, X: IntArray) -> None:
+    for person, row in zip(pop.tolist(), X, strict=True):
+        person.X = row.copy()
 
 
 class FeasibleSampling(Sampling):  # type: ignore[misc]
@@ -60,6 +87,27 @@ class SpaceCrossover(Crossover):  # type: ignore[misc]
     def __init__(self, prob: float = 0.9, prob_genes: float = 0.5, **kwargs: Any) -> None:
         super().__init__(2, 2, prob=prob, **kwargs)
         self.prob_genes = prob_genes
+
+    def do(
+        self,
+        problem: APQProblem,
+        pop: Any,
+        parents: Any = None,
+        *args: Any,
+        random_state: Any,
+        **kwargs: Any,
+    ) -> Population:
+        """Children of pairs of individuals, two of each; see pymoo's ``Crossover``."""
+        if parents is not None:
+            pop = [pop[mating] for mating in parents]
+        n = len(pop)
+        X = np.swapaxes(_matrix(pop).reshape(n, self.n_parents, -1), 0, 1)
+        crossed = random_state.random(n) < get(self.prob, size=n)
+        children = X
+        if crossed.any():
+            made = self._do(problem, X, *args, random_state=random_state, **kwargs)
+            children = np.where(crossed[:, None], made, X)
+        return _population(children.reshape(-1, X.shape[-1]))
 
     def _do(
         self, problem: APQProblem, X: IntArray, *_args: Any, random_state: Any, **_kwargs: Any
@@ -103,6 +151,23 @@ class SpaceMutation(Mutation):  # type: ignore[misc]
         self.prob_step = prob_step
         self.prob_block = prob_block
 
+    def do(
+        self,
+        problem: APQProblem,
+        pop: Population,
+        inplace: bool = True,
+        *args: Any,
+        random_state: Any,
+        **kwargs: Any,
+    ) -> Population:
+        """Mutate individuals; see pymoo's ``Mutation``."""
+        if not inplace:
+            pop = deepcopy(pop)
+        mutants = self._do(problem, _matrix(pop), *args, random_state=random_state, **kwargs)
+        chosen = random_state.random(size=len(pop)) <= get(self.prob, size=len(pop))
+        _replace(pop[chosen], mutants[chosen])
+        return pop
+
     def _do(
         self, problem: APQProblem, X: IntArray, *_args: Any, random_state: Any, **_kwargs: Any
     ) -> IntArray:
@@ -143,6 +208,11 @@ class FeasibleRepair(Repair):  # type: ignore[misc]
 
     Limits on costs are left to the algorithm's handling of constraints.
     """
+
+    def do(self, problem: APQProblem, pop: Population, **kwargs: Any) -> Population:
+        """Repair individuals; see pymoo's ``Repair``."""
+        _replace(pop, self._do(problem, _matrix(pop), **kwargs))
+        return pop
 
     def _do(self, problem: APQProblem, X: IntArray, **_kwargs: Any) -> IntArray:
         return problem.region.options.mend(problem.genotypes(X))

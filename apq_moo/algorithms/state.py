@@ -83,8 +83,11 @@ class _Writer:
 
     def array(self, values: NDArray[Any]) -> Tree:
         # A copy, since algorithms change theirs in place while this one waits to be written.
-        self.arrays.append(np.array(values))
-        return {"array": len(self.arrays) - 1}
+        return {"array": self._kept(np.array(values))}
+
+    def _kept(self, values: NDArray[Any]) -> int:
+        self.arrays.append(values)
+        return len(self.arrays) - 1
 
     def attributes(self, thing: Any, path: str) -> Tree:
         """An object by its attributes; the same one again by its number."""
@@ -164,32 +167,29 @@ class _Writer:
         columns = {
             part: self._column([getattr(person, part) for person in people]) for part in _PARTS
         }
-        data = {
-            name: [
-                [i for i, person in enumerate(people) if name in person.data],
-                self._column([person.data[name] for person in people if name in person.data]),
-            ]
-            for name in names
-        }
-        evaluated = [sorted(person.evaluated) for person in people]
-        kinds = sorted({tuple(entry) for entry in evaluated})
+        data = {}
+        for name in names:
+            holders = [i for i, person in enumerate(people) if name in person.data]
+            data[name] = [holders, self._column([people[i].data[name] for i in holders])]
+        evaluated = [tuple(sorted(person.evaluated)) for person in people]
+        kinds = sorted(set(evaluated))
+        number = {kind: i for i, kind in enumerate(kinds)}
         return {
             "n": len(people),
             "parts": columns,
             "data": data,
             "evaluated": [list(kind) for kind in kinds],
-            "evaluated_as": [kinds.index(tuple(entry)) for entry in evaluated],
+            "evaluated_as": [number[entry] for entry in evaluated],
         }
 
     def _column(self, values: list[Any]) -> Tree:
-        first = values[0] if values else None
-        same = all(type(value) is type(first) for value in values)
-        if isinstance(first, np.ndarray) and same and first.dtype != object:
-            alike = all(v.shape == first.shape and v.dtype == first.dtype for v in values)
-            if alike:
-                return {"rows": self.array(np.stack(values))["array"]}
-        if isinstance(first, np.generic) and same:
-            return {"numbers": self.array(np.array(values))["array"]}
+        kinds = {type(value) for value in values}
+        if kinds == {np.ndarray} and values[0].dtype != object:
+            if len({(value.shape, value.dtype) for value in values}) == 1:
+                rows = np.concatenate(values, axis=None).reshape(len(values), *values[0].shape)
+                return {"rows": self._kept(rows)}
+        elif len(kinds) == 1 and issubclass(next(iter(kinds)), np.generic):
+            return {"numbers": self._kept(np.array(values))}
         return {"list": self._several(values, "an individual")}
 
 

@@ -58,10 +58,8 @@ def by_dominance(pop: Population, P: Any, random_state: Any = None, **_kwargs: A
     They decide as pymoo's do, which compares pair by pair in Python.
     """
     drawn = by_violation(pop, P, random_state)[:, 0]
-    people = list(pop)
-    violation = np.array([person.CV[0] for person in people])
-    F = np.array([person.F for person in people])
-    crowding = np.array([person.data["crowding"] for person in people])
+    F, CV, crowding = pop.get("F", "CV", "crowding")
+    violation = CV[:, 0]
     a, b = P[:, 0], P[:, 1]
     met = (violation[a] <= 0) & (violation[b] <= 0)
     less, more = (F[a] < F[b]).any(axis=1), (F[a] > F[b]).any(axis=1)

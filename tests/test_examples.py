@@ -1,0 +1,129 @@
+"""Every script of examples/ runs, and what it prints makes sense."""
+
+import os
+import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory):
+    """Runs a script by name, once, in an empty folder with an empty cache."""
+    folder = tmp_path_factory.mktemp("examples")
+
+    @cache
+    def run(name):
+        result = subprocess.run(  # noqa: S603 - runs this interpreter
+            [sys.executable, "-W", "error::FutureWarning", str(EXAMPLES / f"{name}.py")],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=folder,
+            env={**os.environ, "APQ_MOO_CACHE": str(folder / "cache")},
+            timeout=120,
+        )
+        assert result.returncode == 0, result.stderr
+        assert not result.stderr
+        return result.stdout
+
+    return run
+
+
+def number(text, before, after=""):
+    """The one number of a text that stands between two pieces of it."""
+    (found,) = re.findall(rf"{re.escape(before)}(-?[0-9.]+){re.escape(after)}", text)
+    return float(found)
+
+
+def beats_random(text, at_least):
+    """Hypervolume of the search and of random draws."""
+    found, random = number(text, "hypervolume ", ","), number(text, "random draws ")
+    assert 0 < random < 1
+    assert found > random + at_least
+
+
+def plain_pymoo(text):
+    random = number(text, "random draws:        hypervolume ")
+    plain = number(text, "pymoo's operators:   hypervolume ", ",")
+    own = number(text, "problem.operators(): hypervolume ", ",")
+    assert 0.4 < random < plain - 0.03
+    assert random < own - 0.03
+    assert 85 < number(text, "most accurate: ", " %") < 100
+    assert 0 < number(text, "%, ", " us") <= 12
+    assert text.count("channels") >= 3
+
+
+def ask_and_tell(text):
+    assert text.startswith("1250 evaluations, ")
+    assert number(text, "best accuracy ", " %") > number(text, "random draws ", " %")
+    rows = re.findall(r"^ +([0-9.]+) % in +([0-9.]+) KiB$", text, flags=re.MULTILINE)
+    accuracies, sizes = zip(*((float(acc), float(size)) for acc, size in rows), strict=True)
+    assert len(rows) > 4
+    assert list(accuracies) == sorted(accuracies)
+    assert list(sizes) == sorted(sizes)
+
+
+def mixed_variable(text):
+    assert "a network is a dictionary of 51 option indices: stage0.depth=" in text
+    beats_random(text, 0.02)
+
+
+def optuna_study(text):
+    for sampler, n_trials in (("NSGAIISampler", 600), ("TPESampler", 150)):
+        for what in ("hypervolume [0-9.]+, best ", "hypervolume "):
+            values = [
+                float(re.search(rf"{n_trials} trials of {name}: {what}([0-9.]+)", text)[1])
+                for name in (sampler, "RandomSampler")
+            ]
+            assert values[0] > values[1], (sampler, what)
+
+
+def bayesian(text):
+    best = [float(value) for value in re.findall(r"best ([0-9.]+) %", text)]
+    assert len(best) == 12
+    assert best == sorted(best)
+    beats_random(text, 0.03)
+
+
+def own_predictor(text):
+    own = number(text, "parabola: Kendall tau ")
+    assert 0.8 < own <= number(text, "additive: Kendall tau ") + 0.02
+    best = number(text, "its best of 2000 networks: ", " % by mlp")
+    assert best > number(text, "their mean ", " %") + 5
+
+
+def own_device(text):
+    assert 0.5 < number(text, "latency: Kendall tau to bitfusion ") < 0.99
+    beats_random(text, 0.02)
+
+
+def own_algorithm(text):
+    random = number(text, "random: hypervolume ")
+    assert number(text, "front-walk: hypervolume ") > random + 0.03
+    assert number(text, "nsga2: hypervolume ") > random + 0.03
+
+
+JUDGES = (
+    *(plain_pymoo, ask_and_tell, mixed_variable, optuna_study, bayesian),
+    *(own_predictor, own_device, own_algorithm),
+)
+
+
+@pytest.mark.parametrize("judge", JUDGES, ids=lambda judge: judge.__name__)
+def test_examples(judge, output):
+    judge(output(judge.__name__))
+
+
+def test_every_script_is_tested_and_short():
+    scripts = sorted(EXAMPLES.glob("*.py"))
+    assert [path.stem for path in scripts] == sorted(judge.__name__ for judge in JUDGES)
+    for path in scripts:
+        text = path.read_text(encoding="utf-8")
+        assert text.startswith('"""')
+        assert len(text.splitlines()) < 60, path
