@@ -10,6 +10,7 @@ from apq_moo.cli import main
 
 README = Path(__file__).parent.parent / "README.md"
 HARDWARE = README.parent / "docs" / "hardware.md"
+SEARCH = README.parent / "docs" / "search.md"
 
 
 def blocks(language, section, page=README):
@@ -52,6 +53,18 @@ def test_the_commands_about_a_device(tmp_path):
         call(arguments)
     assert len(list((tmp_path / "runs").glob("*/front.csv"))) == 2
     assert len(list((tmp_path / "runs").glob("*/breakdown-0.png"))) == 1
+
+
+@pytest.mark.parametrize(
+    "section", ["Algorithms", "What a run keeps", "Searching on the supernet itself"]
+)
+def test_the_commands_about_searching(section, tmp_path):
+    for arguments in commands(section, SEARCH):
+        call(arguments)
+    fronts = list((tmp_path / "runs").glob("*/front.csv"))
+    assert len(fronts) == sum(
+        "--resume" not in a and a[0] == "run" for a in commands(section, SEARCH)
+    )
 
 
 @pytest.mark.parametrize("section", ["A table for your own machine", "Tables as files"])

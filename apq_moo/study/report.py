@@ -144,6 +144,7 @@ def draw_front(
             unit = f" ({OBJECTIVES.get(name).unit})" if name in OBJECTIVES else ""
             axis.set_xlabel(f"{name}{unit}")
             axis.set_ylabel(f"{'accuracy' if main == 'acc' else main} ({_unit(main)})")
+            axis.locator_params(axis="x", nbins=6)
             axis.grid(alpha=0.3)
             axis.legend(loc="lower right")
         figure.colorbar(points, ax=axes[-1], label="mean bits")

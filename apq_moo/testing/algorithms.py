@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, ClassVar, TypeAlias
@@ -16,6 +17,8 @@ from pymoo.core.termination import NoTermination
 from pymoo.termination import get_termination
 
 from apq_moo.algorithms import AlgorithmEntry, AlgorithmFactory
+from apq_moo.algorithms.state import capture, restore
+from apq_moo.errors import UserError
 from apq_moo.predictors import Predictor, find_predictor
 from apq_moo.problems import APQProblem
 from apq_moo.space import IntArray, Space, load_space
@@ -146,6 +149,24 @@ class AlgorithmConformance:
         _spend(asked, problem, looped.evaluator.n_eval, seed=5)
         assert np.array_equal(_networks(looped.pop), _networks(asked.pop))
 
+    def test_goes_on_from_a_checkpoint(
+        self, entry: AlgorithmEntry, make_problem: ProblemMaker
+    ) -> None:
+        """What is stored after some rounds makes a fresh algorithm take the same course."""
+        problem = make_problem(0.1)
+        budget = 5 * self.pop_size
+        first = _make(entry, problem, budget, self.pop_size)
+        _spend(first, problem, 2 * self.pop_size, seed=6)
+        try:
+            tree, arrays = capture(first)
+            second = _make(entry, problem, budget, self.pop_size)
+            second.setup(problem, termination=NoTermination(), seed=6)
+            restore(second, json.loads(json.dumps(tree)), arrays)
+        except (UserError, TypeError) as error:
+            raise AssertionError(f"it cannot be stored between two rounds: {error}") from error
+        runs = [_networks(_ask(one, problem, self.pop_size)) for one in (first, second)]
+        assert np.array_equal(runs[0], runs[1]), "after a checkpoint it takes another course"
+
     def test_tight_limits(self, entry: AlgorithmEntry, make_problem: ProblemMaker) -> None:
         """Where one random network in a thousand is feasible, some feasible one is found."""
         problem = make_problem(0.001)
@@ -199,6 +220,11 @@ def drive(
 def _spend(algorithm: Algorithm, problem: APQProblem, budget: int, seed: int) -> Population:
     """Everything that an algorithm had evaluated; see :func:`drive`."""
     algorithm.setup(problem, termination=NoTermination(), seed=seed)
+    return _ask(algorithm, problem, budget)
+
+
+def _ask(algorithm: Algorithm, problem: APQProblem, budget: int) -> Population:
+    """Everything that an algorithm, once set up, has evaluated until a budget is spent."""
     evaluator = Evaluator()
     seen: list[Individual] = []
     while len(seen) < budget and algorithm.has_next():
