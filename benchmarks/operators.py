@@ -17,8 +17,7 @@ variant whose matings yield nothing but duplicates stops early; the table shows 
 
 ``p`` is that of the two-sided Mann-Whitney test against the full set, not corrected for the number
 of comparisons; from 9 seeds on by the normal approximation, which cannot fall below 8e-5 with 11.
-Seconds are CPU seconds of one search. PM's default rate is 1/n already, so two rows are equal. The
-last table is of feasibility-aware sampling alone, at published limits.
+Seconds are CPU seconds of one search. PM's default rate is 1/n already, so two rows are equal.
 """
 
 from __future__ import annotations
@@ -47,78 +46,19 @@ from pymoo.operators.sampling.rnd import IntegerRandomSampling
 from pymoo.operators.survival.rank_and_crowding import RankAndCrowding
 
 from apq_moo.algorithms import RandomSearch, SpaceCrossover, SpaceMutation
+from apq_moo.benchmarks.made_up import MadeUpAccuracy
 from apq_moo.hardware import minimum
 from apq_moo.hardware.breakdown import breakdown
 from apq_moo.problems import APQProblem
-from apq_moo.space import IntArray, Space, load_space
+from apq_moo.space import IntArray, load_space
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
 POP_SIZE = 100
-PUBLISHED_LIMITS = (
-    ("latency", 12.80),
-    ("latency", 8.40),
-    ("latency", 6.11),
-    ("latency", 3.02),
-    ("energy", 9.14),
-    ("energy", 5.21),
-)
-"""Budgets of the published results, then 1.02 times the least that is reachable; ms and mJ."""
-
 _DRAWS = 10_000
-_BATCHES = 50
 _CHECKED = 5
 """Networks of each variant that are costed layer by layer."""
-
-
-class MadeUpAccuracy:
-    """A fixed accuracy for spaces without a predictor; it is made up, not measured.
-
-    Every option of an active block adds a gain, with diminishing returns for larger options and
-    some noise. Pairs of options add an interaction, the inner product of two hidden vectors, within
-    a block and between blocks that follow one another and are both active. Over random networks the
-    gains have a standard deviation of 0.5 %, the interactions half of that, around 65 %.
-
-    Args:
-        space: the space.
-        seed: of the gains and the hidden vectors.
-    """
-
-    def __init__(self, space: Space, seed: int = 2020) -> None:
-        self.space = space
-        rng = np.random.default_rng(seed)
-        gains = [
-            rate * np.sqrt(np.arange(1, n + 1) / n) + rng.normal(0, 0.05, n)
-            for rate, n in (
-                (rng.uniform(0.1, 1.0), space.n_options[column])
-                for column in space.block_columns.T.ravel()
-            )
-        ]
-        # The last entries are for inactive blocks, which :meth:`Space.one_hot_index` numbers -1.
-        self.gains: FloatArray = np.append(np.concatenate(gains), 0.0)
-        self.hidden: FloatArray = rng.normal(size=(space.n_inputs + 1, 2))
-        self.hidden[-1] = 0.0
-        parts = self.parts(space.sample(4000, rng))
-        self._mean, self._scale = parts.mean(axis=1), np.array([0.5, 0.25]) / parts.std(axis=1)
-
-    def parts(self, X: IntArray) -> FloatArray:
-        """Sums of gains and of interactions, unscaled, shape ``(2, n)``."""
-        index = self.space.one_hot_index(X)
-        vectors = self.hidden[index]  # (n, n_blocks, 6, 2)
-        blocks = vectors.sum(axis=2)
-        within = ((blocks**2).sum(axis=(1, 2)) - (vectors**2).sum(axis=(1, 2, 3))) / 2
-        between = (blocks[:, 1:] * blocks[:, :-1]).sum(axis=(1, 2))
-        return np.stack([self.gains[index].sum(axis=(1, 2)), within + between])
-
-    def predict(self, X: IntArray) -> FloatArray:
-        """Percent, shape ``(n,)``, of canonical genotypes ``(n, n_var)``."""
-        scaled = (self.parts(X).T - self._mean) * self._scale
-        accuracy: FloatArray = 65.0 + scaled.sum(axis=1)
-        return accuracy
-
-
-# -- variants --------------------------------------------------------------------------------------
 
 
 class UniformSampling(Sampling):  # type: ignore[misc]
@@ -412,77 +352,6 @@ def table(scores: Sequence[Score]) -> list[str]:
     return lines
 
 
-# -- sampling alone --------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Coverage:
-    """What batches of 100 networks, drawn under a limit, hold.
-
-    Attributes:
-        cost: the limited cost.
-        limit: in its unit.
-        seconds: median CPU time of a batch.
-        distinct: smallest number of distinct feasible networks in a batch.
-        present: smallest number of a batch's depths, counted over stages.
-        allowed: number of depths, counted over stages, that some feasible network has.
-    """
-
-    cost: str
-    limit: float
-    seconds: float
-    distinct: int
-    present: int
-    allowed: int
-
-
-def allowed_depths(problem: APQProblem, cost: str, limit: float) -> list[set[int]]:
-    """Depths of each stage that fit a limit if every block costs its least, the others shallow."""
-    space, prices = problem.space, problem.tables[cost]
-    least = [
-        costs[mask].min(initial=np.inf)
-        for costs, mask in zip(prices.blocks, problem.feasible, strict=True)
-    ]
-    stages: list[dict[int, float]] = []
-    first = 0
-    for stage in space.spec.stages:
-        stages.append({depth: float(sum(least[first : first + depth])) for depth in stage.depths})
-        first += max(stage.depths)
-    shallow = prices.fixed + sum(min(costs.values()) for costs in stages)
-    return [
-        {depth for depth, cost in costs.items() if shallow - min(costs.values()) + cost <= limit}
-        for costs in stages
-    ]
-
-
-def coverage(cost: str, limit: float, batches: int = _BATCHES) -> Coverage:
-    """Draw batches of 100 networks of imagenet under a limit."""
-    problem = APQProblem("imagenet", (cost,), {cost: limit})
-    allowed = sum(map(len, allowed_depths(problem, cost, limit)))
-    rng = np.random.default_rng(0)
-    seconds, distinct, present = [], [], []
-    for _ in range(batches):
-        begun = time.process_time()
-        X = problem.region.sample(100, rng)
-        seconds.append(time.process_time() - begun)
-        distinct.append(len(np.unique(X[problem.feasible_rows(X)], axis=0)))
-        present.append(sum(len(np.unique(column)) for column in problem.space.depths(X).T))
-    return Coverage(cost, limit, float(np.median(seconds)), min(distinct), min(present), allowed)
-
-
-def coverage_table(rows: Sequence[Coverage]) -> list[str]:
-    """Lines of a table."""
-    units = {"latency": "ms", "energy": "mJ"}
-    lines = [f"{'limit':24} {'ms per 100':>10} {'distinct':>9} {'depths present/allowed':>23}"]
-    for row in rows:
-        limit = f"{row.cost} <= {row.limit:.2f} {units[row.cost]}"
-        lines.append(
-            f"{limit:24} {1000 * row.seconds:10.1f} {row.distinct / 100:9.0%} "
-            f"{f'{row.present}/{row.allowed}':>23}"
-        )
-    return lines
-
-
 def main() -> None:
     """Compare and print."""
     parser = argparse.ArgumentParser(
@@ -500,10 +369,6 @@ def main() -> None:
         scores = compare(case, VARIANTS, args.seeds, args.budget)
         title = f"{case.name}: {args.budget:,} evaluations, {args.seeds} seeds"
         print("\n".join([title, *table(scores), ""]), flush=True)  # noqa: T201
-    if "imagenet" in spaces:
-        rows = [coverage(cost, limit) for cost, limit in PUBLISHED_LIMITS]
-        title = f"imagenet, {_BATCHES} batches of 100 feasible draws; the worst batch, median time"
-        print("\n".join([title, *coverage_table(rows)]))  # noqa: T201
 
 
 if __name__ == "__main__":

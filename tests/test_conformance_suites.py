@@ -423,12 +423,43 @@ class Tired(RandomSearch):
         return super()._infill() if self.n_iter is None or self.n_iter < 2 else Population()
 
 
+class Reading(RandomSearch):
+    """Reads its seeds from something that nobody can store."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.seeds = iter(range(1000))
+
+    def _infill(self):
+        rng = np.random.default_rng([next(self.seeds), *self.random_state.integers(0, 9, 9)])
+        return Population.new(X=self.problem.region.sample(self.pop_size, rng))
+
+
+class Hiding(RandomSearch):
+    """Keeps what it depends on where a checkpoint does not look."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        calls = []
+
+        def draw(rng):
+            calls.append(rng.integers(0, 9))
+            return np.random.default_rng(calls)
+
+        self.draw = draw
+
+    def _infill(self):
+        rng = self.draw(self.random_state)
+        return Population.new(X=self.problem.region.sample(self.pop_size, rng))
+
+
 SAYS = "test_says_what_it_is"
 CUT = "test_ask_and_tell_with_a_cut_last_batch"
 SEED = "test_runs_depend_on_the_seed_only"
 PYMOO = "test_randomness_comes_from_pymoo_only"
 AGREE = "test_asking_and_minimising_agree"
 TIGHT = "test_tight_limits"
+STORED = "test_goes_on_from_a_checkpoint"
 
 
 def plain(maker):
@@ -448,13 +479,15 @@ def wrong_entry():
         (lambda problem, pop_size: NSGA2(pop_size, **problem.operators()), set()),
         (wrong_entry(), {SAYS}),
         (plain(Batches), {CUT, SEED, PYMOO}),
-        (plain(OwnGenerator), {SEED, PYMOO, AGREE}),
+        (plain(OwnGenerator), {SEED, PYMOO, AGREE, STORED}),
         (plain(Deaf), {SEED}),
         (plain(Real), {CUT}),
         (plain(Disguised), {CUT}),
         (plain(Lawless), {TIGHT}),
         (plain(Dreaming), {CUT, TIGHT}),
         (plain(Tired), {CUT, AGREE}),
+        (plain(Reading), {STORED}),
+        (plain(Hiding), {STORED}),
     ],
 )
 def test_algorithms(algorithm, expected):
@@ -481,7 +514,7 @@ def test_every_check_has_failed_for_someone():
             SAVED,
         },
         CostModelConformance: {NAMES, COST, NONE, EQUAL, ORDER, DIGEST, SUMS, BITS},
-        AlgorithmConformance: {SAYS, CUT, SEED, PYMOO, AGREE, TIGHT},
+        AlgorithmConformance: {SAYS, CUT, SEED, PYMOO, AGREE, TIGHT, STORED},
     }
     for suite, names in known.items():
         assert set(checks(suite)) == names
@@ -525,5 +558,5 @@ def test_what_has_to_be_overridden_says_so(tmp_path):
     found = Counter(line.partition("needs the fixture ")[2] for line in errors)
     assert found == {
         "'make': override it": 16,
-        "'algorithm': override it": 8,
+        "'algorithm': override it": 9,
     }

@@ -48,6 +48,8 @@ class QuickNSGA2(NSGA2):  # type: ignore[misc]
         **kwargs: of pymoo's ``NSGA2``.
     """
 
+    pop: Any
+
     def __init__(self, **kwargs: Any) -> None:
         kwargs.setdefault("selection", TournamentSelection(func_comp=by_dominance))
         kwargs.setdefault("survival", RankAndCrowding())

@@ -9,20 +9,18 @@ import pytest
 from pymoo.operators.mutation.nom import NoMutation
 
 from apq_moo.algorithms import SpaceCrossover
+from apq_moo.benchmarks.feasibility import PUBLISHED_LIMITS, allowed_depths, coverage
+from apq_moo.benchmarks.made_up import MadeUpAccuracy
 from apq_moo.benchmarks.operators import (
     FULL,
     POP_SIZE,
-    PUBLISHED_LIMITS,
     VARIANTS,
     Case,
-    MadeUpAccuracy,
     Score,
     Variant,
-    allowed_depths,
     cases,
     check,
     compare,
-    coverage,
     main,
     nsga2_with,
     p_value,
