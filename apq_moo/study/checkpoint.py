@@ -170,9 +170,14 @@ class Recorder:
                 seconds=np.array(self.trace.seconds),
                 key=np.array(self._key),
             )
-            for name in (CHECKPOINT, EVALUATIONS):
-                (self._folder / name).unlink(missing_ok=True)
+            discard(self._folder)
         return archive
+
+
+def discard(folder: Path) -> None:
+    """Remove what only an unfinished search needs; also what a process killed while at it left."""
+    for name in (CHECKPOINT, EVALUATIONS):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _check_key(path: Path, found: Any, wanted: str | None) -> None:

@@ -25,7 +25,7 @@ from apq_moo.problems.measured import NAME as SUPERNET_ACCURACY
 from apq_moo.problems.measured import SupernetAccuracy
 from apq_moo.space import IntArray, Space, load_space
 from apq_moo.study.archive import Archive
-from apq_moo.study.checkpoint import EVERY_S, Recorder, Trace, finished, row_type
+from apq_moo.study.checkpoint import EVERY_S, Recorder, Trace, discard, finished, row_type
 from apq_moo.study.config import RunConfig
 from apq_moo.study.drivers import Driver, Point, PymooDriver, TopKDriver
 from apq_moo.study.sweep import main_objective, sweep_limits
@@ -210,7 +210,8 @@ class Search:
                 or a file cannot be written; the last checkpoint stays as it was.
         """
         known = finished(folder, self.key) if folder is not None else None
-        if known is not None:
+        if folder is not None and known is not None:
+            discard(folder)
             archive, self.trace = known
             return archive
         row = row_type(self.problem.space, self.problem.n_obj)

@@ -250,6 +250,24 @@ def test_two_processes_cannot_carry_out_one_run(begun, capsys):
     assert not stop.value.code
 
 
+def test_a_kill_between_the_archive_and_tidying_up(begun):
+    left = {name: (begun / name).read_bytes() for name in ("checkpoint.npz", "evaluations.part")}
+    for names in (("evaluations.part",), ("checkpoint.npz", "evaluations.part")):
+        with pytest.raises(SystemExit) as stop:
+            main(["run", "--resume", "a"])
+        assert not stop.value.code
+        front = (begun / "front.csv").read_bytes()
+        record = json.loads((begun / "run.json").read_text())
+        (begun / "run.json").write_text(json.dumps(record | {"status": "unfinished"}))
+        for name in names:
+            (begun / name).write_bytes(left[name])
+        with pytest.raises(SystemExit) as stop:
+            main(["run", "--resume", "a"])
+        assert not stop.value.code
+        assert not any((begun / name).exists() for name in left)
+        assert (begun / "front.csv").read_bytes() == front
+
+
 def test_an_overwritten_run_leaves_nothing_behind(begun):
     arguments = given("random", "--out", "a", "--overwrite")
     with pytest.raises(SystemExit) as stop:
