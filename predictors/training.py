@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from apq_moo.predictors.network import (
     weight_shapes,
 )
 from apq_moo.space import Space
+from apq_moo.threads import one_torch_thread
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,7 +98,7 @@ def train(
     batch = min(recipe.batch, n)
     per_epoch = n // batch
     epochs = max(recipe.epochs, math.ceil(recipe.min_steps / per_epoch))
-    with _one_thread():
+    with one_torch_thread():
         parameters = {
             name: torch.tensor(array, requires_grad=True) for name, array in weights.items()
         }
@@ -155,15 +155,3 @@ def _warmup_then_cosine(steps: int, warmup: float) -> Callable[[int], float]:
         return rising * 0.5 * (1.0 + math.cos(math.pi * step / steps))
 
     return factor
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +14,7 @@ from apq_moo.data.assets import SUPERNET, Assets
 from apq_moo.data.evaluations import Evaluations
 from apq_moo.errors import UserError
 from apq_moo.space import IntArray
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from apq_moo.threads import one_torch_thread
 
 NAME = "supernet"
 """Stands for :class:`SupernetAccuracy` where a predictor's name is asked for."""
@@ -93,7 +89,7 @@ class SupernetAccuracy:
             callback: told how many networks are done.
         """
         found = np.column_stack([self._stores[split].known(X) for split in splits])
-        with _one_thread():
+        with one_torch_thread():
             for i, row in enumerate(X):
                 for j, split in enumerate(splits):
                     if np.isnan(found[i, j]):
@@ -119,7 +115,7 @@ class SupernetAccuracy:
         (subnet,) = self.space.decode(X[new[-1]])
         part = self._measurer.images.validation.images[: evaluator.batch_size]
         images = torch.from_numpy(part)
-        with _one_thread():
+        with one_torch_thread():
             evaluator.logits(subnet, images, quantised=True)
             begun = time.perf_counter()
             evaluator.logits(subnet, images, quantised=True)
@@ -128,15 +124,3 @@ class SupernetAccuracy:
         calibrated = len(splits) * len(evaluator.calibration)
         share = (n + calibrated) / (len(images) + len(evaluator.calibration))
         return seconds * len(new) * max(1.0, share)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
