@@ -182,6 +182,11 @@ class GBDTPredictor(_BoostedPredictor):
             samples |= {name: arrays[name] for name in ("X_fp", "y_fp")}
         self.fit(**samples)
         if not np.array_equal(self._predict(self._mp_samples[0][: self._probes]), arrays["probe"]):
+            if settings["sklearn"] == sklearn.__version__:
+                raise UserError(
+                    "fitting again does not give the predictor that was saved: this version of "
+                    "apq-moo has other settings for it, or the file was altered; fit it again"
+                )
             raise UserError(
                 f"scikit-learn {sklearn.__version__} does not reproduce this predictor, which was "
                 f"saved under {settings['sklearn']}: use that release, or fit it again"
