@@ -45,12 +45,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of torch and of BLAS")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="of each search")
     parser.add_argument("--generations", type=int, default=20, help="of the large population")
+    parser.add_argument("--large", type=int, default=LARGE, help="the large population")
     parser.add_argument("--only", choices=("search", "sweep", "large"), help="one of the three")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     given = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(given.threads)
     if given.child:
-        print(json.dumps(_large(given.child, given.generations)))  # noqa: T201
+        print(json.dumps(_large(given.child, given.large, given.generations)))  # noqa: T201
         return
     with tempfile.TemporaryDirectory() as folder:
         file = str(Path(folder) / "predictor.safetensors")
@@ -167,16 +168,17 @@ def _compare(name: str, file: str, forward: Forward, rounds: int, sweep: int, re
 
 def _report_large(file: str, given: argparse.Namespace) -> None:
     command = [sys.executable, "-m", "apq_moo.benchmarks.search_speed", "--child", file]
-    command += ["--generations", str(given.generations), "--threads", str(given.threads)]
+    for name in ("generations", "threads", "large"):
+        command += [f"--{name}", str(getattr(given, name))]
     answer = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
     found = json.loads(answer.stdout.splitlines()[-1])
     _say(
-        f"nsga2, population {LARGE:,}: {found['seconds']:.2f} s a generation (median of "
+        f"nsga2, population {given.large:,}: {found['seconds']:.2f} s a generation (median of "
         f"{given.generations}), memory {found['growth_mib']:.0f} MiB beyond the imports"
     )
 
 
-def _large(file: str, generations: int) -> dict[str, float]:
+def _large(file: str, pop_size: int, generations: int) -> dict[str, float]:
     import torch
 
     from apq_moo.study.config import RunConfig
@@ -189,8 +191,8 @@ def _large(file: str, generations: int) -> dict[str, float]:
         space="imagenet",
         predictor=file,
         limits={"latency": LIMIT_MS},
-        budget=LARGE * (generations + 1),
-        pop_size=LARGE,
+        budget=pop_size * (generations + 1),
+        pop_size=pop_size,
     )
     moments: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
