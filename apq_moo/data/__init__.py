@@ -1,11 +1,12 @@
 """Image sets, sample tables and shipped assets."""
 
-from apq_moo.data import digits as _digits  # registers its loader
+from apq_moo.data import digits as _digits  # these register their loaders
+from apq_moo.data import fashion as _fashion
 from apq_moo.data.images import IMAGES, ImageSet, Split
 
 __all__ = ["IMAGES", "ImageSet", "Split", "load_images"]
 
-_ = _digits
+_ = _digits, _fashion
 
 
 def load_images(name: str) -> ImageSet:
