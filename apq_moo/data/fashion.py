@@ -41,7 +41,7 @@ def augment(images: FloatImages, rng: np.random.Generator) -> FloatImages:
         rng: where the randomness comes from.
     """
     n, _, height, width = images.shape
-    mirrored = rng.random(n) < 0.5
+    mirrored: NDArray[np.bool_] = rng.random(n) < np.full(n, 0.5)
     images = np.where(mirrored[:, None, None, None], images[..., ::-1], images)
     padded = np.pad(images, ((0, 0), (0, 0), (MAX_SHIFT, MAX_SHIFT), (MAX_SHIFT, MAX_SHIFT)))
     y, x = rng.integers(0, 2 * MAX_SHIFT + 1, (2, n))
@@ -111,13 +111,14 @@ def load_fashion_mnist() -> ImageSet:
     """
     paths = find_files()
     arrays = [read_idx(path) for path in paths]
-    for images, labels, path in ((*arrays[:2], paths[0]), (*arrays[2:], paths[2])):
+    for first in (0, 2):
+        images, labels, path = arrays[first], arrays[first + 1], paths[first]
         if images.ndim != 3 or labels.shape != (len(images),):
             raise UserError(
                 f"{path} and its labels do not belong together: shapes {images.shape} and "
                 f"{labels.shape}"
             )
-    everything, test = _split(*arrays[:2]), _split(*arrays[2:])
+    everything, test = _split(arrays[0], arrays[1]), _split(arrays[2], arrays[3])
     if len(everything) <= len(test):
         raise UserError(f"{paths[0]} holds too few images to set {len(test)} aside for validation")
     order = np.random.default_rng(SPLIT_SEED).permutation(len(everything))
