@@ -73,6 +73,8 @@ class SpaceSpec:
         bits: for each role of :data:`ROLES`, the bit-widths on offer, ascending; 32 is floating
             point.
         fixed_bits: bits of weights and activations of the layers outside the searchable blocks.
+        between_bits: bits of the floats between blocks, from which the next block's first quantiser
+            and the residual sum read: 32, or 16 (half precision), as accelerators store them.
         stem: ``(channels, kernel, stride)`` of the first convolution.
         first_block: ``(channels, kernel, stride)`` of a fixed block without expansion, or None.
         feature_mix: channels of the 1x1 convolution before pooling, or None.
@@ -95,12 +97,15 @@ class SpaceSpec:
     stages: tuple[Stage, ...]
     table_omits: tuple[str, ...] = ()
     forbidden: tuple[dict[str, tuple[int, ...]], ...] = ()
+    between_bits: int = FLOAT_BITS
 
     @property
     def digest(self) -> str:
         """SHA-256 of everything but the name."""
         value = asdict(self)
         del value["name"]
+        if self.between_bits == FLOAT_BITS:  # as before there was a choice
+            del value["between_bits"]
         return digest_of(value)
 
     @classmethod
@@ -160,6 +165,12 @@ class _Reader(TableReader):
         if table.get("fixed") == FLOAT_BITS:
             return FLOAT_BITS
         return self.integer(table, "fixed", "bits.", 2, _MAX_BITS, 8)
+
+    def between_bits(self, table: dict[str, Any]) -> int:
+        value = table.get("between", FLOAT_BITS)
+        if value not in (16, FLOAT_BITS) or isinstance(value, bool):
+            raise self.wrong(table, "between", "bits.", f"16 or {FLOAT_BITS}")
+        return int(value)
 
     def kernels(self, table: dict[str, Any], where: str) -> tuple[int, ...]:
         kernels = self.options(table, "kernels", where, 1, _MAX_KERNEL)
@@ -241,7 +252,7 @@ class _Reader(TableReader):
             raise self.fail("a [stem] table is needed")
         if not self.items("stages"):
             raise self.fail("stages: at least one [[stages]] table is needed")
-        bits = self.table(data.get("bits", {}), (*ROLES, "fixed"), "[bits]")
+        bits = self.table(data.get("bits", {}), (*ROLES, "fixed", "between"), "[bits]")
         return SpaceSpec(
             name=self.name(),
             images=self.images(),
@@ -251,6 +262,7 @@ class _Reader(TableReader):
             channel_step=self.integer(data, "channel_step", "", 1, _MAX_CHANNELS, 8),
             bits={role: self.bits(bits, role) for role in ROLES},
             fixed_bits=self.fixed_bits(bits),
+            between_bits=self.between_bits(bits),
             stem=self.layer("stem"),
             first_block=self.layer("first_block") if "first_block" in data else None,
             feature_mix=self.feature_mix() if "feature_mix" in data else None,

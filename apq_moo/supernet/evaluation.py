@@ -14,7 +14,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from apq_moo.space import Subnet
-from apq_moo.supernet.network import BN_EPS, Recorded, SlicedLayer, Supernet, forward
+from apq_moo.supernet.network import (
+    BN_EPS,
+    Recorded,
+    SlicedLayer,
+    Supernet,
+    forward,
+    rounded_to_half,
+)
 from apq_moo.supernet.quantisers import quantise_activation, quantise_weight
 
 
@@ -88,6 +95,8 @@ def infer(folded: Sequence[FoldedLayer], x: Tensor, *, quantised: bool) -> Tenso
             x = x.clamp_(0, 6)
         if item.closes:
             x = x + kept
+        if item.half:
+            x = rounded_to_half(x)
     return x.flatten(1)
 
 

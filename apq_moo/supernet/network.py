@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from apq_moo.space import Layer, Space, Subnet
-from apq_moo.supernet.layers import ElasticBlock, ElasticConv, ElasticNorm
+from apq_moo.supernet.layers import ElasticBlock, ElasticConv, ElasticDepthwise
 from apq_moo.supernet.quantisers import quantise_activation, quantise_weight
 
 BN_EPS = 1e-5
@@ -34,6 +34,7 @@ class SlicedLayer:
         relu: whether a ReLU6 follows.
         opens: the input is kept for a residual sum.
         closes: the kept input is added to the output.
+        half: the output is rounded to half precision (``between_bits`` of the space).
     """
 
     layer: Layer
@@ -43,6 +44,28 @@ class SlicedLayer:
     relu: bool
     opens: bool = False
     closes: bool = False
+    half: bool = False
+
+
+@dataclass(frozen=True)
+class Node:
+    """One layer of a subnet with the module that holds its weights.
+
+    Attributes:
+        layer: its shape and bits.
+        module: holds the weight and, but for the classifier, the batch norm.
+        relu: whether a ReLU6 follows.
+        opens: the input is kept for a residual sum.
+        closes: the kept input is added to the output.
+        ends: the output leaves its block.
+    """
+
+    layer: Layer
+    module: ElasticConv | ElasticDepthwise | nn.Linear
+    relu: bool
+    opens: bool = False
+    closes: bool = False
+    ends: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,24 +119,51 @@ class Supernet(nn.Module):
             width = spec.feature_mix
         self.classifier = nn.Linear(width, spec.classes)
 
+    def outline(self, subnet: Subnet) -> list[Node]:
+        """The layers of a subnet, in order, with the modules that hold their weights.
+
+        Raises:
+            UserError: it is not a member of the space.
+        """
+        nodes = []
+        for layer in self.space.layers(subnet):
+            part, _, place = layer.name.partition(".")
+            if part == "classifier":
+                nodes.append(Node(layer, self.classifier, relu=False))
+            elif place:
+                block = self._block(part)
+                first = "expand" if block.expand is not None else "depthwise"
+                opens = block.residual and place == first
+                closes = block.residual and place == "project"
+                ends = place == "project"
+                nodes.append(Node(layer, getattr(block, place), not ends, opens, closes, ends))
+            else:
+                nodes.append(Node(layer, getattr(self, part), relu=True, ends=True))
+        return nodes
+
     def slice(self, subnet: Subnet) -> list[SlicedLayer]:
         """The layers of a subnet, in order; weights are differentiable views.
 
         Raises:
             UserError: it is not a member of the space.
         """
+        half = self.space.spec.between_bits == 16
         sliced = []
-        for layer in self.space.layers(subnet):
-            part, _, place = layer.name.partition(".")
-            if part == "classifier":
-                weight = self.classifier.weight[:, :, None, None]
-                sliced.append(SlicedLayer(layer, weight, None, self.classifier.bias, relu=False))
-            elif place:
-                sliced.append(self._slice_block(layer, self._block(part), place))
+        for node in self.outline(subnet):
+            layer, module = node.layer, node.module
+            if isinstance(module, nn.Linear):
+                weight = module.weight[:, :, None, None]
+                sliced.append(SlicedLayer(layer, weight, None, module.bias, relu=False))
+                continue
+            if isinstance(module, ElasticDepthwise):
+                weight = module.slice_weight(layer.c_out, layer.kernel)
             else:
-                conv: ElasticConv = getattr(self, part)
-                weight = conv.slice_weight(layer.c_in, layer.c_out)
-                sliced.append(_with_norm(layer, weight, conv.norm, relu=True))
+                weight = module.slice_weight(layer.c_in, layer.c_out)
+            scale, bias = (v[: layer.c_out] for v in (module.norm.weight, module.norm.bias))
+            ends = half and node.ends
+            sliced.append(
+                SlicedLayer(layer, weight, scale, bias, node.relu, node.opens, node.closes, ends)
+            )
         return sliced
 
     def _block(self, name: str) -> ElasticBlock:
@@ -123,25 +173,6 @@ class Supernet(nn.Module):
         block = self.blocks[int(name.removeprefix("block"))]
         assert isinstance(block, ElasticBlock)
         return block
-
-    @staticmethod
-    def _slice_block(layer: Layer, block: ElasticBlock, place: str) -> SlicedLayer:
-        first = "expand" if block.expand is not None else "depthwise"
-        opens = block.residual and place == first
-        if place == "depthwise":
-            weight = block.depthwise.slice_weight(layer.c_out, layer.kernel)
-            return _with_norm(layer, weight, block.depthwise.norm, relu=True, opens=opens)
-        conv: ElasticConv = getattr(block, place)
-        weight = conv.slice_weight(layer.c_in, layer.c_out)
-        project = place == "project"
-        return _with_norm(
-            layer,
-            weight,
-            conv.norm,
-            relu=not project,
-            opens=opens,
-            closes=project and block.residual,
-        )
 
     def forward(self, x: Tensor, subnet: Subnet) -> Tensor:
         """Full-precision logits of a subnet with batch statistics, as in training.
@@ -160,21 +191,6 @@ class Supernet(nn.Module):
         for block in self.blocks:
             assert isinstance(block, ElasticBlock)
             block.order_channels()
-
-
-def _with_norm(
-    layer: Layer,
-    weight: Tensor,
-    norm: ElasticNorm,
-    *,
-    relu: bool,
-    opens: bool = False,
-    closes: bool = False,
-) -> SlicedLayer:
-    n = layer.c_out
-    return SlicedLayer(
-        layer, weight, norm.weight[:n], norm.bias[:n], relu=relu, opens=opens, closes=closes
-    )
 
 
 def forward(
@@ -211,7 +227,14 @@ def forward(
             record.append(found)
         if item.closes:
             x = x + kept
+        if item.half:
+            x = rounded_to_half(x)
     return x.flatten(1)
+
+
+def rounded_to_half(x: Tensor) -> Tensor:
+    """The nearest half-precision numbers, as single ones; gradients pass."""
+    return x.half().float()
 
 
 def _layer(

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from apq_moo.space import Subnet
 from apq_moo.space.spec import FLOAT_BITS
 from apq_moo.supernet.evaluation import calibrate
-from apq_moo.supernet.network import BN_EPS, Recorded, SlicedLayer, Supernet
+from apq_moo.supernet.network import BN_EPS, Recorded, SlicedLayer, Supernet, rounded_to_half
 from apq_moo.supernet.quantisers import quantise_weight
 
 
@@ -107,6 +107,7 @@ class PlainNetwork(nn.Module):
         subnet: what it was cut from.
         features: stem, blocks and feature mix.
         classifier: the last layer, as a 1x1 convolution on the pooled features.
+        half: whether the output of every part of ``features`` is rounded to half precision.
     """
 
     def __init__(
@@ -135,13 +136,18 @@ class PlainNetwork(nn.Module):
                 delattr(features, name)
             features.add_module(name, PlainBlock([*earlier, part], residual=residual))
         self.features = features
+        self.half = any(item.half for item in layers)
         self.classifier = parts[-1]
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of shape ``(n, classes)`` for images of shape ``(n, c, h, w)``."""
         x = x.to(memory_format=torch.channels_last)
-        pooled = F.adaptive_avg_pool2d(self.features(x), 1)
+        for part in self.features:
+            x = part(x)
+            if self.half:
+                x = rounded_to_half(x)
+        pooled = F.adaptive_avg_pool2d(x, 1)
         logits: Tensor = self.classifier(pooled).flatten(1)
         return logits
 

@@ -1,0 +1,232 @@
+"""Gradients of a subnet on a GPU: forward with batch statistics, and backward, by hand.
+
+The forward pass keeps each convolution's raw output in half precision and nothing else; batch norm,
+ReLU6 and quantisation are applied again wherever they are needed. Gradients are kept in bfloat16
+and products of them accumulate in single precision.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from apq_moo.space import Layer, Subnet
+from apq_moo.space.spec import FLOAT_BITS
+from apq_moo.supernet.gpu import kernels
+from apq_moo.supernet.gpu.evaluator import WAYS, top_level
+from apq_moo.supernet.gpu.workspace import Source, Target, Weight, Workspace, pool
+from apq_moo.supernet.layers import ElasticDepthwise
+from apq_moo.supernet.network import Node, Supernet
+from apq_moo.supernet.quantisers import quantise_weight
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What the forward pass keeps of one layer.
+
+    Attributes:
+        node: the layer.
+        source: its input.
+        raw: its raw output.
+        weight: what gradients are multiplied by.
+        grad: where the weight's gradient goes; its leading rows and columns are the layer's.
+    """
+
+    node: Node
+    source: Source
+    raw: Tensor
+    weight: Weight
+    grad: Tensor
+
+
+class GpuTrainer:
+    """Adds gradients of subnets to a supernet's parameters.
+
+    Args:
+        supernet: the weights, on the device, in single precision.
+        forward_type: in which activations are kept and multiplied.
+        backward_type: in which gradients are.
+    """
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        *,
+        forward_type: torch.dtype = torch.float16,
+        backward_type: torch.dtype = torch.bfloat16,
+    ) -> None:
+        self.supernet = supernet
+        device = next(supernet.parameters()).device
+        largest = supernet.outline(supernet.space.decode(supernet.space.largest())[0])
+        channels = max(node.layer.c_out for node in largest)
+        self._forward_type, self._backward_type = forward_type, backward_type
+        self._work = Workspace(
+            len(largest), channels, device, forward_type=forward_type, backward_type=backward_type
+        )
+        for parameter in supernet.parameters():
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        self._depthwise = [m for m in supernet.modules() if isinstance(m, ElasticDepthwise)]
+        self._slices: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+
+    def begin(self) -> None:
+        """Begin a step: derive the smaller depthwise kernels from the weights as they are now."""
+        with torch.enable_grad():
+            slices = {
+                (id(module), kernel): module.slice_weight(len(module.weight), kernel)
+                for module in self._depthwise
+                for kernel in module.kernels[:-1]
+            }
+        grads = torch._foreach_mul([weight.detach() for weight in slices.values()], 0.0)
+        self._slices = {
+            key: (weight, grad) for (key, weight), grad in zip(slices.items(), grads, strict=True)
+        }
+
+    def end(self) -> None:
+        """End a step: take the gradients of the smaller kernels to the parameters."""
+        if self._slices:
+            weights, grads = zip(*self._slices.values(), strict=True)
+            torch.autograd.backward(weights, grads)
+        self._slices = {}
+
+    @torch.no_grad()
+    def accumulate(
+        self, subnet: Subnet, images: Tensor, n: int, targets: Tensor, *, quantised: bool = False
+    ) -> Tensor:
+        """Add the gradients of one subnet's cross entropy, between :meth:`begin` and :meth:`end`.
+
+        Args:
+            subnet: a member of the space.
+            images: floats of shape ``(channels, pitch)``; see ``pitch_of``.
+            n: number of images.
+            targets: probabilities of shape ``(n, classes)``.
+            quantised: run at the subnet's bits, ranges those of these images; gradients pass
+                straight through the rounding.
+
+        Returns:
+            The logits, shape ``(n, classes)``.
+        """
+        nodes = self.supernet.outline(subnet)
+        self._work.vectors.spans.zero_()
+        steps, x = self._forward(nodes, images, n, quantised=quantised)
+        last = nodes[-2].layer
+        logits, d_pooled = self._classify(nodes[-1].layer, x, n, last.size_out, targets, quantised)
+        du = self._work.activations(last.c_out, n, last.size_out, self._backward_type)
+        self._work.pooled_gradient(
+            len(steps) - 1, last, n, d_pooled, steps[-1].raw, du, relu=nodes[-2].relu
+        )
+        self._backward(steps, du, n)
+        return logits
+
+    def _forward(
+        self, nodes: list[Node], images: Tensor, n: int, *, quantised: bool
+    ) -> tuple[list[_Done], Tensor]:
+        work = self._work
+        x, stored = images, "floats"
+        kept = x
+        steps: list[_Done] = []
+        if quantised and nodes[0].layer.a_bits != FLOAT_BITS:
+            work.vectors.span[0][:2] = torch.stack(torch.aminmax(images))
+        for number, node in enumerate(nodes[:-1]):
+            layer, module, following = node.layer, node.module, nodes[number + 1]
+            assert not isinstance(module, nn.Linear)
+            if node.opens:
+                kept = x
+            rounds = quantised and layer.a_bits != FLOAT_BITS
+            weight, weight_back, grad = self._weight(node, quantised=quantised)
+            source = Source(
+                x, WAYS[stored, rounds], number - 1,
+                span=work.vectors.span[number] if rounds else None, top=top_level(layer),
+            )  # fmt: skip
+            raw = work.activations(layer.c_out, n, layer.size_out, self._forward_type)
+            target = Target(raw, kernels.OUT_RAW.value, number)
+            work.convolve(layer, work.bands(layer, weight, n), source, target, n)
+            steps.append(_Done(node, source, raw, weight_back, grad))
+            rounds_next = quantised and following.layer.a_bits != FLOAT_BITS
+            work.settle(
+                number, layer, n, module.norm.weight, module.norm.bias, relu=node.relu,
+                span=rounds_next and not node.ends,
+            )  # fmt: skip
+            if not node.ends:
+                x, stored = raw, "raw"
+                continue
+            x = work.activations(layer.c_out, n, layer.size_out, torch.float16)
+            other = kept if node.closes else None
+            work.close(number, layer, n, raw, x, other, relu=node.relu, span=rounds_next)
+            stored = "floats"
+        return steps, x
+
+    def _backward(self, steps: list[_Done], du: Tensor, n: int) -> None:
+        work = self._work
+        around: Tensor | None = None
+        for number in range(len(steps) - 1, -1, -1):
+            step = steps[number]
+            node, layer, module = step.node, step.node.layer, step.node.module
+            assert not isinstance(module, nn.Linear)
+            work.settle_gradient(
+                number, layer, n, module.norm.weight, module.norm.weight.grad,
+                module.norm.bias.grad,
+            )  # fmt: skip
+            work.weight_gradient(number, layer, du, step.raw, step.source, n, step.grad)
+            if number == 0:
+                break
+            if node.closes:
+                around = du
+            ahead = steps[number - 1]
+            before = work.activations(layer.c_in, n, layer.size, self._backward_type)
+            source = Source(du, kernels.IN_GRADIENT.value, number, raw=step.raw)
+            target = Target(
+                before, kernels.OUT_GRADIENT.value, number - 1, ahead.node.relu,
+                around if node.opens else None, raw=ahead.raw,
+            )  # fmt: skip
+            work.convolve(layer, work.bands(layer, step.weight, n, back=True), source, target, n)
+            du = before
+
+    def _weight(self, node: Node, *, quantised: bool) -> tuple[Weight, Weight, Tensor]:
+        """A layer's weight for the forward and the backward pass, and its gradient."""
+        layer, module = node.layer, node.module
+        assert not isinstance(module, nn.Linear)
+        assert module.weight.grad is not None
+        data, grad = module.weight.detach(), module.weight.grad
+        if isinstance(module, ElasticDepthwise) and layer.kernel != module.kernels[-1]:
+            data, grad = self._slices[id(module), layer.kernel]
+            data = data.detach()
+        row = data.stride(0)
+        floats = Weight(data, row)
+        levels = layer.w_bits != FLOAT_BITS
+        if not quantised or not (levels or layer.a_bits != FLOAT_BITS):
+            return floats, floats, grad
+        if not levels:
+            return Weight(data, row, torch.ones(len(data), device=data.device)), floats, grad
+        inputs = layer.c_in // layer.groups * layer.kernel**2
+        integers, values, scale = self._work.quantise(data, layer.c_out, inputs, row, layer.w_bits)
+        return Weight(integers, inputs, scale), Weight(values, inputs), grad
+
+    def _classify(
+        self, layer: Layer, x: Tensor, n: int, size: int, targets: Tensor, quantised: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Logits, and the gradient of the pooled features, shape ``(channels, n)``."""
+        classifier = self.supernet.classifier
+        pooled, weight = pool(x, n, size), classifier.weight
+        if quantised and layer.a_bits != FLOAT_BITS:
+            pooled = _rounded(pooled, layer.a_bits)
+        if quantised:
+            weight = quantise_weight(weight, layer.w_bits)
+        logits = pooled @ weight.T + classifier.bias
+        d_logits = (logits.softmax(1) - targets) / n
+        assert classifier.weight.grad is not None
+        assert classifier.bias.grad is not None
+        classifier.weight.grad += d_logits.T @ pooled
+        classifier.bias.grad += d_logits.sum(0)
+        return logits, (d_logits @ weight).T.contiguous()
+
+
+def _rounded(x: Tensor, bits: int) -> Tensor:
+    """A tensor quantised in its own range, which widens to 0."""
+    top = 2**bits - 1
+    low, high = x.min().clamp_max(0), x.max().clamp_min(0)
+    step = (high - low).clamp_min(1e-8) / top
+    zero = torch.round(-low / step)
+    return torch.minimum(torch.maximum(torch.round(x / step), -zero), top - zero) * step
