@@ -1,27 +1,30 @@
-"""Training a supernet: the sandwich rule with in-place distillation.
+"""Training a supernet: sandwich rule or progressive shrinking, with in-place distillation.
 
 First the largest subnet is trained alone; its channels are then ordered by importance. From there
 on, each step trains the largest subnet on the labels, and the smallest and a few random ones on the
-largest one's soft predictions (Yu and Huang, "Universally Slimmable Networks", ICCV 2019).
+largest one's soft predictions (Yu and Huang, "Universally Slimmable Networks", ICCV 2019). With
+progressive shrinking (Cai et al., "Once-for-All", ICLR 2020) the others vary in kernel size only at
+first, then in depth too, then in channels too. In a last phase some of them run at random bits.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from apq_moo.data.images import ImageSet
 from apq_moo.errors import UserError
-from apq_moo.space import Space, Subnet
+from apq_moo.space import IntArray, Space
+from apq_moo.supernet.batches import Batches
 from apq_moo.supernet.checkpoint import check_space, load_tensors, save_tensors
+from apq_moo.supernet.gradients import Pupil, gradients_on
 from apq_moo.supernet.network import Supernet
 
 FORMAT = "apq-moo training 1"
@@ -36,6 +39,9 @@ class TrainConfig:
         warmup_steps: leading steps that train the largest subnet alone.
         batch_size: images a step.
         random_subnets: random subnets a step, beside the largest and the smallest.
+        shrink: whether dimensions become elastic one after the other, each for a third of the steps
+            between the warm-up and the quantised phase.
+        quantised_steps: last steps, in which as many random subnets again run at their bits.
         learning_rate: peak of the cosine schedule.
         ramp_steps: steps of linear ramp before the cosine.
         weight_decay: AdamW's.
@@ -47,6 +53,8 @@ class TrainConfig:
     warmup_steps: int = 500
     batch_size: int = 128
     random_subnets: int = 2
+    shrink: bool = False
+    quantised_steps: int = 0
     learning_rate: float = 3e-3
     ramp_steps: int = 100
     weight_decay: float = 1e-4
@@ -57,6 +65,11 @@ class TrainConfig:
         for name in ("steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if not 0 <= self.quantised_steps <= self.steps:
+            raise UserError(
+                f"quantised_steps must be within 0 and steps, {self.steps}; not "
+                f"{self.quantised_steps}"
+            )
 
     def rate(self, step: int) -> float:
         """Learning rate at a step."""
@@ -71,12 +84,17 @@ class Progress:
     Attributes:
         step: steps done.
         steps: steps in all.
-        loss: cross entropy of the largest subnet on this batch.
+        latest: cross entropy of the largest subnet on this batch, a scalar on the device.
     """
 
     step: int
     steps: int
-    loss: float
+    latest: Tensor
+
+    @property
+    def loss(self) -> float:
+        """Cross entropy of the largest subnet on this batch; waits for the device."""
+        return float(self.latest)
 
 
 class Trainer:
@@ -89,12 +107,19 @@ class Trainer:
         space: the space.
         images: the data set; only ``train`` and ``augment`` are used.
         config: settings.
+        device: where to train.
 
     Raises:
         UserError: a batch is larger than the training split, or the images do not fit the space.
     """
 
-    def __init__(self, space: Space, images: ImageSet, config: TrainConfig) -> None:
+    def __init__(
+        self,
+        space: Space,
+        images: ImageSet,
+        config: TrainConfig,
+        device: torch.device | str = "cpu",
+    ) -> None:
         self.space = space
         self.images = images
         self.config = config
@@ -105,56 +130,55 @@ class Trainer:
             )
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
-            self.supernet = Supernet(space)
+            self.supernet = Supernet(space).to(device)
+        self.device = torch.device(device)
         self.optimiser = torch.optim.AdamW(
-            self.supernet.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+            self.supernet.parameters(),
+            lr=config.learning_rate,
+            weight_decay=config.weight_decay,
+            fused=self.device.type == "cuda" or None,
         )
         self.step = 0
         self.seconds = 0.0
+        self._gradients = gradients_on(self.supernet)
+        self._batches = Batches(images, config.batch_size, config.seed, self.device)
 
-    @property
-    def _steps_per_epoch(self) -> int:
-        return len(self.images.train) // self.config.batch_size
-
-    def _epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        rng = np.random.default_rng([self.config.seed, 1, epoch])
-        train = self.images.train
-        images = self.images.augment(train.images, rng)
-        order = rng.permutation(len(train))
-        size = self.config.batch_size
-        for start in range(0, self._steps_per_epoch * size, size):
-            chosen = order[start : start + size]
-            yield torch.from_numpy(images[chosen]), torch.from_numpy(train.labels[chosen])
-
-    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """All batches from the current step on."""
-        epoch, skip = divmod(self.step, self._steps_per_epoch)
-        while True:
-            for number, batch in enumerate(self._epoch(epoch)):
-                if number >= skip:
-                    yield batch
-            epoch, skip = epoch + 1, 0
-
-    def _others(self) -> list[Subnet]:
+    def _others(self) -> list[Pupil]:
         """The subnets that learn from the largest in this step."""
-        if self.step < self.config.warmup_steps:
+        config, space = self.config, self.space
+        if self.step < config.warmup_steps:
             return []
-        rng = np.random.default_rng([self.config.seed, 2, self.step])
-        drawn = self.space.sample(self.config.random_subnets, rng)
-        return self.space.decode(np.vstack([self.space.smallest(), drawn]))
+        rng = np.random.default_rng([config.seed, 2, self.step])
+        drawn = space.sample(config.random_subnets, rng)
+        rows = np.vstack([space.smallest(), drawn])
+        if config.shrink:
+            rows = self._shrunk(rows)
+        pupils = [Pupil(subnet) for subnet in space.decode(rows)]
+        if self.step >= config.steps - config.quantised_steps:
+            drawn = space.sample(config.random_subnets, rng)
+            pupils += [Pupil(subnet, quantised=True) for subnet in space.decode(drawn)]
+        return pupils
 
-    def _update(self, x: Tensor, y: Tensor, largest: Subnet) -> float:
+    def _shrunk(self, rows: IntArray) -> IntArray:
+        """Rows with the largest option wherever a dimension is not elastic yet."""
+        config, space = self.config, self.space
+        length = config.steps - config.quantised_steps - config.warmup_steps
+        phase = 3 * (self.step - config.warmup_steps) // max(1, length)
+        fixed = ("depth", "channels")[phase:]
+        if not fixed:
+            return rows
+        keep = np.array([gene.kind not in fixed for gene in space.genes])
+        blocks = np.array([gene.block for gene in space.genes])
+        # Genes of blocks that were drawn inactive are 0, the smallest option: they say nothing.
+        drawn = np.where(blocks >= 0, space.active(rows)[:, blocks], True)
+        return np.where(keep & drawn, rows, space.largest())
+
+    def _update(self, x: Tensor, y: Tensor, largest: Pupil) -> Tensor:
         self.optimiser.param_groups[0]["lr"] = self.config.rate(self.step)
-        self.optimiser.zero_grad()
-        logits = self.supernet(x, largest)
-        loss = F.cross_entropy(logits, y)
-        loss.backward()
-        soft = logits.detach().softmax(1)
-        for subnet in self._others():
-            F.cross_entropy(self.supernet(x, subnet), soft).backward()
+        loss = self._gradients.step(x, y, [largest, *self._others()])
         torch.nn.utils.clip_grad_norm_(self.supernet.parameters(), self.config.clip_norm)
         self.optimiser.step()
-        return float(loss.detach())
+        return loss
 
     def run(
         self,
@@ -173,10 +197,10 @@ class Trainer:
         Returns:
             The trained supernet.
         """
-        largest = self.space.decode(self.space.largest())[0]
+        largest = Pupil(self.space.decode(self.space.largest())[0])
         begun = stored = time.perf_counter()
         before = self.seconds
-        for x, y in self._batches():
+        for x, y in self._batches.from_step(self.step):
             if self.step >= self.config.steps:
                 break
             loss = self._update(x, y, largest)

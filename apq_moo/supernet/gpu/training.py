@@ -7,6 +7,7 @@ and products of them accumulate in single precision.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,8 @@ from apq_moo.space import Layer, Subnet
 from apq_moo.space.spec import FLOAT_BITS
 from apq_moo.supernet.gpu import kernels
 from apq_moo.supernet.gpu.evaluator import WAYS, top_level
-from apq_moo.supernet.gpu.workspace import Source, Target, Weight, Workspace, pool
+from apq_moo.supernet.gpu.workspace import Source, Target, Weight, Workspace, pool, to_planes
+from apq_moo.supernet.gradients import Pupil
 from apq_moo.supernet.layers import ElasticDepthwise
 from apq_moo.supernet.network import Node, Supernet
 from apq_moo.supernet.quantisers import quantise_weight
@@ -41,8 +43,8 @@ class _Done:
     grad: Tensor
 
 
-class GpuTrainer:
-    """Adds gradients of subnets to a supernet's parameters.
+class GpuGradients:
+    """Gradients of subnets of a supernet; see :class:`apq_moo.supernet.gradients.Gradients`.
 
     Args:
         supernet: the weights, on the device, in single precision.
@@ -70,6 +72,23 @@ class GpuTrainer:
                 parameter.grad = torch.zeros_like(parameter)
         self._depthwise = [m for m in supernet.modules() if isinstance(m, ElasticDepthwise)]
         self._slices: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+
+    @torch.no_grad()
+    def step(self, x: Tensor, y: Tensor, pupils: Sequence[Pupil]) -> Tensor:
+        """Set the parameters' gradients; see :meth:`Gradients.step`."""
+        torch._foreach_zero_([p.grad for p in self.supernet.parameters() if p.grad is not None])
+        n, planes = len(x), to_planes(x).to(self._forward_type)
+        self.begin()
+        targets = nn.functional.one_hot(y, self.supernet.space.spec.classes).float()
+        loss: Tensor | None = None
+        for pupil in pupils:
+            logits = self.accumulate(pupil.subnet, planes, n, targets, quantised=pupil.quantised)
+            if loss is None:
+                loss = nn.functional.cross_entropy(logits, y)
+                targets = logits.softmax(1)
+        self.end()
+        assert loss is not None
+        return loss
 
     def begin(self) -> None:
         """Begin a step: derive the smaller depthwise kernels from the weights as they are now."""

@@ -1,0 +1,109 @@
+"""Augmented copies of images: mirrored, shifted, with a hole; the same on arrays and on a device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apq_moo.data.images import FloatImages
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What is random about ``n`` augmented images; every array has shape ``(n,)``.
+
+    Attributes:
+        mirrored: whether left and right are exchanged.
+        down: rows by which the image moves down.
+        right: columns by which it moves right.
+        side: side of the square hole; 0 for none.
+        hole_row: middle row of the hole, after the shift.
+        hole_column: its middle column.
+    """
+
+    mirrored: NDArray[np.bool_]
+    down: NDArray[np.int64]
+    right: NDArray[np.int64]
+    side: NDArray[np.int64]
+    hole_row: NDArray[np.int64]
+    hole_column: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Mirror half of the images, shift all, black beyond the rim, and cut a square hole.
+
+    The hole is cutout (DeVries and Taylor, 2017) of random size.
+
+    Attributes:
+        mirror: whether images may be mirrored.
+        max_shift: most pixels of a shift, each way.
+        max_erase: largest side of the hole; sides are uniform from 0.
+    """
+
+    mirror: bool = True
+    max_shift: int = 2
+    max_erase: int = 0
+
+    def draw(self, n: int, height: int, width: int, rng: np.random.Generator) -> Draws:
+        """Draw everything random for ``n`` images of ``height`` by ``width`` pixels."""
+        mirrored: NDArray[np.bool_] = rng.random(n) < np.full(n, 0.5 * self.mirror)
+        down, right = rng.integers(-self.max_shift, self.max_shift + 1, (2, n))
+        side = rng.integers(0, self.max_erase + 1, n)
+        return Draws(
+            mirrored, down, right, side, rng.integers(0, height, n), rng.integers(0, width, n)
+        )
+
+    def __call__(self, images: FloatImages, rng: np.random.Generator) -> FloatImages:
+        """Augment images of shape ``(n, channels, height, width)``."""
+        import torch
+
+        n, _, height, width = images.shape
+        result: FloatImages = apply(
+            torch.from_numpy(images), self.draw(n, height, width, rng)
+        ).numpy()
+        return result
+
+
+def apply(images: Tensor, draws: Draws) -> Tensor:
+    """The augmented images, on the device of ``images``.
+
+    Args:
+        images: shape ``(n, channels, height, width)``, any type.
+        draws: what to do with each.
+    """
+    import torch
+
+    n, channels, height, width = images.shape
+    small = np.stack(
+        [draws.mirrored, draws.down, draws.right, draws.side, draws.hole_row, draws.hole_column]
+    )
+    # One transfer of a few bytes an image; everything else happens where the images are.
+    mirrored, down, right, side, hole_row, hole_column = torch.from_numpy(
+        small.astype(np.int64)
+    ).to(images.device)
+    rows = torch.arange(height, device=images.device)
+    columns = torch.arange(width, device=images.device)
+    hole = (_near(rows, hole_row, side)[:, :, None]) & (_near(columns, hole_column, side)[:, None])
+    rows = rows - down[:, None]
+    columns = columns - right[:, None]
+    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[
+        :, None
+    ]
+    columns = torch.where(mirrored[:, None] == 1, width - 1 - columns, columns)
+    at = rows.clamp(0, height - 1)[:, :, None] * width + columns.clamp(0, width - 1)[:, None]
+    index = at.flatten(1)[:, None].expand(n, channels, height * width)
+    moved = images.flatten(2).gather(2, index).view(images.shape)
+    return moved.masked_fill((~inside | hole)[:, None], 0)
+
+
+def _near(places: Tensor, middle: Tensor, side: Tensor) -> Tensor:
+    """Which places lie within a hole, shape ``(n, places)``."""
+    first = (middle - side // 2)[:, None]
+    return (places >= first) & (places < first + side[:, None])

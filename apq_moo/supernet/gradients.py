@@ -1,0 +1,79 @@
+"""One training step's gradients: the largest subnet on the labels, others on its predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from apq_moo.space import Subnet
+from apq_moo.supernet.network import Supernet, forward
+
+
+@dataclass(frozen=True)
+class Pupil:
+    """A subnet to be trained.
+
+    Attributes:
+        subnet: a member of the space.
+        quantised: whether it is trained at its bits.
+    """
+
+    subnet: Subnet
+    quantised: bool = False
+
+
+class Gradients(Protocol):
+    """Computes the gradients of a step."""
+
+    def step(self, x: Tensor, y: Tensor, pupils: Sequence[Pupil]) -> Tensor:
+        """Set the parameters' gradients.
+
+        Args:
+            x: images, shape ``(n, c, h, w)``.
+            y: labels, shape ``(n,)``.
+            pupils: the first learns from the labels, the others from its soft predictions.
+
+        Returns:
+            Cross entropy of the first, a scalar on the device.
+        """
+        ...
+
+
+class TorchGradients:
+    """Gradients by torch's own autograd, on any device."""
+
+    def __init__(self, supernet: Supernet) -> None:
+        self.supernet = supernet
+
+    def step(self, x: Tensor, y: Tensor, pupils: Sequence[Pupil]) -> Tensor:
+        """See :meth:`Gradients.step`."""
+        self.supernet.zero_grad()
+        logits = self._logits(pupils[0], x)
+        loss = F.cross_entropy(logits, y)
+        loss.backward()
+        soft = logits.detach().softmax(1)
+        for pupil in pupils[1:]:
+            F.cross_entropy(self._logits(pupil, x), soft).backward()
+        return loss.detach()
+
+    def _logits(self, pupil: Pupil, x: Tensor) -> Tensor:
+        return forward(self.supernet.slice(pupil.subnet), x, quantised=pupil.quantised)
+
+
+def gradients_on(supernet: Supernet, *, forward_type: torch.dtype | None = None) -> Gradients:
+    """The fastest way to get gradients where a supernet lies.
+
+    Args:
+        supernet: on any device.
+        forward_type: of activations on a GPU; default: half precision.
+    """
+    if next(supernet.parameters()).device.type != "cuda":
+        return TorchGradients(supernet)
+    from apq_moo.supernet.gpu.training import GpuGradients
+
+    return GpuGradients(supernet, forward_type=forward_type or torch.float16)
