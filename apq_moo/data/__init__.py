@@ -1,18 +1,26 @@
 """Image sets, sample tables and shipped assets."""
 
-from apq_moo.data import digits as _digits  # these register their loaders
+from apq_moo.data import cifar as _cifar  # these register their loaders
+from apq_moo.data import digits as _digits
 from apq_moo.data import fashion as _fashion
+from apq_moo.data import folders
 from apq_moo.data.images import IMAGES, ImageSet, Split
+from apq_moo.errors import UserError
 
 __all__ = ["IMAGES", "ImageSet", "Split", "load_images"]
 
-_ = _digits, _fashion
+_ = _cifar, _digits, _fashion
 
 
 def load_images(name: str) -> ImageSet:
-    """Load an image set by name.
+    """Load an image set by name, or a user's own as ``folder:PATH@SIZE``.
 
     Raises:
         UserError: no such image set; the message lists the known ones.
     """
+    if name.startswith(folders.PREFIX):
+        return folders.load_named_folder(name)
+    if name not in IMAGES:
+        known = ", ".join(IMAGES)
+        raise UserError(f"unknown image set {name!r}; known: {known}, or {folders.SYNTAX}")
     return IMAGES.get(name)()

@@ -1,4 +1,4 @@
-"""Augmented copies of images: mirrored, shifted, with a hole; the same on arrays and on a device."""
+"""Augmented copies of images: mirrored, shifted, with a hole; alike on arrays and on a device."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ class Augmentation:
         import torch
 
         n, _, height, width = images.shape
-        result: FloatImages = apply(
-            torch.from_numpy(images), self.draw(n, height, width, rng)
-        ).numpy()
+        # torch takes neither views that run backwards nor, without a warning, read-only arrays.
+        usable = torch.from_numpy(np.require(images, requirements=["C", "W"]))
+        result: FloatImages = apply(usable, self.draw(n, height, width, rng)).numpy()
         return result
 
 

@@ -8,7 +8,6 @@ Its four files are looked for in the folders of ``$APQ_MOO_DATA``, where Debian'
 from __future__ import annotations
 
 import gzip
-import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -18,43 +17,32 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from apq_moo.caching import cache_folder
-from apq_moo.data.images import IMAGES, FloatImages, ImageSet, Split
+from apq_moo.data.augmentation import Augmentation
+from apq_moo.data.images import (
+    IMAGES,
+    N_CALIBRATION,
+    ImageSet,
+    Split,
+    split_of_bytes,
+    split_off_validation,
+)
+from apq_moo.data.sources import SOURCES, Source, download_folder, fetch, given_folders
 from apq_moo.errors import UserError
 
 NAME = "fashion-mnist"
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 SPLIT_SEED = 20170825
-N_CALIBRATION = 1000
 MAX_SHIFT = 2
 
 _FILES = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
 _BYTES = 0x08
-_PLACES = ("", NAME, "FashionMNIST/raw")
-
-
-def augment(images: FloatImages, rng: np.random.Generator) -> FloatImages:
-    """Mirror half of the images, and shift all by up to two pixels each way, black beyond the rim.
-
-    Args:
-        images: shape ``(n, channels, height, width)``.
-        rng: where the randomness comes from.
-    """
-    n, _, height, width = images.shape
-    mirrored: NDArray[np.bool_] = rng.random(n) < np.full(n, 0.5)
-    images = np.where(mirrored[:, None, None, None], images[..., ::-1], images)
-    padded = np.pad(images, ((0, 0), (0, 0), (MAX_SHIFT, MAX_SHIFT), (MAX_SHIFT, MAX_SHIFT)))
-    y, x = rng.integers(0, 2 * MAX_SHIFT + 1, (2, n))
-    rows = y[:, None, None] + np.arange(height)[None, :, None]
-    columns = x[:, None, None] + np.arange(width)[None, None, :]
-    chosen = np.arange(n)[:, None, None]
-    return np.moveaxis(padded[chosen, :, rows, columns], 3, 1)
+_TORCHVISION = "FashionMNIST/raw"
+_PLACES = ("", NAME, _TORCHVISION)
 
 
 def folders() -> Iterator[Path]:
     """Where the files may lie."""
-    given = [Path(text) for text in os.environ.get("APQ_MOO_DATA", "").split(os.pathsep) if text]
-    for base in (*given, DEBIAN, cache_folder() / "data"):
+    for base in (*given_folders(), DEBIAN, download_folder()):
         yield from (base / place for place in _PLACES)
 
 
@@ -95,7 +83,28 @@ def find_files() -> list[Path]:
             return [path for path in found if path is not None]
     raise UserError(
         "Fashion-MNIST is not here: install Debian's dataset-fashion-mnist, or set APQ_MOO_DATA to "
-        "a folder that torchvision.datasets.FashionMNIST(folder, download=True) filled"
+        "a folder that torchvision.datasets.FashionMNIST(folder, download=True) filled, or run "
+        f"`apq-moo data download {NAME}`"
+    )
+
+
+def download_fashion_mnist(folder: str | Path | None = None) -> None:
+    """Download Fashion-MNIST by torchvision, 30 MB.
+
+    Args:
+        folder: where ``FashionMNIST/raw`` is to be; by default where :func:`load_fashion_mnist`
+            finds it.
+
+    Raises:
+        UserError: the download fails, or the folder cannot be written to.
+    """
+    from torchvision.datasets import FashionMNIST
+
+    fetch(
+        NAME,
+        lambda place: FashionMNIST(place, download=True),
+        _TORCHVISION,
+        download_folder() if folder is None else folder,
     )
 
 
@@ -118,13 +127,10 @@ def load_fashion_mnist() -> ImageSet:
                 f"{path} and its labels do not belong together: shapes {images.shape} and "
                 f"{labels.shape}"
             )
-    everything, test = _split(arrays[0], arrays[1]), _split(arrays[2], arrays[3])
-    if len(everything) <= len(test):
-        raise UserError(f"{paths[0]} holds too few images to set {len(test)} aside for validation")
-    order = np.random.default_rng(SPLIT_SEED).permutation(len(everything))
-    train, validation = (
-        Split(everything.images[part], everything.labels[part])
-        for part in np.split(order, [len(order) - len(test)])
+    pixels, labels, test_pixels, test_labels = arrays
+    test = split_of_bytes(test_pixels[:, None], test_labels)
+    train, validation = split_off_validation(
+        pixels[:, None], labels, len(test), SPLIT_SEED, paths[0]
     )
     return ImageSet(
         name=NAME,
@@ -133,9 +139,8 @@ def load_fashion_mnist() -> ImageSet:
         validation=validation,
         test=test,
         test_clean=test,
-        augment=augment,
+        augment=Augmentation(max_shift=MAX_SHIFT),
     )
 
 
-def _split(images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> Split:
-    return Split((images[:, None] / np.float32(255)).astype(np.float32), labels.astype(np.int64))
+SOURCES.register(NAME, Source(lambda: find_files()[0].parent, download_fashion_mnist))

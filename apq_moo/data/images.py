@@ -6,15 +6,23 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from apq_moo.errors import UserError
 from apq_moo.registry import Registry
 
 FloatImages = NDArray[np.float32]
 Labels = NDArray[np.int64]
 Augment = Callable[[FloatImages, np.random.Generator], FloatImages]
+
+N_CALIBRATION = 1000
+"""Training images that calibrate, where a set has no reason for another number."""
+
+_CHUNK = 4096
 
 
 @dataclass(frozen=True)
@@ -65,9 +73,48 @@ class ImageSet:
         digest = hashlib.sha256()
         for part in ("train", "calibration", "validation", "test", "test_clean"):
             split = self.split(part)
-            digest.update(np.rint(split.images * 10_000).astype(np.int32).tobytes())
+            for first in range(0, len(split), _CHUNK):  # so that copies take little memory
+                pixels = split.images[first : first + _CHUNK]
+                digest.update(np.rint(pixels * 10_000).astype(np.int32).tobytes())
             digest.update(split.labels.astype(np.int64).tobytes())
         return digest.hexdigest()
+
+
+def split_of_bytes(pixels: NDArray[np.uint8], labels: NDArray[np.integer[Any]]) -> Split:
+    """A split of bytes of shape ``(n, channels, height, width)`` and labels of shape ``(n,)``."""
+    images = np.ascontiguousarray(pixels) / np.float32(255)
+    return Split(images.astype(np.float32, copy=False), labels.astype(np.int64))
+
+
+def split_off_validation(
+    pixels: NDArray[np.uint8],
+    labels: NDArray[np.integer[Any]],
+    n: int,
+    seed: int,
+    source: str | Path,
+) -> tuple[Split, Split]:
+    """Shuffle images and set ``n`` of them aside.
+
+    Args:
+        pixels: shape ``(n, channels, height, width)``.
+        labels: shape ``(n,)``.
+        n: images for validation; may be 0.
+        seed: decides which, and the order of all.
+        source: where they come from, for messages.
+
+    Returns:
+        Those to train on, and those for validation.
+
+    Raises:
+        UserError: none would be left to train on.
+    """
+    if len(labels) <= n:
+        raise UserError(f"{source} holds too few images to set {n} aside for validation")
+    order = np.random.default_rng(seed).permutation(len(labels))
+    train, validation = (
+        split_of_bytes(pixels[rows], labels[rows]) for rows in np.split(order, [len(order) - n])
+    )
+    return train, validation
 
 
 IMAGES: Registry[Callable[[], ImageSet]] = Registry("image set")

@@ -2,12 +2,17 @@
 
 import gzip
 import struct
+import tarfile
+from http.client import HTTPException
+from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import pytest
-from scipy.ndimage import shift
+import torchvision
 
 from apq_moo.data import fashion, load_images
+from apq_moo.data.augmentation import Augmentation
 from apq_moo.errors import UserError
 
 NAMES = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
@@ -113,23 +118,80 @@ def test_damaged_files(folder, arrays):
         load_images("fashion-mnist")
 
 
-def test_augmented_images_are_mirrored_and_shifted(arrays):
-    images = (arrays[0][:60, None] / np.float32(255)).astype(np.float32)
-    found = fashion.augment(images, np.random.default_rng(3))
-    assert found.shape == images.shape
-    assert found.dtype == np.float32
-    kinds = set()
-    for before, after in zip(images[:, 0], found[:, 0], strict=True):
-        matches = [
-            (mirrored, y, x)
-            for mirrored in (False, True)
-            for y in range(-2, 3)
-            for x in range(-2, 3)
-            if np.array_equal(
-                shift(before[:, ::-1] if mirrored else before, (y, x), order=0), after
-            )
-        ]
-        assert len(matches) == 1
-        kinds.update(matches)
-    assert len({kind[1:] for kind in kinds}) > 15
-    assert len({kind[0] for kind in kinds}) == 2
+def test_training_images_are_mirrored_and_shifted_by_two(folder, arrays):
+    write(folder / "data", arrays)
+    assert load_images("fashion-mnist").augment == Augmentation(mirror=True, max_shift=2)
+
+
+class Download:
+    """Stands for torchvision's class: writes the files that it would, or fails."""
+
+    def __init__(self, arrays, failure=None):
+        self.arrays, self.failure, self.calls = arrays, failure, []
+
+    def __call__(self, root, train=True, download=False):
+        self.calls.append(download)
+        place = Path(root, "FashionMNIST", "raw")
+        write(place, self.arrays, packed=False)
+        if self.failure is not None:
+            (place / "train-images-idx3-ubyte").write_bytes(b"half")
+            raise self.failure
+
+
+@pytest.mark.parametrize("place", ["cache/data", "elsewhere/new"])
+def test_downloaded_files_are_found(folder, arrays, place, monkeypatch):
+    download = Download(arrays)
+    monkeypatch.setattr(torchvision.datasets, "FashionMNIST", download)
+    if place == "cache/data":
+        fashion.download_fashion_mnist()
+    else:
+        fashion.download_fashion_mnist(folder / place)
+        monkeypatch.setenv("APQ_MOO_DATA", str(folder / place))
+    found = load_images("fashion-mnist")
+    assert download.calls == [True]
+    np.testing.assert_array_equal(np.rint(255 * found.test.images[:, 0]), arrays[2])
+    assert [path.name for path in (folder / place).iterdir()] == ["FashionMNIST"]
+
+
+def test_a_download_replaces_damaged_files(folder, arrays, monkeypatch):
+    place = folder / "cache" / "data" / "FashionMNIST" / "raw"
+    write(place, arrays, packed=False)
+    (place / "train-images-idx3-ubyte").write_bytes(b"half")
+    with pytest.raises(UserError, match="damaged"):
+        load_images("fashion-mnist")
+    monkeypatch.setattr(torchvision.datasets, "FashionMNIST", Download(arrays))
+    fashion.download_fashion_mnist()
+    assert len(load_images("fashion-mnist").test) == 20
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        URLError("no network"),
+        RuntimeError("Error downloading:\nTried A, got:\nno network\n"),
+        HTTPException("no network"),
+        tarfile.ReadError("no network"),
+        EOFError("no network"),
+    ],
+)
+def test_a_failing_download_is_one_line_and_leaves_nothing(folder, arrays, failure, monkeypatch):
+    monkeypatch.setattr(torchvision.datasets, "FashionMNIST", Download(arrays, failure))
+    with pytest.raises(UserError, match=r"cannot download fashion-mnist to .*no network") as error:
+        fashion.download_fashion_mnist(folder / "new")
+    assert "\n" not in str(error.value)
+    assert list((folder / "new").iterdir()) == []
+
+
+def test_a_download_to_a_place_that_is_no_folder(folder, arrays, monkeypatch):
+    monkeypatch.setattr(torchvision.datasets, "FashionMNIST", Download(arrays))
+    (folder / "file").write_text("x")
+    with pytest.raises(UserError, match="cannot download fashion-mnist to"):
+        fashion.download_fashion_mnist(folder / "file")
+
+
+def test_loading_never_downloads(folder, arrays, monkeypatch):
+    download = Download(arrays)
+    monkeypatch.setattr(torchvision.datasets, "FashionMNIST", download)
+    with pytest.raises(UserError, match="apq-moo data download fashion-mnist"):
+        load_images("fashion-mnist")
+    assert download.calls == []

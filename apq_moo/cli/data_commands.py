@@ -1,0 +1,58 @@
+"""Commands about image sets and their files: ``data``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from apq_moo.cli.app import app, out
+from apq_moo.errors import UserError
+
+data_app = typer.Typer(no_args_is_help=True, help="Find and download image sets.")
+app.add_typer(data_app, name="data")
+
+
+def _print(text: str) -> None:
+    out.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+@data_app.command("list")
+def data_list() -> None:
+    """List the image sets by name, and where their files were found."""
+    from apq_moo.data import IMAGES
+    from apq_moo.data.folders import SYNTAX
+    from apq_moo.data.sources import SOURCES
+
+    for name in IMAGES:
+        if name not in SOURCES:
+            _print(f"{name}: no files to download")
+            continue
+        try:
+            _print(f"{name}: {SOURCES.get(name).find()}")
+        except UserError:
+            _print(f"{name}: not found; apq-moo data download {name}")
+    _print(f"{SYNTAX}: your own images, in PATH/train/<class> and PATH/val/<class>")
+
+
+@data_app.command("download")
+def data_download(
+    name: Annotated[str, typer.Argument(help="Of an image set, such as fashion-mnist or cifar10.")],
+    folder: Annotated[
+        Path | None, typer.Option(help="Where its files go; by default where they are looked for.")
+    ] = None,
+) -> None:
+    """Download the files of an image set."""
+    from apq_moo.data.sources import SOURCES, download_folder
+
+    target = download_folder() if folder is None else folder
+    source = SOURCES.get(name)
+    source.download(target)
+    _print(f"{name}: {target}")
+    try:
+        found = source.find().resolve()
+    except UserError:
+        found = None
+    if found is None or target.expanduser().resolve() not in found.parents:
+        _print(f"set APQ_MOO_DATA={target.expanduser().resolve()} to use it")

@@ -1,0 +1,169 @@
+"""A user's own images in folders, as ImageNet's: ``train/<class>/*.jpg``, ``val`` or ``test``."""
+
+from __future__ import annotations
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apq_moo.data.augmentation import Augmentation
+from apq_moo.data.images import (
+    N_CALIBRATION,
+    ImageSet,
+    Labels,
+    Split,
+    split_of_bytes,
+    split_off_validation,
+)
+from apq_moo.errors import UserError, shown
+
+if TYPE_CHECKING:
+    from torchvision.datasets import ImageFolder
+
+PREFIX = "folder:"
+SYNTAX = "folder:PATH@SIZE"
+SPLIT_SEED = 20091001
+VALIDATION_FRACTION = 0.1
+MAX_BYTES = 8 * 2**30
+"""What all images may take in memory, as float32."""
+
+_NAME = re.compile(r"folder:(?P<path>.+)@(?P<size>[0-9]{1,6})(?P<grey>-grey)?", re.DOTALL)
+
+
+# One set at a time is kept, since it may be as large as MAX_BYTES.
+@lru_cache(maxsize=1)
+def load_named_folder(name: str) -> ImageSet:
+    """The image set of a name ``folder:PATH@SIZE``, or ``folder:PATH@SIZE-grey`` for one channel.
+
+    Raises:
+        UserError: the name is malformed; see also :func:`load_image_folder`.
+    """
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise UserError(
+            f"image set {shown(name)}: write {SYNTAX} with a positive integer SIZE, as in "
+            "folder:/data/flowers@64 (or folder:/data/flowers@64-grey)"
+        )
+    channels = 1 if match["grey"] else 3
+    return load_image_folder(match["path"], size=int(match["size"]), channels=channels)
+
+
+def load_image_folder(
+    path: str | Path,
+    *,
+    size: int,
+    channels: int = 3,
+    validation_fraction: float = VALIDATION_FRACTION,
+) -> ImageSet:
+    """Read all images of a folder, scaled to ``size`` by their shorter side and cut to a square.
+
+    The test split is ``test``, and validation is ``val``. If one of these folders is missing, the
+    other is the test split, and validation is drawn from ``train``, once, with :data:`SPLIT_SEED`.
+    Classes are numbered by name. Training images are mirrored and shifted by up to an eighth of
+    their size.
+
+    Args:
+        path: holds ``train`` and ``val`` or ``test`` or both; in each a folder for every class.
+        size: height and width in pixels.
+        channels: 3 for RGB, 1 for grey.
+        validation_fraction: the part of ``train`` that validation gets where it is drawn.
+
+    Raises:
+        UserError: a folder is missing, has no classes or not those of ``train``; an image cannot be
+            read; all of them take more than :data:`MAX_BYTES`; or an argument is out of range.
+    """
+    _check(size, channels, validation_fraction)
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"image folder {str(folder)!r} is no folder; write {SYNTAX}")
+    held_out = [name for name in ("val", "test") if (folder / name).is_dir()]
+    if not held_out or not (folder / "train").is_dir():
+        raise UserError(f"image folder {folder} must hold train, and val or test or both")
+    found = {name: _listed(folder / name) for name in ("train", *held_out)}
+    _check_classes(folder, {name: dataset.classes for name, dataset in found.items()})
+    n_bytes = 4 * channels * size**2 * sum(len(dataset) for dataset in found.values())
+    if n_bytes > MAX_BYTES:
+        raise UserError(
+            f"the images of {folder} at {size}x{size} take {n_bytes / 2**30:,.1f} GiB of memory, "
+            f"more than {MAX_BYTES / 2**30:.0f}; choose a smaller size or fewer images"
+        )
+    pixels, labels = _read(found["train"], size, channels)
+    three = len(held_out) == 2
+    n_drawn = 0 if three else max(1, round(validation_fraction * len(labels)))
+    # Also where nothing is drawn, this shuffles the classes, so that calibration has all of them.
+    train, drawn = split_off_validation(pixels, labels, n_drawn, SPLIT_SEED, str(folder / "train"))
+    test = split_of_bytes(*_read(found[held_out[-1]], size, channels))
+    return ImageSet(
+        name=f"{PREFIX}{path}@{size}{'-grey' if channels == 1 else ''}",
+        train=train,
+        calibration=Split(train.images[:N_CALIBRATION], train.labels[:N_CALIBRATION]),
+        validation=split_of_bytes(*_read(found["val"], size, channels)) if three else drawn,
+        test=test,
+        test_clean=test,
+        augment=Augmentation(max_shift=size // 8),
+    )
+
+
+def _check(size: int, channels: int, validation_fraction: float) -> None:
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+        raise UserError(f"size must be a positive integer, not {shown(size)}")
+    if channels not in {1, 3}:
+        raise UserError(f"channels must be 1 (grey) or 3 (RGB), not {shown(channels)}")
+    if not 0 < validation_fraction < 1:
+        raise UserError(
+            f"validation_fraction must lie between 0 and 1, not {shown(validation_fraction)}"
+        )
+
+
+def _listed(folder: Path) -> ImageFolder:
+    """The images of a split, by class, still unread."""
+    from torchvision.datasets import ImageFolder
+
+    try:
+        return ImageFolder(folder)
+    except OSError as error:
+        raise UserError(
+            f"{folder} must hold a folder of images for every class: {error.strerror or error}"
+        ) from error
+
+
+def _check_classes(folder: Path, classes: dict[str, list[str]]) -> None:
+    for name, listed in classes.items():
+        odd = sorted(set(listed) ^ set(classes["train"]))
+        if odd:
+            raise UserError(
+                f"image folder {folder}: train and {name} must have the same classes, but only one "
+                f"of them has {', '.join(map(shown, odd[:3]))}{', ...' if odd[3:] else ''}"
+            )
+
+
+def _read(dataset: ImageFolder, size: int, channels: int) -> tuple[NDArray[np.uint8], Labels]:
+    """Bytes of shape ``(n, channels, size, size)``, and labels; read by several threads."""
+    from PIL import Image
+    from torchvision.transforms import CenterCrop, Compose, Resize
+
+    square = Compose([Resize(size), CenterCrop(size)])
+    mode = "RGB" if channels == 3 else "L"
+    pixels = np.empty((len(dataset), channels, size, size), dtype=np.uint8)
+
+    def read(i: int) -> None:
+        path, _ = dataset.samples[i]
+        try:
+            with Image.open(path) as image:
+                if image.mode[0] in "IF":  # Pillow would cut their values off at 255
+                    raise ValueError("it has more than 8 bits a channel; convert it to 8")
+                found = np.asarray(square(image.convert(mode)))
+        except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+            text = " ".join(str(error).split())
+            raise UserError(f"cannot read image {path}: {text}") from error
+        pixels[i] = found.reshape(size, size, channels).transpose(2, 0, 1)
+
+    with ThreadPoolExecutor() as pool:
+        for _ in pool.map(read, range(len(dataset))):
+            pass
+    return pixels, np.asarray(dataset.targets, dtype=np.int64)
