@@ -2,27 +2,59 @@
 
 Batch-norm statistics and activation ranges come from one pass over the calibration images, layer by
 layer, so that each layer sees its inputs as the layers before it really produce them, quantised.
+
+A quantised layer multiplies integers, as hardware does: its output is ``levels * m + b`` with one
+``m`` and ``b`` for each channel. Integer sums are exact in whatever order they are taken, ``m`` and
+``b`` are rounded from double precision, and the product and the sum are rounded once each. So the
+result is the same to the last bit on every processor, which matters, since one activation that
+falls on the other side of a rounding step is followed by others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from apq_moo.space import Subnet
+from apq_moo.space import Layer, Subnet
+from apq_moo.space.spec import FLOAT_BITS
 from apq_moo.supernet.network import (
     BN_EPS,
     Recorded,
     SlicedLayer,
     Supernet,
-    forward,
+    input_range,
     rounded_to_half,
 )
-from apq_moo.supernet.quantisers import quantise_activation, quantise_weight
+from apq_moo.supernet.quantisers import activation_levels, weight_levels
+
+_EXACT = 2**24
+"""Single precision holds all integers up to this."""
+
+_CHUNK = 64
+
+
+@dataclass(frozen=True)
+class FoldedLayer:
+    """A layer ready for inference.
+
+    Attributes:
+        item: the sliced layer.
+        weight: levels if it is quantised, else floats that contain the batch norm's scale.
+        gain: what the convolution's output is multiplied by, shape ``(c_out, 1, 1)``; None for 1.
+        bias: what is then added, shape ``(c_out,)``.
+        recorded: what calibration found.
+    """
+
+    item: SlicedLayer
+    weight: Tensor
+    gain: Tensor | None
+    bias: Tensor
+    recorded: Recorded
 
 
 @torch.no_grad()
@@ -38,41 +70,45 @@ def calibrate(layers: Sequence[SlicedLayer], images: Tensor, *, quantised: bool)
         One record for each layer.
     """
     record: list[Recorded] = []
-    forward(layers, images, quantised=quantised, record=record)
+    kept = x = images.to(memory_format=torch.channels_last)
+    for item in layers:
+        if item.opens:
+            kept = x
+        if item.scale is None:
+            record.append(Recorded(None, None, *input_range(pooled(x))))
+            break
+        low, high = input_range(x)
+        weight, size = _weight(item, quantised=quantised)
+        x, step = _convolve(item.layer, x, weight, low, high, quantised=quantised)
+        unit = _unit(item, size, step)
+        mean, var = _statistics(x)
+        found = Recorded((mean * unit).float(), (var * unit * unit).float(), low, high)
+        record.append(found)
+        gain, bias = _norm(item, found, unit)
+        x = _finish(item, x.mul_(gain).add_(bias[:, None, None]), kept)
     return record
-
-
-@dataclass(frozen=True)
-class FoldedLayer:
-    """A layer ready for inference: quantised weight with the batch norm folded in.
-
-    The batch norm's scale is per output channel, as the weight's quantisation is, so that folding
-    after quantising changes nothing but rounding in the last digits.
-    """
-
-    item: SlicedLayer
-    weight: Tensor
-    bias: Tensor
-    recorded: Recorded
 
 
 @torch.no_grad()
 def fold(
     layers: Sequence[SlicedLayer], recorded: Sequence[Recorded], *, quantised: bool
 ) -> list[FoldedLayer]:
-    """Fold batch norms into weights; see :class:`FoldedLayer`."""
+    """Turn batch norms and steps of quantisers into gains and biases; see :class:`FoldedLayer`."""
     folded = []
     for item, known in zip(layers, recorded, strict=True):
-        weight, bias = item.weight, item.bias
-        if quantised:
-            weight = quantise_weight(weight, item.layer.w_bits)
+        weight, size = _weight(item, quantised=quantised)
+        step = 1.0
+        if quantised and item.layer.a_bits != FLOAT_BITS:
+            _, step = activation_levels(weight.new_zeros(1), known.low, known.high,
+                                        item.layer.a_bits)  # fmt: skip
+        unit = _unit(item, size, step)
+        gain, bias = unit.float().view(-1, 1, 1), item.bias
         if item.scale is not None:
-            assert known.mean is not None
-            assert known.var is not None
-            gain = item.scale * torch.rsqrt(known.var + BN_EPS)
-            weight = weight * gain[:, None, None, None]
-            bias = bias - known.mean * gain
-        folded.append(FoldedLayer(item, weight, bias, known))
+            gain, bias = _norm(item, known, unit)
+        if quantised:
+            folded.append(FoldedLayer(item, weight, gain, bias, known))
+        else:
+            folded.append(FoldedLayer(item, weight * gain[:, None], None, bias, known))
     return folded
 
 
@@ -81,23 +117,104 @@ def infer(folded: Sequence[FoldedLayer], x: Tensor, *, quantised: bool) -> Tenso
     """Logits of shape ``(n, classes)`` for images of shape ``(n, c, h, w)``."""
     kept = x = x.to(memory_format=torch.channels_last)
     for layer in folded:
-        item = layer.item
+        item, known = layer.item, layer.recorded
         if item.opens:
             kept = x
         if item.scale is None:
-            x = x.mean(dim=(2, 3), keepdim=True)
-        if quantised:
-            known = layer.recorded
-            x = quantise_activation(x, known.low, known.high, item.layer.a_bits)
-        shape = item.layer
-        x = F.conv2d(x, layer.weight, layer.bias, shape.stride, shape.padding, groups=shape.groups)
-        if item.relu:
-            x = x.clamp_(0, 6)
-        if item.closes:
-            x = x + kept
-        if item.half:
-            x = rounded_to_half(x)
+            x = pooled(x)
+        if layer.gain is None:
+            shape = item.layer
+            x = F.conv2d(
+                x, layer.weight, layer.bias, shape.stride, shape.padding, groups=shape.groups
+            )
+        else:
+            x, _ = _convolve(
+                item.layer, x, layer.weight, known.low, known.high, quantised=quantised
+            )
+            x = x.mul_(layer.gain).add_(layer.bias[:, None, None])
+        x = _finish(item, x, kept)
     return x.flatten(1)
+
+
+def pooled(x: Tensor) -> Tensor:
+    """Average over the pixels, summed in double precision, shape ``(n, c, 1, 1)``."""
+    return x.mean(dim=(2, 3), keepdim=True, dtype=torch.float64).float()
+
+
+def _weight(item: SlicedLayer, *, quantised: bool) -> tuple[Tensor, Tensor | None]:
+    """What the layer multiplies by, and the size of its levels if it has any."""
+    weight, bits = item.weight.detach(), item.layer.w_bits
+    if not quantised or bits == FLOAT_BITS:
+        return weight, None
+    return weight_levels(weight, bits)
+
+
+def _convolve(
+    layer: Layer, x: Tensor, weight: Tensor, low: float, high: float, *, quantised: bool
+) -> tuple[Tensor, float]:
+    """The convolution alone, of levels if it is quantised, and the step of its input's levels."""
+    step = 1.0
+    integers = quantised and layer.w_bits != FLOAT_BITS
+    if quantised and layer.a_bits != FLOAT_BITS:
+        x, step = activation_levels(x, low, high, layer.a_bits)
+    else:
+        integers = False
+    most = layer.kernel**2 * (layer.c_in // layer.groups) * 2 ** (layer.a_bits + layer.w_bits - 1)
+    if integers and most > _EXACT:
+        bound = weight.abs().flatten(1).sum(1).amax() * (2**layer.a_bits - 1)
+        if float(bound) > _EXACT:
+            x, weight = x.double(), weight.double()
+    x = F.conv2d(x, weight, None, layer.stride, layer.padding, groups=layer.groups).float()
+    if integers and layer.kernel > 1 and layer.groups == 1:
+        x = x.round_()  # after an algorithm such as Winograd's
+    return x, step
+
+
+def _unit(item: SlicedLayer, size: Tensor | None, step: float) -> Tensor:
+    """What 1 in the convolution's output stands for, double precision, shape ``(c_out,)``."""
+    if size is None:
+        return torch.full_like(item.bias, step, dtype=torch.float64)
+    return size.double() * step
+
+
+def _statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of each channel, in double precision."""
+    total = squares = torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
+    for part in x.split(_CHUNK):
+        double = part.double()
+        total = total + double.sum((0, 2, 3))
+        squares = squares + (double * double).sum((0, 2, 3))
+    n = x.numel() // x.shape[1]
+    mean = total / n
+    return mean, (squares / n - mean * mean).clamp_min(0)
+
+
+def _norm(item: SlicedLayer, found: Recorded, unit: Tensor) -> tuple[Tensor, Tensor]:
+    """Batch norm as gain and bias of the convolution's output."""
+    assert item.scale is not None
+    assert found.mean is not None
+    assert found.var is not None
+    gain = item.scale.detach().double() / torch.sqrt(found.var.double() + BN_EPS)
+    bias = item.bias.detach().double() - found.mean.double() * gain
+    return (gain * unit).float().view(-1, 1, 1), bias.float()
+
+
+def _finish(item: SlicedLayer, x: Tensor, kept: Tensor) -> Tensor:
+    if item.relu:
+        x = x.clamp_(0, 6)
+    if item.closes:
+        x = x + kept
+    if item.half:
+        x = rounded_to_half(x)
+    return x
+
+
+class LogitsOf(Protocol):
+    """Runs subnets of one supernet on images."""
+
+    def logits(self, subnet: Subnet, images: Tensor, *, quantised: bool) -> Tensor:
+        """Logits of a subnet, shape ``(n, classes)``."""
+        ...
 
 
 class Evaluator:

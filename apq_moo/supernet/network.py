@@ -1,9 +1,8 @@
 """The once-for-all network of a space, and what it means to run one subnet of it.
 
 A subnet is first *sliced*: :meth:`Supernet.slice` lists its layers in order with their weights,
-which are views into the supernet's. One function, :func:`forward`, runs such a list in every mode:
-with batch statistics (training), recording statistics and ranges (calibration), or with recorded
-ones (evaluation).
+which are views into the supernet's. :func:`forward` runs such a list differentiably, with batch
+statistics or with recorded ones; :mod:`apq_moo.supernet.evaluation` runs it to be scored.
 """
 
 from __future__ import annotations
@@ -199,9 +198,8 @@ def forward(
     recorded: Sequence[Recorded] | None = None,
     *,
     quantised: bool = False,
-    record: list[Recorded] | None = None,
 ) -> Tensor:
-    """Run a sliced subnet.
+    """Run a sliced subnet, differentiably.
 
     Args:
         layers: what :meth:`Supernet.slice` returned.
@@ -209,7 +207,6 @@ def forward(
         recorded: statistics and ranges by layer. Without them batch statistics are used, and ranges
             are those of this very batch.
         quantised: quantise weights and activations at each layer's bits.
-        record: where to append what was found, when ``recorded`` is not given.
 
     Returns:
         Logits of shape ``(n, classes)``.
@@ -222,9 +219,7 @@ def forward(
         if item.scale is None:
             x = x.mean(dim=(2, 3), keepdim=True)
         known = recorded[number] if recorded is not None else None
-        x, found = _layer(item, x, known, quantised=quantised, record=record is not None)
-        if record is not None and found is not None:
-            record.append(found)
+        x = _layer(item, x, known, quantised=quantised)
         if item.closes:
             x = x + kept
         if item.half:
@@ -237,37 +232,18 @@ def rounded_to_half(x: Tensor) -> Tensor:
     return x.half().float()
 
 
-def _layer(
-    item: SlicedLayer, x: Tensor, known: Recorded | None, *, quantised: bool, record: bool
-) -> tuple[Tensor, Recorded | None]:
+def _layer(item: SlicedLayer, x: Tensor, known: Recorded | None, *, quantised: bool) -> Tensor:
     layer, weight = item.layer, item.weight
-    low = high = 0.0
-    if known is not None:
-        low, high = known.low, known.high
-    elif quantised or record:
-        low, high = input_range(x)
     if quantised:
+        low, high = (known.low, known.high) if known is not None else input_range(x)
         x = quantise_activation(x, low, high, layer.a_bits)
         weight = quantise_weight(weight, layer.w_bits)
     bias = item.bias if item.scale is None else None
     x = F.conv2d(x, weight, bias, layer.stride, layer.padding, groups=layer.groups)
-    found = None
-    mean = var = None
-    if item.scale is not None and known is not None:
-        mean, var = known.mean, known.var
-        x = F.batch_norm(x, mean, var, item.scale, item.bias, training=False, eps=BN_EPS)
-    elif item.scale is not None:
-        if record:
-            mean, var = torch.zeros_like(item.bias), torch.zeros_like(item.bias)
-        n = x.numel() // x.shape[1]
-        x = F.batch_norm(x, mean, var, item.scale, item.bias, True, momentum=1.0, eps=BN_EPS)
-        if var is not None:
-            var *= (n - 1) / n
-    if record:
-        found = Recorded(mean, var, low, high)
-    if item.relu:
-        x = F.relu6(x)
-    return x, found
+    if item.scale is not None:
+        mean, var = (known.mean, known.var) if known is not None else (None, None)
+        x = F.batch_norm(x, mean, var, item.scale, item.bias, known is None, eps=BN_EPS)
+    return F.relu6(x) if item.relu else x
 
 
 def input_range(x: Tensor) -> tuple[float, float]:

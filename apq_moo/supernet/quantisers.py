@@ -48,12 +48,48 @@ def quantise_activation(x: Tensor, low: float, high: float, bits: int) -> Tensor
     """
     if bits == FLOAT_BITS:
         return x
-    top = 2**bits - 1
-    scale = max(high - low, 1e-8) / top
-    zero = round(-low / scale)
     if torch.is_grad_enabled() and x.requires_grad:
-        return torch.fake_quantize_per_tensor_affine(x, scale, zero, 0, top)
+        scale, zero = _affine(low, high, bits)
+        return torch.fake_quantize_per_tensor_affine(x, scale, zero, 0, 2**bits - 1)
     # The same numbers, several times faster on a CPU: torch's operator also stores a mask.
+    levels, step = activation_levels(x, low, high, bits)
+    return levels.mul_(step)
+
+
+def activation_levels(x: Tensor, low: float, high: float, bits: int) -> tuple[Tensor, float]:
+    """The integers behind :func:`quantise_activation`, 0 standing for 0, and their step.
+
+    Args:
+        x: any shape.
+        low: bottom of the range, at most 0.
+        high: top of the range.
+        bits: at most 16.
+
+    Returns:
+        Levels as floats, same shape, and the single-precision step between them.
+    """
+    scale, zero = _affine(low, high, bits)
     single = torch.tensor(scale, dtype=torch.float32)
-    levels = (x * float(1 / single)).round_().clamp_(-zero, top - zero)
-    return levels.mul_(float(single))
+    levels = (x * float(1 / single)).round_().clamp_(-zero, 2**bits - 1 - zero)
+    return levels, float(single)
+
+
+def weight_levels(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """The integers behind :func:`quantise_weight`, and the size of each output channel's.
+
+    Args:
+        weight: shape ``(c_out, ...)``.
+        bits: 2 to 16.
+
+    Returns:
+        Levels as floats, same shape, and sizes of shape ``(c_out,)``.
+    """
+    top = 2 ** (bits - 1) - 1
+    size = weight.abs().flatten(1).amax(1).clamp_min(1e-8) / top
+    inverse = (1 / size).view(-1, *[1] * (weight.dim() - 1))
+    return (weight * inverse).round_().clamp_(-top, top), size
+
+
+def _affine(low: float, high: float, bits: int) -> tuple[float, int]:
+    scale = max(high - low, 1e-8) / (2**bits - 1)
+    return scale, round(-low / scale)

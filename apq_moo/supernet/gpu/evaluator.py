@@ -18,8 +18,9 @@ from apq_moo.space import Layer, Subnet
 from apq_moo.space.spec import FLOAT_BITS
 from apq_moo.supernet.gpu import kernels
 from apq_moo.supernet.gpu.workspace import Source, Target, Weight, Workspace, pool, to_planes
-from apq_moo.supernet.layers import ElasticDepthwise
+from apq_moo.supernet.layers import ElasticConv, ElasticDepthwise
 from apq_moo.supernet.network import Node, Supernet
+from apq_moo.supernet.quantisers import weight_levels
 
 _MAX_BITS = 8
 
@@ -79,7 +80,6 @@ class GpuEvaluator:
         largest = supernet.outline(supernet.space.decode(supernet.space.largest())[0])
         channels = max(node.layer.c_out for node in largest)
         self._work = Workspace(len(largest), channels, self.device, forward_type=forward_type)
-        self._classifier_values: Tensor | None = None
         self._weights: dict[tuple[str, int, int, int], Weight] = {}
         low = min(float(calibration.min()), 0.0)
         high = max(float(calibration.max()), 0.0)
@@ -105,12 +105,11 @@ class GpuEvaluator:
         assert not isinstance(module, nn.Linear)
         bits = layer.w_bits if quantised else FLOAT_BITS
         pointwise = layer.kernel == 1 and layer.groups == 1
-        integer = bits != FLOAT_BITS or (quantised and layer.a_bits != FLOAT_BITS)
         inputs = layer.c_in if pointwise else 0
-        key = (layer.name, layer.kernel, bits if integer else 0, inputs)
+        key = (layer.name, layer.kernel, bits, inputs)
         found = self._weights.get(key)
         if found is None:
-            found = self._weights[key] = make_weight(module, layer, bits, integer=integer)
+            found = self._weights[key] = make_weight(module, layer, bits)
         return found
 
     @torch.no_grad()
@@ -151,6 +150,8 @@ class GpuEvaluator:
         else:
             x, stored = images.floats, "floats"
         kept = x
+        # Levels are multiplied as they are; their sizes are in the norms.
+        bare = [Weight(weight.data, weight.row) for weight in weights]
         for number, node in enumerate(nodes[:-1]):
             layer, following = node.layer, nodes[number + 1]
             if node.opens:
@@ -165,8 +166,8 @@ class GpuEvaluator:
             if record:
                 raw = work.activations(layer.c_out, n, layer.size_out, torch.float32)
                 target = Target(raw, kernels.OUT_RAW.value, number)
-                work.convolve(layer, weights[number], source, target, n)
-                x = self._settle(node, number, raw, other, n, span=rounds_next)
+                work.convolve(layer, bare[number], source, target, n)
+                x = self._settle(node, number, source, weights[number], raw, other, n, rounds_next)
                 stored = "floats" if node.ends else "raw"
                 continue
             levels = rounds_next and not node.ends
@@ -178,35 +179,32 @@ class GpuEvaluator:
                 other, span=work.vectors.span[number + 1] if levels else None,
                 top=top_level(following.layer),
             )  # fmt: skip
-            work.convolve(layer, weights[number], source, target, n)
+            work.convolve(layer, bare[number], source, target, n)
             stored = "levels" if levels else "floats"
         return pool(x, n, nodes[-2].layer.size_out)
 
     def _settle(
-        self, node: Node, number: int, raw: Tensor, other: Tensor | None, n: int, *, span: bool
-    ) -> Tensor:
+        self, node: Node, number: int, source: Source, weight: Weight, raw: Tensor,
+        other: Tensor | None, n: int, rounds_next: bool,
+    ) -> Tensor:  # fmt: skip
         layer, module = node.layer, node.module
         assert not isinstance(module, nn.Linear)
         self._work.settle(
-            number, layer, n, module.norm.weight, module.norm.bias, relu=node.relu,
-            span=span and not node.ends,
+            number, layer, n, module.norm.weight, module.norm.bias,
+            span=rounds_next and not node.ends, scale=weight.scale, span_in=source.span,
+            top_in=source.top,
         )  # fmt: skip
         if not node.ends:
             return raw
         x = self._work.activations(layer.c_out, n, layer.size_out, torch.float16)
-        self._work.close(number, layer, n, raw, x, other, relu=node.relu, span=span)
+        self._work.close(number, layer, n, raw, x, other, relu=node.relu, span=rounds_next)
         return x
-
-    def _classifier(self, bits: int) -> Tensor:
-        if self._classifier_values is None:
-            levels, scale = _symmetric(self.supernet.classifier.weight, bits)
-            self._classifier_values = levels * scale[:, None]
-        return self._classifier_values
 
     def _classify(
         self, layer: Layer, pooled: Tensor, calibration: Tensor, *, quantised: bool
     ) -> Tensor:
-        weight: Tensor = self.supernet.classifier.weight
+        weight, bias = self.supernet.classifier.weight, self.supernet.classifier.bias
+        unit = torch.ones(len(bias), dtype=torch.float64, device=self.device)
         if quantised and layer.a_bits != FLOAT_BITS:
             low = calibration.min().clamp_max(0).double()
             high = calibration.max().clamp_min(0).double()
@@ -215,10 +213,13 @@ class GpuEvaluator:
             zero = torch.round(-low / wide).float()
             step = wide.float()
             pooled = (pooled * (1 / step)).round_()
-            pooled = torch.minimum(torch.maximum(pooled, -zero), top - zero) * step
+            pooled = torch.minimum(torch.maximum(pooled, -zero), top - zero)
+            unit = unit * step.double()
         if quantised and layer.w_bits != FLOAT_BITS:
-            weight = self._classifier(layer.w_bits)
-        return pooled @ weight.T + self.supernet.classifier.bias
+            weight, size = weight_levels(weight, layer.w_bits)
+            unit = unit * size.double()
+        sums = (pooled.double() @ weight.T.double()).float()
+        return sums * unit.float() + bias
 
 
 WAYS = {
@@ -231,19 +232,12 @@ WAYS = {
 """How a convolution reads what is stored, by whether it multiplies levels."""
 
 
-def _symmetric(flat: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """Levels of each row and their size, as ``quantise_weight`` rounds."""
-    top = 2 ** (bits - 1) - 1
-    scale = flat.abs().amax(1).clamp_min(1e-8) / top
-    return (flat * (1 / scale)[:, None]).round_().clamp_(-top, top), scale
-
-
 def top_level(layer: Layer) -> float:
     return 1.0 if layer.a_bits == FLOAT_BITS else float(2**layer.a_bits - 1)
 
 
 def make_weight(
-    module: nn.Module, layer: Layer, bits: int, *, integer: bool, dtype: torch.dtype = torch.float16
+    module: ElasticConv | ElasticDepthwise, layer: Layer, bits: int
 ) -> Weight:
     """The weight of a layer for all its output channels.
 
@@ -251,8 +245,6 @@ def make_weight(
         module: the elastic convolution.
         layer: which input channels or kernel size.
         bits: levels of the weight; 32 for floats.
-        integer: whether the layer multiplies levels.
-        dtype: of the stored weight.
     """
     if isinstance(module, ElasticDepthwise):
         weight = module.slice_weight(len(module.weight), layer.kernel)
@@ -261,7 +253,6 @@ def make_weight(
     flat = weight.detach().flatten(1)
     row = flat.shape[1]
     if bits == FLOAT_BITS:
-        scale = torch.ones(len(flat), device=flat.device) if integer else None
-        return Weight(flat.to(dtype).contiguous(), row, scale)
-    levels, scale = _symmetric(flat, bits)
-    return Weight(levels.to(dtype).contiguous(), row, scale)
+        return Weight(flat.half().contiguous(), row)
+    levels, scale = weight_levels(flat, bits)
+    return Weight(levels.half().contiguous(), row, scale)

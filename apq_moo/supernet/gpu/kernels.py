@@ -122,18 +122,22 @@ def _leave(
     step = 1.0
     if QUANTISED == 2:
         step, _, _, _ = _step(span_in, top_in)
-    if OUT == 0 or OUT == 3:
-        if QUANTISED > 0:
-            y = y * (_of(scale, rows, rows_in, MANY) * step)
+    if QUANTISED > 0:
+        y = y * (_of(scale, rows, rows_in, MANY) * step)
     if OUT == 0:
         tl.store(out + offsets, y.to(out.dtype.element_ty), mask=stored)
-        total = _sum(tl.where(inside, y, 0.0), MANY)
-        count = _sum(inside.to(tl.float32), MANY)
-        middle = total / tl.maximum(count, 1.0)
-        off = tl.where(inside, y - _spread(middle, MANY), 0.0)
-        place = stats + (rows * 5).to(tl.int64) * tiles + tile
+        place = stats + (rows * 4).to(tl.int64) * tiles + tile
+        if out.dtype.element_ty == tl.float32:
+            exact = tl.where(inside, y, 0.0).to(tl.float64)
+            total = _sum(exact, MANY)
+            squares = _sum(exact * exact, MANY)
+        else:
+            count = tl.maximum(_sum(inside.to(tl.float32), MANY), 1.0)
+            total = _sum(tl.where(inside, y, 0.0), MANY)
+            off = tl.where(inside, y - _spread(total / count, MANY), 0.0)
+            squares = _sum(off * off, MANY).to(tl.float64) + total.to(tl.float64) * (total / count)
         _put(place, total, rows_in, MANY)
-        _put(place + tiles, _sum(off * off, MANY), rows_in, MANY)
+        _put(place + tiles, squares, rows_in, MANY)
         low = tl.min(tl.where(inside, y, float("inf")), 1)
         high = tl.max(tl.where(inside, y, float("-inf")), 1)
         if not MANY:
@@ -141,7 +145,6 @@ def _leave(
             high = tl.max(high, 0)
         _put(place + 2 * tiles, low, rows_in, MANY)
         _put(place + 3 * tiles, high, rows_in, MANY)
-        _put(place + 4 * tiles, count, rows_in, MANY)
     elif OUT == 3:
         if RESIDUAL:
             y += tl.load(other + offsets, mask=stored, other=0.0).to(tl.float32)
@@ -152,23 +155,18 @@ def _leave(
         tl.store(out + offsets, y.to(out.dtype.element_ty), mask=stored)
         y = tl.where(inside, y, 0.0)
         off = tl.where(inside, raw - _of(mean, rows, rows_in, MANY), 0.0)
-        place = stats + (rows * 5).to(tl.int64) * tiles + tile
+        place = stats + (rows * 4).to(tl.int64) * tiles + tile
         _put(place, _sum(y, MANY), rows_in, MANY)
         _put(place + tiles, _sum(y * off, MANY), rows_in, MANY)
     else:
-        gain = _of(a, rows, rows_in, MANY)
-        shift = _of(b, rows, rows_in, MANY)
-        if QUANTISED > 0:
-            gain = gain * (_of(scale, rows, rows_in, MANY) * step)
+        y = y * _of(a, rows, rows_in, MANY) + _of(b, rows, rows_in, MANY)
         if OUT == 1:
-            # Levels behind a ReLU6: their range begins at 0, so that one clamp serves both.
+            # Levels behind a ReLU6: their range begins at 0.
             _, inverse, _, highest = _step(span_out, top_out)
-            y = y * (gain * inverse) + shift * inverse
-            y = tl.minimum(tl.maximum(y, 0.0), tl.minimum(6.0 * inverse, highest))
+            y = tl.minimum(tl.minimum(tl.maximum(y, 0.0), 6.0) * inverse, highest)
             # The lowest bits of this sum are the rounded number.
             y = (y + 12582912.0).to(tl.int32, bitcast=True)
         else:
-            y = y * gain + shift
             if RELU:
                 y = tl.minimum(tl.maximum(y, 0.0), 6.0)
             if RESIDUAL:
@@ -458,15 +456,16 @@ def planes(
 
 @triton.jit(do_not_specialize=["P", "tiles"])
 def settle(
-    stats, tiles, P, gamma, beta, a, b, mean, rstd, span,
-    RELU: tl.constexpr, SPAN: tl.constexpr, BT: tl.constexpr,
+    stats, tiles, P, gamma, beta, scale, span_in, top_in, a, b, mean, rstd, span,
+    WEIGHT: tl.constexpr, INPUT: tl.constexpr, SPAN: tl.constexpr, BT: tl.constexpr,
 ):  # fmt: skip
-    """One channel's statistics from its tiles: batch norm as an affine map ``a z + b``.
+    """One channel's statistics from its tiles: batch norm as a gain and a bias, ``a z + b``.
 
-    With ``SPAN`` the range behind a ReLU6 is widened to contain this channel's.
+    If the weight is levels (``WEIGHT``) or the input is (``INPUT``), ``z`` is in units of their
+    sizes. With ``SPAN`` the range behind a ReLU6 is widened to contain this channel's.
     """
     c = tl.program_id(0)
-    place = stats + (c * 5).to(tl.int64) * tiles
+    place = stats + (c * 4).to(tl.int64) * tiles
     total = tl.zeros((BT,), tl.float64)
     squares = tl.zeros((BT,), tl.float64)
     low = tl.full((BT,), float("inf"), tl.float32)
@@ -474,23 +473,30 @@ def settle(
     for start in range(0, tiles, BT):
         t = start + tl.arange(0, BT)
         there = t < tiles
-        count = tl.load(place + 4 * tiles + t, mask=there, other=1.0)
-        count = tl.maximum(count, 1.0).to(tl.float64)
-        s = tl.load(place + t, mask=there, other=0.0).to(tl.float64)
-        total += s
-        squares += tl.load(place + tiles + t, mask=there, other=0.0).to(tl.float64) + s * s / count
-        low = tl.minimum(low, tl.load(place + 2 * tiles + t, mask=there, other=float("inf")))
-        high = tl.maximum(high, tl.load(place + 3 * tiles + t, mask=there, other=float("-inf")))
+        total += tl.load(place + t, mask=there, other=0.0)
+        squares += tl.load(place + tiles + t, mask=there, other=0.0)
+        least = tl.load(place + 2 * tiles + t, mask=there, other=float("inf"))
+        most = tl.load(place + 3 * tiles + t, mask=there, other=float("-inf"))
+        low = tl.minimum(low, least.to(tl.float32))
+        high = tl.maximum(high, most.to(tl.float32))
+    unit = tl.full((), 1.0, tl.float64)
+    if WEIGHT:
+        unit = tl.load(scale + c).to(tl.float64)
+    if INPUT:
+        step, _, _, _ = _step(span_in, top_in)
+        unit = unit * step.to(tl.float64)
     middle = tl.sum(total, 0) / P
     variance = tl.maximum(tl.sum(squares, 0) / P - middle * middle, 0.0)
-    inverse = (1.0 / tl.sqrt(variance + 1e-5)).to(tl.float32)
-    middle = middle.to(tl.float32)
-    gain = tl.load(gamma + c) * inverse
-    shift = tl.load(beta + c) - middle * gain
+    middle = (middle * unit).to(tl.float32)
+    variance = (variance * unit * unit).to(tl.float32)
+    root = tl.sqrt(variance.to(tl.float64) + 1e-5)
+    gain = tl.load(gamma + c).to(tl.float64) / root
+    shift = (tl.load(beta + c).to(tl.float64) - middle.to(tl.float64) * gain).to(tl.float32)
+    gain = (gain * unit).to(tl.float32)
     tl.store(a + c, gain)
     tl.store(b + c, shift)
     tl.store(mean + c, middle)
-    tl.store(rstd + c, inverse)
+    tl.store(rstd + c, (1.0 / root).to(tl.float32))
     if SPAN:
         peak = tl.maximum(tl.max(high, 0) * gain + shift, tl.min(low, 0) * gain + shift)
         tl.atomic_max(span + 1, tl.minimum(tl.maximum(peak, 0.0), 6.0))
@@ -505,13 +511,13 @@ def settle_gradient(
     The gradients of scale and shift are added to what is there.
     """
     c = tl.program_id(0)
-    place = stats + (c * 5).to(tl.int64) * tiles
+    place = stats + (c * 4).to(tl.int64) * tiles
     first = tl.zeros((BT,), tl.float64)
     second = tl.zeros((BT,), tl.float64)
     for start in range(0, tiles, BT):
         t = start + tl.arange(0, BT)
-        first += tl.load(place + t, mask=t < tiles, other=0.0).to(tl.float64)
-        second += tl.load(place + tiles + t, mask=t < tiles, other=0.0).to(tl.float64)
+        first += tl.load(place + t, mask=t < tiles, other=0.0)
+        second += tl.load(place + tiles + t, mask=t < tiles, other=0.0)
     inverse = tl.load(rstd + c)
     d_beta = tl.sum(first, 0).to(tl.float32)
     d_gamma = tl.sum(second, 0).to(tl.float32) * inverse
@@ -723,7 +729,7 @@ def pooled_gradient(
     y = tl.where(inside, y, 0.0)
     tl.store(out + offsets, y.to(out.dtype.element_ty), mask=there)
     off = tl.where(inside, raw - tl.load(mean + c), 0.0)
-    place = stats + (c * 5).to(tl.int64) * tiles + tile
+    place = stats + (c * 4).to(tl.int64) * tiles + tile
     tl.store(place, tl.sum(y, 0))
     tl.store(place + tiles, tl.sum(y * off, 0))
 

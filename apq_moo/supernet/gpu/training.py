@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +44,52 @@ class _Done:
     grad: Tensor
 
 
+@dataclass
+class _Derived:
+    """A depthwise kernel derived from the next larger one, as ``ElasticDepthwise`` slices it.
+
+    By hand, since autograd's own thread takes a millisecond to answer for each.
+
+    Attributes:
+        module: whose kernel it is.
+        small: its size.
+        large: the next larger size.
+        data: the derived weight, shape ``(channels, 1, small, small)``.
+        grad: its gradient.
+        larger_grad: gradient of what it is derived from.
+    """
+
+    module: ElasticDepthwise
+    small: int
+    large: int
+    data: Tensor
+    grad: Tensor
+    larger_grad: Tensor
+
+    def begin(self, larger: Tensor) -> None:
+        """Derive it, and forget its gradient."""
+        self._centre = self._middle(larger).flatten(1)
+        torch.mm(self._centre, self._transform().detach(), out=self.data.view_as(self._centre))
+        self.grad.zero_()
+
+    def end(self) -> None:
+        """Add its gradient to those of the larger weight and of the transform."""
+        transform = self._transform()
+        assert transform.grad is not None
+        grad = self.grad.view_as(self._centre)
+        transform.grad.addmm_(self._centre.T, grad)
+        middle = self._middle(self.larger_grad)
+        middle += (grad @ transform.detach().T).view_as(middle)
+
+    def _transform(self) -> Tensor:
+        return self.module.transforms[f"{self.large}to{self.small}"]
+
+    def _middle(self, weight: Tensor) -> Tensor:
+        margin = (self.large - self.small) // 2
+        part = slice(margin, margin + self.small)
+        return weight[:, :, part, part]
+
+
 class GpuGradients:
     """Gradients of subnets of a supernet; see :class:`apq_moo.supernet.gradients.Gradients`.
 
@@ -71,50 +118,49 @@ class GpuGradients:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         self._depthwise = [m for m in supernet.modules() if isinstance(m, ElasticDepthwise)]
-        self._slices: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+        self._derived: dict[tuple[int, int], _Derived] = {}
 
     @torch.no_grad()
     def step(self, x: Tensor, y: Tensor, pupils: Sequence[Pupil]) -> Tensor:
         """Set the parameters' gradients; see :meth:`Gradients.step`."""
         torch._foreach_zero_([p.grad for p in self.supernet.parameters() if p.grad is not None])
         n, planes = len(x), to_planes(x).to(self._forward_type)
-        self.begin()
+        self._begin()
         targets = nn.functional.one_hot(y, self.supernet.space.spec.classes).float()
         loss: Tensor | None = None
         for pupil in pupils:
-            logits = self.accumulate(pupil.subnet, planes, n, targets, quantised=pupil.quantised)
+            logits = self._accumulate(pupil.subnet, planes, n, targets, quantised=pupil.quantised)
             if loss is None:
                 loss = nn.functional.cross_entropy(logits, y)
                 targets = logits.softmax(1)
-        self.end()
+        self._end()
         assert loss is not None
         return loss
 
-    def begin(self) -> None:
-        """Begin a step: derive the smaller depthwise kernels from the weights as they are now."""
-        with torch.enable_grad():
-            slices = {
-                (id(module), kernel): module.slice_weight(len(module.weight), kernel)
-                for module in self._depthwise
-                for kernel in module.kernels[:-1]
-            }
-        grads = torch._foreach_mul([weight.detach() for weight in slices.values()], 0.0)
-        self._slices = {
-            key: (weight, grad) for (key, weight), grad in zip(slices.items(), grads, strict=True)
-        }
+    def _begin(self) -> None:
+        """Derive the smaller depthwise kernels from the weights as they are now."""
+        for module in self._depthwise:
+            weight, grad = module.weight.detach(), module.weight.grad
+            assert grad is not None
+            for small, large in reversed(list(pairwise(module.kernels))):
+                derived = self._derived.get((id(module), small))
+                if derived is None:
+                    data = weight.new_empty(len(weight), 1, small, small)
+                    derived = _Derived(module, small, large, data, torch.zeros_like(data), grad)
+                    self._derived[id(module), small] = derived
+                derived.begin(weight)
+                weight, grad = derived.data, derived.grad
 
-    def end(self) -> None:
-        """End a step: take the gradients of the smaller kernels to the parameters."""
-        if self._slices:
-            weights, grads = zip(*self._slices.values(), strict=True)
-            torch.autograd.backward(weights, grads)
-        self._slices = {}
+    def _end(self) -> None:
+        """Take the gradients of the smaller kernels to the parameters, the smallest first."""
+        for derived in reversed(self._derived.values()):
+            derived.end()
 
     @torch.no_grad()
-    def accumulate(
+    def _accumulate(
         self, subnet: Subnet, images: Tensor, n: int, targets: Tensor, *, quantised: bool = False
     ) -> Tensor:
-        """Add the gradients of one subnet's cross entropy, between :meth:`begin` and :meth:`end`.
+        """Add the gradients of one subnet's cross entropy.
 
         Args:
             subnet: a member of the space.
@@ -165,7 +211,7 @@ class GpuGradients:
             steps.append(_Done(node, source, raw, weight_back, grad))
             rounds_next = quantised and following.layer.a_bits != FLOAT_BITS
             work.settle(
-                number, layer, n, module.norm.weight, module.norm.bias, relu=node.relu,
+                number, layer, n, module.norm.weight, module.norm.bias,
                 span=rounds_next and not node.ends,
             )  # fmt: skip
             if not node.ends:
@@ -210,8 +256,8 @@ class GpuGradients:
         assert module.weight.grad is not None
         data, grad = module.weight.detach(), module.weight.grad
         if isinstance(module, ElasticDepthwise) and layer.kernel != module.kernels[-1]:
-            data, grad = self._slices[id(module), layer.kernel]
-            data = data.detach()
+            derived = self._derived[id(module), layer.kernel]
+            data, grad = derived.data, derived.grad
         row = data.stride(0)
         floats = Weight(data, row)
         levels = layer.w_bits != FLOAT_BITS

@@ -50,7 +50,7 @@ def pool(x: Tensor, n: int, size: int) -> Tensor:
     """Average over the pixels of ``(channels, pitch)``, shape ``(n, channels)``."""
     plane = plane_of(size)
     planes = x[:, : n * plane].view(len(x), n, plane)[:, :, : size * size]
-    return planes.mean(2, dtype=torch.float32).T
+    return planes.mean(2, dtype=torch.float64).float().T
 
 
 @dataclass(frozen=True)
@@ -245,7 +245,7 @@ class Workspace:
         self.backward_type = backward_type
         self._triton_type = {True: _TYPES[backward_type], False: _TYPES[forward_type]}
         self.vectors = Vectors(layers, channels, device)
-        self._stats = torch.empty(0, device=device)
+        self._stats = torch.empty(0, dtype=torch.float64, device=device)
         self._tiles = 0
         self._ready: dict[tuple[Any, ...], Any] = {}
 
@@ -272,14 +272,17 @@ class Workspace:
         if ready is not None:
             ready[(programs, 1, 1)](*args, *constants)
             return
-        ready = kernel[(programs,)](*args, *constants, num_warps=warps, num_stages=stages)
+        # Products and sums are rounded one by one, as everywhere else.
+        ready = kernel[(programs,)](
+            *args, *constants, num_warps=warps, num_stages=stages, enable_fp_fusion=False
+        )
         if ready is not None:  # it is None where kernels are interpreted
             self._ready[key] = ready
 
     def _scratch(self, channels: int) -> Tensor:
-        elements = channels * 5 * self._tiles
+        elements = channels * 4 * self._tiles
         if self._stats.numel() < elements:
-            self._stats = torch.empty(elements, device=self.device)
+            self._stats = torch.empty(elements, dtype=torch.float64, device=self.device)
         return self._stats
 
     def bands(self, layer: Layer, weight: Weight, n: int, *, back: bool = False) -> Weight:
@@ -347,16 +350,30 @@ class Workspace:
         )  # fmt: skip
 
     def settle(
-        self, number: int, layer: Layer, n: int, gamma: Tensor, beta: Tensor, *, relu: bool,
-        span: bool,
+        self, number: int, layer: Layer, n: int, gamma: Tensor, beta: Tensor, *, span: bool,
+        scale: Tensor | None = None, span_in: Tensor | None = None, top_in: float = 1.0,
     ) -> None:  # fmt: skip
-        """Batch norm of the convolution launched last, and the range behind its ReLU6."""
+        """Batch norm of the convolution launched last.
+
+        Args:
+            number: of the layer.
+            layer: its shape.
+            n: number of images.
+            gamma: the norm's scale.
+            beta: its shift.
+            span: whether the range behind its ReLU6 is wanted.
+            scale: sizes of the weight's levels, if levels are what the convolution multiplied.
+            span_in: range of its input, likewise.
+            top_in: highest level of its input.
+        """
         v = self.vectors
         args = (
-            self._stats, self._tiles, n * layer.size_out**2, gamma, beta, v.a[number], v.b[number],
-            v.mean[number], v.rstd[number], v.span[number + 1],
+            self._stats, self._tiles, n * layer.size_out**2, gamma, beta,
+            gamma if scale is None else scale, v.span[number] if span_in is None else span_in,
+            top_in, v.a[number], v.b[number], v.mean[number], v.rstd[number], v.span[number + 1],
         )  # fmt: skip
-        self._launch(kernels.settle, layer.c_out, args, (relu, span, 1024))
+        constants = (scale is not None, span_in is not None, span, 1024)
+        self._launch(kernels.settle, layer.c_out, args, constants)
 
     def close(
         self, number: int, layer: Layer, n: int, raw: Tensor, out: Tensor, other: Tensor | None,

@@ -1,0 +1,147 @@
+"""The kernels against the plain torch path; on a CPU Triton interprets them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("triton")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+from apq_moo.errors import UserError
+from apq_moo.space import Space, SpaceSpec
+from apq_moo.supernet.evaluation import Evaluator
+from apq_moo.supernet.gpu import workspace
+from apq_moo.supernet.gpu.evaluator import GpuEvaluator
+from apq_moo.supernet.gpu.training import GpuGradients
+from apq_moo.supernet.gradients import Pupil, TorchGradients
+from apq_moo.supernet.network import Supernet
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
+
+TOML = {
+    "name": "tiny",
+    "input_size": 7,
+    "input_channels": 2,
+    "classes": 5,
+    "channel_step": 4,
+    "bits": {
+        **{role: [2, 3, 8] for role in ("w_pw", "a_pw", "w_dw", "a_dw")},
+        "fixed": 8,
+        "between": 16,
+    },
+    "stem": {"channels": 8, "kernel": 3},
+    "stages": [
+        {"width": 12, "stride": 2, "depths": [1, 2], "kernels": [3, 5], "expand": [0.5, 2]},
+        {"width": 20, "stride": 1, "depths": [1], "kernels": [3], "expand": [1, 2]},
+    ],
+}
+SPACE = Space(SpaceSpec.from_dict(TOML))
+
+
+@pytest.fixture
+def supernet():
+    torch.manual_seed(3)
+    net = Supernet(SPACE)
+    with torch.no_grad():
+        for name, parameter in net.named_parameters():
+            if "norm" in name or "transforms" in name:
+                parameter.add_(0.2 * torch.randn_like(parameter))
+    return net.to(DEVICE)
+
+
+@pytest.fixture(params=["planes", "rows"])
+def spatial(request, monkeypatch):
+    """Both ways of spatial convolution: large planes are split into rows."""
+    if request.param == "rows":
+        monkeypatch.setattr(workspace, "_LARGEST_PLANE", 8)
+    workspace._plan.cache_clear()
+    yield request.param
+    workspace._plan.cache_clear()
+
+
+def subnets(n=1):
+    rows = np.vstack([SPACE.largest(), SPACE.sample(n, np.random.default_rng(5))])
+    return SPACE.decode(rows)
+
+
+def test_quantised_logits_are_the_reference_s_to_the_last_bit(supernet, spatial):
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(8, 2, 7, 7, generator=generator) - (0.7 if spatial == "rows" else 0.0)
+    calibration, x = images[:4].to(DEVICE), images[4:].to(DEVICE)
+    reference, fast = Evaluator(supernet, calibration), GpuEvaluator(supernet, calibration)
+    for subnet in subnets():
+        wanted = reference.logits(subnet, x, quantised=True)
+        assert wanted.std() > 0.01
+        assert torch.equal(fast.logits(subnet, x, quantised=True), wanted)
+
+
+def test_full_precision_logits_agree_to_half_precision(supernet, spatial):
+    images = torch.rand(8, 2, 7, 7, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    reference, fast = Evaluator(supernet, images[:4]), GpuEvaluator(supernet, images[:4])
+    prepared = fast.prepare(images[4:])
+    for subnet in subnets():
+        wanted = reference.logits(subnet, images[4:], quantised=False)
+        found = fast.logits(subnet, prepared, quantised=False)
+        assert torch.allclose(found, wanted, atol=0.01)
+        assert not torch.equal(found, wanted)
+
+
+def test_the_calibration_range_clips_other_images(supernet):
+    x = torch.rand(4, 2, 7, 7, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    reference, fast = Evaluator(supernet, x), GpuEvaluator(supernet, x)
+    subnet = subnets()[0]
+    wanted = reference.logits(subnet, 3 * x - 1, quantised=True)
+    assert torch.equal(fast.logits(subnet, 3 * x - 1, quantised=True), wanted)
+
+
+@pytest.mark.parametrize("quantised", [False, True])
+def test_gradients_are_autograd_s(supernet, spatial, quantised):
+    """Relative to their norm; the shift behind a projection that feeds a norm has none."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.rand(4, 2, 7, 7, generator=generator).half().float().to(DEVICE)
+    y = torch.arange(4, device=DEVICE)
+    pupils = [Pupil(subnet, quantised) for subnet in subnets()]
+    loss = TorchGradients(supernet).step(x, y, pupils)
+    wanted = {
+        name: torch.zeros_like(p) if p.grad is None else p.grad.clone()
+        for name, p in supernet.named_parameters()
+    }
+    supernet.zero_grad(set_to_none=True)
+    exact = {} if DEVICE == "cuda" else {"backward_type": torch.float32}
+    gradients = GpuGradients(supernet, forward_type=torch.float32, **exact)
+    for parameter in supernet.parameters():
+        parameter.grad.fill_(7.0)  # of the step before
+    assert float(gradients.step(x, y, pupils)) == pytest.approx(float(loss), abs=1e-3)
+    typical = float(np.median([float(g.norm()) for g in wanted.values()]))
+    tolerance = 0.05 if DEVICE == "cpu" else 0.3
+    for name, parameter in supernet.named_parameters():
+        error = float((parameter.grad - wanted[name]).norm())
+        assert error < tolerance * max(float(wanted[name].norm()), 0.1 * typical), name
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"w_pw": [2, 12]}, "12 bits; on a GPU 8 are the most"), ({"between": 32}, "between = 16")],
+)
+def test_a_space_that_the_kernels_cannot_run_is_refused(change, words):
+    space = Space(SpaceSpec.from_dict(TOML | {"bits": TOML["bits"] | change}))
+    with pytest.raises(UserError, match=words):
+        GpuEvaluator(Supernet(space), torch.rand(4, 2, 7, 7))
+
+
+def test_floating_point_roles_run_beside_quantised_ones(supernet):
+    bits = TOML["bits"] | {"w_dw": [3, 32], "a_pw": [4, 32]}
+    space = Space(SpaceSpec.from_dict(TOML | {"bits": bits}))
+    net = Supernet(space).to(DEVICE)
+    x = torch.rand(4, 2, 7, 7, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    subnet = space.decode(space.largest())[0]
+    blocks = tuple(
+        replace(block, w_dw=(3, 32)[i % 2], a_pw=(32, 4)[i % 2])
+        for i, block in enumerate(subnet.blocks)
+    )
+    subnet = replace(subnet, blocks=blocks)
+    wanted = Evaluator(net, x).logits(subnet, x, quantised=True)
+    found = GpuEvaluator(net, x).logits(subnet, x, quantised=True)
+    assert float((found - wanted).norm()) < 0.1 * float(wanted.norm())
