@@ -107,7 +107,7 @@ class PlainNetwork(nn.Module):
         subnet: what it was cut from.
         features: stem, blocks and feature mix.
         classifier: the last layer, as a 1x1 convolution on the pooled features.
-        half: whether the output of every part of ``features`` is rounded to half precision.
+        rounds: whether the output of every part of ``features`` is rounded to half precision.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class PlainNetwork(nn.Module):
                 delattr(features, name)
             features.add_module(name, PlainBlock([*earlier, part], residual=residual))
         self.features = features
-        self.half = any(item.half for item in layers)
+        self.rounds = any(item.half for item in layers)
         self.classifier = parts[-1]
         self.eval()
 
@@ -145,7 +145,7 @@ class PlainNetwork(nn.Module):
         x = x.to(memory_format=torch.channels_last)
         for part in self.features:
             x = part(x)
-            if self.half:
+            if self.rounds:
                 x = rounded_to_half(x)
         pooled = F.adaptive_avg_pool2d(x, 1)
         logits: Tensor = self.classifier(pooled).flatten(1)

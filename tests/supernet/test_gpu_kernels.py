@@ -12,7 +12,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 from apq_moo.errors import UserError
 from apq_moo.space import Space, SpaceSpec
 from apq_moo.supernet.evaluation import Evaluator
-from apq_moo.supernet.gpu import workspace
+from apq_moo.supernet.gpu import plans, workspace
 from apq_moo.supernet.gpu.evaluator import GpuEvaluator
 from apq_moo.supernet.gpu.training import GpuGradients
 from apq_moo.supernet.gradients import Pupil, TorchGradients
@@ -55,10 +55,11 @@ def supernet():
 def spatial(request, monkeypatch):
     """Both ways of spatial convolution: large planes are split into rows."""
     if request.param == "rows":
-        monkeypatch.setattr(workspace, "_LARGEST_PLANE", 8)
-    workspace._plan.cache_clear()
+        monkeypatch.setattr(plans, "LARGEST_PLANE", 8)
+        monkeypatch.setattr(workspace, "LARGEST_PLANE", 8)
+    plans._plan.cache_clear()
     yield request.param
-    workspace._plan.cache_clear()
+    plans._plan.cache_clear()
 
 
 def subnets(n=1):

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from apq_moo.errors import UserError
 from apq_moo.space import Layer, Subnet
 from apq_moo.space.spec import FLOAT_BITS
-from apq_moo.supernet.gpu import kernels
-from apq_moo.supernet.gpu.workspace import Source, Target, Weight, Workspace, pool, to_planes
+from apq_moo.supernet.gpu import primitives
+from apq_moo.supernet.gpu.plans import pool, to_planes
+from apq_moo.supernet.gpu.workspace import Source, Target, Weight, Workspace
 from apq_moo.supernet.layers import ElasticConv, ElasticDepthwise
 from apq_moo.supernet.network import Node, Supernet
 from apq_moo.supernet.quantisers import weight_levels
@@ -165,7 +166,7 @@ class GpuEvaluator:
             rounds_next = quantised and following.layer.a_bits != FLOAT_BITS
             if record:
                 raw = work.activations(layer.c_out, n, layer.size_out, torch.float32)
-                target = Target(raw, kernels.OUT_RAW.value, number)
+                target = Target(raw, primitives.OUT_RAW.value, number)
                 work.convolve(layer, bare[number], source, target, n)
                 x = self._settle(node, number, source, weights[number], raw, other, n, rounds_next)
                 stored = "floats" if node.ends else "raw"
@@ -175,8 +176,8 @@ class GpuEvaluator:
                 layer.c_out, n, layer.size_out, torch.uint8 if levels else torch.float16
             )
             target = Target(
-                x, (kernels.OUT_LEVELS if levels else kernels.OUT_NORMED).value, number, node.relu,
-                other, span=work.vectors.span[number + 1] if levels else None,
+                x, _OUT_LEVELS if levels else _OUT_NORMED, number, node.relu, other,
+                span=work.vectors.span[number + 1] if levels else None,
                 top=top_level(following.layer),
             )  # fmt: skip
             work.convolve(layer, bare[number], source, target, n)
@@ -222,23 +223,24 @@ class GpuEvaluator:
         return sums * unit.float() + bias
 
 
+_OUT_LEVELS, _OUT_NORMED = primitives.OUT_LEVELS.value, primitives.OUT_NORMED.value
+
 WAYS = {
-    ("levels", True): kernels.IN_PLAIN.value,
-    ("floats", False): kernels.IN_PLAIN.value,
-    ("floats", True): kernels.IN_QUANTISED.value,
-    ("raw", False): kernels.IN_NORM.value,
-    ("raw", True): kernels.IN_NORM_QUANTISED.value,
+    ("levels", True): primitives.IN_PLAIN.value,
+    ("floats", False): primitives.IN_PLAIN.value,
+    ("floats", True): primitives.IN_QUANTISED.value,
+    ("raw", False): primitives.IN_NORM.value,
+    ("raw", True): primitives.IN_NORM_QUANTISED.value,
 }
 """How a convolution reads what is stored, by whether it multiplies levels."""
 
 
 def top_level(layer: Layer) -> float:
+    """The highest level of a layer's input, ``2^bits - 1``."""
     return 1.0 if layer.a_bits == FLOAT_BITS else float(2**layer.a_bits - 1)
 
 
-def make_weight(
-    module: ElasticConv | ElasticDepthwise, layer: Layer, bits: int
-) -> Weight:
+def make_weight(module: ElasticConv | ElasticDepthwise, layer: Layer, bits: int) -> Weight:
     """The weight of a layer for all its output channels.
 
     Args:

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from apq_moo.space import Layer, Subnet
 from apq_moo.space.spec import FLOAT_BITS
-from apq_moo.supernet.gpu import kernels
+from apq_moo.supernet.gpu import primitives
 from apq_moo.supernet.gpu.evaluator import WAYS, top_level
-from apq_moo.supernet.gpu.workspace import Source, Target, Weight, Workspace, pool, to_planes
+from apq_moo.supernet.gpu.plans import pool, to_planes
+from apq_moo.supernet.gpu.workspace import Source, Target, Weight, Workspace
 from apq_moo.supernet.gradients import Pupil
 from apq_moo.supernet.layers import ElasticDepthwise
 from apq_moo.supernet.network import Node, Supernet
@@ -82,7 +83,8 @@ class _Derived:
         middle += (grad @ transform.detach().T).view_as(middle)
 
     def _transform(self) -> Tensor:
-        return self.module.transforms[f"{self.large}to{self.small}"]
+        transform: Tensor = self.module.transforms[f"{self.large}to{self.small}"]
+        return transform
 
     def _middle(self, weight: Tensor) -> Tensor:
         margin = (self.large - self.small) // 2
@@ -206,7 +208,7 @@ class GpuGradients:
                 span=work.vectors.span[number] if rounds else None, top=top_level(layer),
             )  # fmt: skip
             raw = work.activations(layer.c_out, n, layer.size_out, self._forward_type)
-            target = Target(raw, kernels.OUT_RAW.value, number)
+            target = Target(raw, primitives.OUT_RAW.value, number)
             work.convolve(layer, work.bands(layer, weight, n), source, target, n)
             steps.append(_Done(node, source, raw, weight_back, grad))
             rounds_next = quantised and following.layer.a_bits != FLOAT_BITS
@@ -241,9 +243,9 @@ class GpuGradients:
                 around = du
             ahead = steps[number - 1]
             before = work.activations(layer.c_in, n, layer.size, self._backward_type)
-            source = Source(du, kernels.IN_GRADIENT.value, number, raw=step.raw)
+            source = Source(du, primitives.IN_GRADIENT.value, number, raw=step.raw)
             target = Target(
-                before, kernels.OUT_GRADIENT.value, number - 1, ahead.node.relu,
+                before, primitives.OUT_GRADIENT.value, number - 1, ahead.node.relu,
                 around if node.opens else None, raw=ahead.raw,
             )  # fmt: skip
             work.convolve(layer, work.bands(layer, step.weight, n, back=True), source, target, n)
@@ -294,4 +296,5 @@ def _rounded(x: Tensor, bits: int) -> Tensor:
     low, high = x.min().clamp_max(0), x.max().clamp_min(0)
     step = (high - low).clamp_min(1e-8) / top
     zero = torch.round(-low / step)
-    return torch.minimum(torch.maximum(torch.round(x / step), -zero), top - zero) * step
+    levels = torch.minimum(torch.maximum(torch.round(x / step), -zero), top - zero)
+    return levels.mul_(step)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -11,139 +10,15 @@ import triton
 from torch import Tensor
 
 from apq_moo.space import Layer
-from apq_moo.supernet.gpu import kernels
-
-PITCH = 256
-"""Rows of activations begin at multiples of this many elements."""
-
-_PLANE_STEP = 8
-_LARGEST_PLANE = 1024
-_PROGRAMS = 1024
-
-
-def power_of_two(n: int, low: int, high: int) -> int:
-    """The smallest power of two that is at least ``n``, within ``low ... high``."""
-    return max(low, min(high, 1 << (n - 1).bit_length()))
-
-
-def plane_of(size: int) -> int:
-    """Elements from one image's plane of ``size`` by ``size`` pixels to the next."""
-    return -(-size * size // _PLANE_STEP) * _PLANE_STEP
-
-
-def pitch_of(n: int, size: int) -> int:
-    """Elements from one channel to the next, for ``n`` planes of ``size`` by ``size`` pixels."""
-    return -(-n * plane_of(size) // PITCH) * PITCH
-
-
-def to_planes(images: Tensor) -> Tensor:
-    """Images of shape ``(n, c, h, w)`` as ``(c, pitch)``; what lies between planes is 0."""
-    n, channels, size, _ = images.shape
-    flat = torch.zeros(channels, pitch_of(n, size), dtype=images.dtype, device=images.device)
-    plane = plane_of(size)
-    planes = flat[:, : n * plane].view(channels, n, plane)
-    planes[:, :, : size * size] = images.transpose(0, 1).flatten(2)
-    return flat
-
-
-def pool(x: Tensor, n: int, size: int) -> Tensor:
-    """Average over the pixels of ``(channels, pitch)``, shape ``(n, channels)``."""
-    plane = plane_of(size)
-    planes = x[:, : n * plane].view(len(x), n, plane)[:, :, : size * size]
-    return planes.mean(2, dtype=torch.float64).float().T
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """How one convolution is launched.
-
-    Attributes:
-        kind: ``pointwise``, ``planes`` or ``rows``.
-        outputs: channels that are written.
-        inputs: channels that are read for each.
-        pixels: elements of a row that hold planes.
-        tiles: partial statistics of a channel.
-        programs: programs in all.
-        group: tiles of channels of a program, for a pointwise one.
-        shape: constants that describe the planes.
-        tile: constants that describe a tile.
-        warps: of a program.
-        bands: shape of the band matrix of a channel.
-        plane: elements and pixels of a plane, for a pointwise one.
-        stages: of software pipelining.
-    """
-
-    kind: str
-    outputs: int
-    inputs: int
-    pixels: int
-    tiles: int
-    programs: int
-    group: int
-    shape: tuple[Any, ...]
-    tile: tuple[Any, ...]
-    warps: int
-    bands: tuple[int, int] = (0, 0)
-    plane: tuple[int, int] = (1, 1)
-    stages: int = 3
-
-
-@lru_cache(maxsize=100_000)
-def _plan(
-    c_in: int, c_out: int, size: int, size_out: int, kernel: int, stride: int, groups: int,
-    n: int, back: bool, finished: bool,
-) -> _Plan:  # fmt: skip
-    outputs, inputs = (c_in, c_out) if back else (c_out, c_in)
-    source, dest = (size_out, size) if back else (size, size_out)
-    pixels = n * plane_of(dest)
-    if kernel == 1 and groups == 1 and stride == 1:
-        short = finished and inputs <= 128
-        bm, bn, bk, warps, stages = _pointwise_tile(outputs, inputs, finished=finished)
-        tiles = -(-pixels // bn)
-        parts = -(-outputs // bm)
-        group = 1
-        if short:
-            group = min(parts, -(-parts * tiles // (2 * _PROGRAMS)))
-        return _Plan(
-            "pointwise", outputs, inputs, pixels, tiles, -(-parts // group) * tiles, group,
-            (short,), (bm, bn, bk), warps, plane=(plane_of(dest), dest * dest), stages=stages,
-        )  # fmt: skip
-    dense = c_in if groups == 1 else 0
-    planes = (plane_of(source), plane_of(dest))
-    if max(planes) <= _LARGEST_PLANE:
-        bs = power_of_two(source * source, 16, 64)
-        bd = power_of_two(planes[1], 16, 64 if planes[0] > 256 else 128)
-        images = 256 if bd == 16 else 64 if bd == 128 else 128
-        rows = -(-source * source // bs) * bs
-        columns = -(-planes[1] // bd) * bd
-        tiles = -(-n // images) * (columns // bd)
-        shape = (source, source, dest, dest, stride, *planes, dense, back)
-        return _Plan(
-            "planes", outputs, inputs, pixels, tiles, outputs * tiles, 1, shape,
-            (images, bs, bd, rows, columns), 4, (rows, columns),
-        )  # fmt: skip
-    count = 128 if dest <= 16 else 64
-    tiles = -(-n * dest // count)
-    shape = (source, source, dest, dest, stride, *planes, dense, back)
-    tile = (count, power_of_two(source, 16, 4096), power_of_two(dest, 16, 4096))
-    return _Plan("rows", outputs, inputs, pixels, tiles, outputs * tiles, 1, shape, tile, 4)
-
-
-def _pointwise_tile(
-    outputs: int, inputs: int, *, finished: bool
-) -> tuple[int, int, int, int, int]:
-    """Channels out, pixels and channels in of a tile, warps and stages; measured on an H100."""
-    sizes = (16, 32, 64) if finished else (16, 32, 64, 128)
-    padded = [-(-outputs // size) * size for size in sizes]
-    bm = max(s for s, p in zip(sizes, padded, strict=True) if p <= 1.2 * min(padded))
-    if not finished:  # statistics take registers
-        return bm, 128, power_of_two(inputs, 16, 64), 4 if bm <= 64 else 8, 3
-    if inputs <= 128:
-        bn = 256 if inputs <= 32 else 128
-        return bm, bn, power_of_two(inputs, 16, 128), 4, 3
-    if outputs > 64:
-        return 128, 256, 32, 8, 3
-    return (bm, 128, 32, 4, 4) if bm <= 32 else (bm, 128, 64, 4, 3)
+from apq_moo.supernet.gpu import convolutions, norms, primitives, weight_gradients
+from apq_moo.supernet.gpu.plans import (
+    LARGEST_PLANE,
+    PROGRAMS,
+    pitch_of,
+    plan_of,
+    plane_of,
+    power_of_two,
+)
 
 
 @dataclass(frozen=True)
@@ -167,7 +42,7 @@ class Source:
 
     Attributes:
         data: the stored numbers, ``(channels, pitch)``.
-        how: one of the ``IN_*`` ways of :mod:`~apq_moo.supernet.gpu.kernels`.
+        how: one of the ``IN_*`` ways of :mod:`~apq_moo.supernet.gpu.primitives`.
         coefficients: number of the layer whose batch norm (or its gradient) is applied on reading.
         raw: a second tensor of the same shape, for ``IN_GRADIENT``.
         span: range of the activation, if levels are multiplied; the weights are levels then too.
@@ -252,7 +127,7 @@ class Workspace:
     def activations(self, channels: int, n: int, size: int, dtype: torch.dtype) -> Tensor:
         """Uninitialised activations of ``n`` images, shape ``(channels, pitch)``."""
         shape = channels, pitch_of(n, size)
-        if plane_of(size) > max(_LARGEST_PLANE, size * size):  # rows leaves the gaps alone
+        if plane_of(size) > max(LARGEST_PLANE, size * size):  # rows leaves the gaps alone
             return torch.zeros(shape, dtype=dtype, device=self.device)
         return torch.empty(shape, dtype=dtype, device=self.device)
 
@@ -287,7 +162,7 @@ class Workspace:
 
     def bands(self, layer: Layer, weight: Weight, n: int, *, back: bool = False) -> Weight:
         """The weight as :meth:`convolve` wants it: as band matrices for a small spatial layer."""
-        plan = _plan_of(layer, n, back, finished=False)
+        plan = plan_of(layer, n, back, finished=False)
         if plan.kind != "planes":
             return weight
         rows, columns = plan.bands
@@ -296,7 +171,7 @@ class Workspace:
         out = torch.empty(filters, rows, columns, dtype=kind, device=self.device)
         bs, bd = min(rows, 64), min(columns, 64)
         self._launch(
-            kernels.band_matrices, filters * (rows // bs) * (columns // bd),
+            convolutions.band_matrices, filters * (rows // bs) * (columns // bd),
             (weight.data, out, layer.kernel),
             (*plan.shape[:5], back, rows, columns, bs, bd),
         )  # fmt: skip
@@ -311,7 +186,7 @@ class Workspace:
         convolution's own. The weight has gone through :meth:`bands`.
         """
         back = source.how == 4
-        plan = _plan_of(layer, n, back, finished=target.how in _FINISHED)
+        plan = plan_of(layer, n, back, finished=target.how in _FINISHED)
         self._tiles = plan.tiles
         v = self.vectors
         c, norm = source.coefficients, target.norm
@@ -338,11 +213,11 @@ class Workspace:
                 *plan.plane,
             )  # fmt: skip
             self._launch(
-                kernels.pointwise, plan.programs, (*begin, *middle, *ends),
+                convolutions.pointwise, plan.programs, (*begin, *middle, *ends),
                 (*modes, *plan.shape, *plan.tile), plan.warps, plan.stages,
             )  # fmt: skip
             return
-        kernel = kernels.planes if plan.kind == "planes" else kernels.rows
+        kernel = convolutions.planes if plan.kind == "planes" else convolutions.rows
         middle = (n, plan.outputs, layer.kernel, source.data.shape[1], out.shape[1])
         self._launch(
             kernel, plan.programs, (*begin, *middle, *ends), (*plan.shape, *modes, *plan.tile),
@@ -373,7 +248,7 @@ class Workspace:
             top_in, v.a[number], v.b[number], v.mean[number], v.rstd[number], v.span[number + 1],
         )  # fmt: skip
         constants = (scale is not None, span_in is not None, span, 1024)
-        self._launch(kernels.settle, layer.c_out, args, constants)
+        self._launch(norms.settle, layer.c_out, args, constants)
 
     def close(
         self, number: int, layer: Layer, n: int, raw: Tensor, out: Tensor, other: Tensor | None,
@@ -387,7 +262,7 @@ class Workspace:
             v.span[number + 1], n * plane, out.shape[1], plane, layer.size_out**2,
         )  # fmt: skip
         constants = (relu, other is not None, span, size)
-        self._launch(kernels.close, layer.c_out * -(-n * plane // size), args, constants)
+        self._launch(norms.close, layer.c_out * -(-n * plane // size), args, constants)
 
     def settle_gradient(
         self, number: int, layer: Layer, n: int, gamma: Tensor, gamma_grad: Tensor | None,
@@ -399,7 +274,7 @@ class Workspace:
             self._stats, self._tiles, n * layer.size_out**2, gamma, v.mean[number],
             v.rstd[number], v.p[number], v.q[number], v.r[number], gamma_grad, beta_grad,
         )  # fmt: skip
-        self._launch(kernels.settle_gradient, layer.c_out, args, (1024,))
+        self._launch(norms.settle_gradient, layer.c_out, args, (1024,))
 
     def pooled_gradient(
         self, number: int, layer: Layer, n: int, pooled: Tensor, raw: Tensor, out: Tensor, *,
@@ -415,7 +290,7 @@ class Workspace:
             plane, layer.size_out**2,
         )  # fmt: skip
         programs = layer.c_out * self._tiles
-        self._launch(kernels.pooled_gradient, programs, args, (relu, size))
+        self._launch(norms.pooled_gradient, programs, args, (relu, size))
 
     def quantise(
         self, weight: Tensor, outputs: int, inputs: int, row: int, bits: int
@@ -425,7 +300,7 @@ class Workspace:
         values = torch.empty(outputs, inputs, dtype=self.backward_type, device=self.device)
         scale = torch.empty(outputs, device=self.device)
         args = (weight, levels, values, scale, inputs, row, float(2 ** (bits - 1) - 1))
-        self._launch(kernels.quantise_rows, outputs, args, (power_of_two(inputs, 16, 65536),))
+        self._launch(norms.quantise_rows, outputs, args, (power_of_two(inputs, 16, 65536),))
         return levels, values, scale
 
     def weight_gradient(
@@ -445,12 +320,12 @@ class Workspace:
             bm, bn = power_of_two(layer.c_out, 16, 128), power_of_two(layer.c_in, 16, 128)
             bk = 64
             tiles = -(-layer.c_out // bm) * -(-layer.c_in // bn)
-            splits = max(1, min(_PROGRAMS // 2 // tiles, pixels // (bk * 4)))
+            splits = max(1, min(PROGRAMS // 2 // tiles, pixels // (bk * 4)))
             chunk = -(-pixels // (splits * bk)) * bk
             splits = -(-pixels // chunk)
             out = torch.empty(splits, layer.c_out, layer.c_in, device=self.device)
             self._launch(
-                kernels.pointwise_weights, tiles * splits,
+                weight_gradients.pointwise_weights, tiles * splits,
                 (du, raw, source.data, out, pixels, layer.c_in, layer.c_out, du.shape[1], chunk,
                  plane, size_out**2, *ends),
                 (source.how, kind, bm, bn, bk),
@@ -464,7 +339,7 @@ class Workspace:
         small = layer.groups > 1 and max(planes) <= 64
         per_tile = 64
         tiles = -(-(n if small else n * size_out) // per_tile)
-        splits = max(1, min(2 * _PROGRAMS // outputs, tiles // 4))
+        splits = max(1, min(2 * PROGRAMS // outputs, tiles // 4))
         out = torch.empty(splits, outputs, layer.kernel**2, device=self.device)
         channels = outputs if small else layer.c_out
         args = (
@@ -476,30 +351,23 @@ class Workspace:
                 *shape, source.how, kind, per_tile, power_of_two(size_in**2, 16, 64),
                 power_of_two(size_out**2, 16, 64),
             )  # fmt: skip
-            self._launch(kernels.planes_weights, outputs * splits, args, constants)
+            self._launch(weight_gradients.planes_weights, outputs * splits, args, constants)
         else:
-            constants = (
-                *shape, 0 if layer.groups > 1 else layer.c_in, source.how, kind, per_tile,
-                power_of_two(size_in, 16, 256), power_of_two(size_out, 16, 256),
+            inputs = 0 if layer.groups > 1 else layer.c_in
+            blocks = (per_tile, power_of_two(size_in, 16, 256), power_of_two(size_out, 16, 256))
+            self._launch(
+                weight_gradients.rows_weights, outputs * splits, args,
+                (*shape, inputs, source.how, kind, *blocks),
             )  # fmt: skip
-            self._launch(kernels.rows_weights, outputs * splits, args, constants)
         self._add_parts(out, outputs // layer.c_out * layer.kernel**2, grad)
 
     def _add_parts(self, parts: Tensor, columns: int, grad: Tensor) -> None:
         count = parts[0].numel()
         args = (parts, grad, len(parts), count, columns, grad.stride(0))
-        self._launch(kernels.add_parts, -(-count // 256), args, (256,))
+        self._launch(weight_gradients.add_parts, -(-count // 256), args, (256,))
 
 
-_FINISHED = (kernels.OUT_LEVELS.value, kernels.OUT_NORMED.value)
-
-
-def _plan_of(layer: Layer, n: int, back: bool, *, finished: bool) -> _Plan:
-    return _plan(
-        layer.c_in, layer.c_out, layer.size, layer.size_out, layer.kernel, layer.stride,
-        layer.groups, n, back, finished,
-    )  # fmt: skip
-
+_FINISHED = (primitives.OUT_LEVELS.value, primitives.OUT_NORMED.value)
 
 _TYPES = {
     torch.float16: triton.language.float16,

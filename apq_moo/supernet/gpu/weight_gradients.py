@@ -1,0 +1,173 @@
+"""Triton kernels of the gradients with respect to weights."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from apq_moo.supernet.gpu.convolutions import pixels_of
+from apq_moo.supernet.gpu.primitives import enter, step_of
+
+
+@triton.jit(do_not_specialize=["P", "K", "C", "chunk", "plane", "size"])
+def pointwise_weights(
+    du, z, x, out, P, K, C, pitch, chunk, plane, size, p, q, r, in_a, in_b, span_in, top_in,
+    IN: tl.constexpr, TYPE: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+):  # fmt: skip
+    """Gradient of :func:`pointwise`'s weight over ``chunk`` pixels: ``out[split, C, K]``."""
+    parts_c = tl.cdiv(C, BM)
+    parts_k = tl.cdiv(K, BN)
+    split = tl.program_id(0) // (parts_c * parts_k)
+    part = tl.program_id(0) % (parts_c * parts_k)
+    cs = (part % parts_c) * BM + tl.arange(0, BM)
+    ks = (part // parts_c) * BN + tl.arange(0, BN)
+    c_in = cs < C
+    k_in = ks < K
+    pc = tl.load(p + cs, mask=c_in, other=0.0)[:, None]
+    qc = tl.load(q + cs, mask=c_in, other=0.0)[:, None]
+    rc = tl.load(r + cs, mask=c_in, other=0.0)[:, None]
+    inverse = 1.0
+    lowest = 0.0
+    highest = 0.0
+    unit = 1.0
+    if IN == 1 or IN == 3:
+        unit, inverse, lowest, highest = step_of(span_in, top_in)
+    a = 1.0
+    b = 0.0
+    if IN >= 2:
+        a = tl.load(in_a + ks, mask=k_in, other=0.0)[:, None]
+        b = tl.load(in_b + ks, mask=k_in, other=0.0)[:, None]
+    acc = tl.zeros((BM, BN), tl.float32)
+    for start in range(split * chunk, tl.minimum(split * chunk + chunk, P), BK):
+        pixels = start + tl.arange(0, BK)
+        there = (pixels < P) & (pixels % plane < size)
+        at = cs[:, None].to(tl.int64) * pitch + pixels[None, :]
+        g = tl.load(du + at, mask=c_in[:, None], other=0.0).to(tl.float32) * pc
+        g += tl.load(z + at, mask=c_in[:, None], other=0.0).to(tl.float32) * qc + rc
+        g = tl.where(there[None, :], g, 0.0).to(TYPE)
+        at = ks[:, None].to(tl.int64) * pitch + pixels[None, :]
+        v = tl.load(x + at, mask=k_in[:, None], other=0.0)
+        v = enter(v, a, b, inverse, lowest, highest, IN)
+        v = tl.where(there[None, :], v, 0.0).to(TYPE)
+        acc = tl.dot(g, tl.trans(v), acc)
+    place = out + split.to(tl.int64) * C * K + cs[:, None] * K + ks[None, :]
+    tl.store(place, acc * unit, mask=c_in[:, None] & k_in[None, :])
+
+
+@triton.jit(do_not_specialize=["N", "C", "splits"])
+def rows_weights(
+    du, z, x, out, N, C, pitch_in, pitch_out, splits, p, q, r, in_a, in_b, span_in, top_in,
+    HS: tl.constexpr, WS: tl.constexpr, HD: tl.constexpr, WD: tl.constexpr, STRIDE: tl.constexpr,
+    PLANE_S: tl.constexpr, PLANE_D: tl.constexpr, K: tl.constexpr, CIN: tl.constexpr,
+    IN: tl.constexpr, TYPE: tl.constexpr,
+    BR: tl.constexpr, BS: tl.constexpr, BD: tl.constexpr,
+):  # fmt: skip
+    """Gradient of :func:`rows`' weight, ``out[split, C (CIN), K, K]``.
+
+    For each kernel row the product of input rows by output rows is a matrix ``BS x BD``, whose
+    diagonals are summed.
+    """
+    outputs = C * (CIN if CIN > 0 else 1)
+    which = tl.program_id(0) % outputs
+    split = tl.program_id(0) // outputs
+    if CIN > 0:
+        channel = which // CIN
+        source = which % CIN
+    else:
+        channel = which
+        source = which
+    ws = tl.arange(0, BS)
+    wd = tl.arange(0, BD)
+    pad: tl.constexpr = K // 2
+    j = ws[:, None] - wd[None, :] * STRIDE + pad
+    exists = (ws < WS)[:, None] & (wd < WD)[None, :]
+    pc = tl.load(p + channel)
+    qc = tl.load(q + channel)
+    rc = tl.load(r + channel)
+    inverse = 1.0
+    lowest = 0.0
+    highest = 0.0
+    unit = 1.0
+    if IN == 1 or IN == 3:
+        unit, inverse, lowest, highest = step_of(span_in, top_in)
+    for i in tl.static_range(K):
+        acc = tl.zeros((BS, BD), tl.float32)
+        for tile in range(split, tl.cdiv(N * HD, BR), splits):
+            row = tile * BR + tl.arange(0, BR)
+            image = row // HD
+            hs = (row % HD) * STRIDE + i - pad
+            mask = (image < N)[:, None] & (wd < WD)[None, :]
+            at = (image * PLANE_D + (row % HD) * WD)[:, None] + wd[None, :]
+            at += channel.to(tl.int64) * pitch_out
+            g = tl.load(du + at, mask=mask, other=0.0).to(tl.float32) * pc
+            g += tl.load(z + at, mask=mask, other=0.0).to(tl.float32) * qc + rc
+            g = tl.where(mask, g, 0.0).to(TYPE)
+            mask = ((image < N) & (hs >= 0) & (hs < HS))[:, None] & (ws < WS)[None, :]
+            at = (image * PLANE_S + hs * WS)[:, None] + ws[None, :]
+            at += source.to(tl.int64) * pitch_in
+            v = pixels_of(
+                x, x, at, mask, source, in_a, in_b, in_b, inverse, lowest, highest, IN, TYPE
+            )  # fmt: skip
+            acc = tl.dot(tl.trans(v), g, acc)
+        for tap in tl.static_range(K):
+            value = tl.sum(tl.sum(tl.where(exists & (j == tap), acc, 0.0), 1), 0)
+            tl.store(out + (split * outputs + which) * (K * K) + i * K + tap, value * unit)
+
+
+@triton.jit(do_not_specialize=["N", "C", "splits"])
+def planes_weights(
+    du, z, x, out, N, C, pitch_in, pitch_out, splits, p, q, r, in_a, in_b, span_in, top_in,
+    HS: tl.constexpr, WS: tl.constexpr, HD: tl.constexpr, WD: tl.constexpr, STRIDE: tl.constexpr,
+    PLANE_S: tl.constexpr, PLANE_D: tl.constexpr, K: tl.constexpr,
+    IN: tl.constexpr, TYPE: tl.constexpr,
+    BI: tl.constexpr, BS: tl.constexpr, BD: tl.constexpr,
+):  # fmt: skip
+    """Gradient of :func:`planes`' weight, ``out[split, C, K, K]``."""
+    channel = tl.program_id(0) % C
+    split = tl.program_id(0) // C
+    s = tl.arange(0, BS)
+    d = tl.arange(0, BD)
+    pad: tl.constexpr = K // 2
+    i = (s // WS)[:, None] - (d // WD)[None, :] * STRIDE + pad
+    j = (s % WS)[:, None] - (d % WD)[None, :] * STRIDE + pad
+    exists = (s < HS * WS)[:, None] & (d < HD * WD)[None, :]
+    pc = tl.load(p + channel)
+    qc = tl.load(q + channel)
+    rc = tl.load(r + channel)
+    inverse = 1.0
+    lowest = 0.0
+    highest = 0.0
+    unit = 1.0
+    if IN == 1 or IN == 3:
+        unit, inverse, lowest, highest = step_of(span_in, top_in)
+    acc = tl.zeros((BS, BD), tl.float32)
+    for tile in range(split, tl.cdiv(N, BI), splits):
+        image = tile * BI + tl.arange(0, BI)
+        mask = (image < N)[:, None] & (d < HD * WD)[None, :]
+        at = channel.to(tl.int64) * pitch_out + (image * PLANE_D)[:, None] + d[None, :]
+        g = tl.load(du + at, mask=mask, other=0.0).to(tl.float32) * pc
+        g += tl.load(z + at, mask=mask, other=0.0).to(tl.float32) * qc + rc
+        g = tl.where(mask, g, 0.0).to(TYPE)
+        mask = (image < N)[:, None] & (s < HS * WS)[None, :]
+        at = channel.to(tl.int64) * pitch_in + (image * PLANE_S)[:, None] + s[None, :]
+        v = pixels_of(
+            x, x, at, mask, channel, in_a, in_b, in_b, inverse, lowest, highest, IN, TYPE
+        )  # fmt: skip
+        acc = tl.dot(tl.trans(v), g, acc)
+    for tap in range(K * K):
+        chosen = exists & (i == tap // K) & (j == tap % K)
+        value = tl.sum(tl.sum(tl.where(chosen, acc, 0.0), 1), 0)
+        tl.store(out + (split * C + channel) * (K * K) + tap, value * unit)
+
+
+@triton.jit(do_not_specialize=["splits", "count", "columns", "row"])
+def add_parts(parts, grad, splits, count, columns, row, BLOCK: tl.constexpr):
+    """Add ``parts[splits, count]``, rows of ``columns``, to a gradient whose rows are longer."""
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    there = at < count
+    total = tl.zeros((BLOCK,), tl.float32)
+    for split in range(splits):
+        total += tl.load(parts + split * count + at, mask=there, other=0.0)
+    place = grad + (at // columns) * row + at % columns
+    tl.store(place, tl.load(place, mask=there, other=0.0) + total, mask=there)
