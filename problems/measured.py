@@ -113,14 +113,13 @@ class SupernetAccuracy:
             return 0.0
         evaluator = self._measurer.evaluator
         (subnet,) = self.space.decode(X[new[-1]])
-        part = self._measurer.images.validation.images[: evaluator.batch_size]
-        images = torch.from_numpy(part)
+        images = torch.from_numpy(self._measurer.images.validation.images[:512])
         with one_torch_thread():
             evaluator.logits(subnet, images, quantised=True)
             begun = time.perf_counter()
             evaluator.logits(subnet, images, quantised=True)
             seconds = time.perf_counter() - begun
         n = sum(len(self._measurer.images.split(split)) for split in splits)
-        calibrated = len(splits) * len(evaluator.calibration)
-        share = (n + calibrated) / (len(images) + len(evaluator.calibration))
+        calibration = len(self._measurer.calibration)
+        share = (n + len(splits) * calibration) / (len(images) + calibration)
         return seconds * len(new) * max(1.0, share)

@@ -29,6 +29,8 @@ SamplesOption = Annotated[
     Path | None, typer.Option("--samples", help="A sample table; default: shipped.")
 ]
 
+OnOption = Annotated[str, typer.Option("--on", help="Where torch runs: cpu, cuda or cuda:1.")]
+
 
 def _image_set(space: str) -> str:
     from apq_moo.space import load_space
@@ -65,6 +67,20 @@ def supernet_train(
     file: Annotated[Path, typer.Option("--out", "-o", help="Where the supernet goes.")],
     space: SpaceOption = "digits",
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 3600,
+    warmup_steps: Annotated[
+        int, typer.Option(min=0, help="Of these, first ones for the largest subnet alone.")
+    ] = 500,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images of a step.")] = 128,
+    random_subnets: Annotated[int, typer.Option(min=0, help="Random subnets of a step.")] = 2,
+    learning_rate: Annotated[float, typer.Option(min=1e-9, help="Its peak.")] = 3e-3,
+    weight_decay: Annotated[float, typer.Option(min=0, help="AdamW's.")] = 1e-4,
+    shrink: Annotated[
+        bool, typer.Option("--shrink", help="Progressive shrinking, not the sandwich rule alone.")
+    ] = False,
+    quantised_steps: Annotated[
+        int, typer.Option(min=0, help="Last steps, in which random bits are trained too.")
+    ] = 0,
+    on: OnOption = "cpu",
     seed: SeedOption = 0,
 ) -> None:
     """Train a supernet; repeat the command to continue an interrupted training."""
@@ -79,9 +95,20 @@ def supernet_train(
         seconds = train(
             load_space(space),
             images,
-            TrainConfig(steps=steps, seed=seed),
+            TrainConfig(
+                steps=steps,
+                warmup_steps=warmup_steps,
+                batch_size=batch_size,
+                random_subnets=random_subnets,
+                learning_rate=learning_rate,
+                weight_decay=weight_decay,
+                shrink=shrink,
+                quantised_steps=quantised_steps,
+                seed=seed,
+            ),
             file,
             lambda p: bar.update(task, completed=p.step),
+            on=on,
         )
     out.print(f"trained {steps} steps in {seconds:.0f} s: {file}", soft_wrap=True)
 
@@ -91,6 +118,7 @@ def supernet_eval(
     space: SpaceOption = "digits",
     supernet: CheckpointOption = None,
     random: Annotated[int, typer.Option(min=2, help="Random subnets.")] = 200,
+    on: OnOption = "cpu",
     seed: SeedOption = 0,
 ) -> None:
     """Show how well a supernet tells its subnets apart."""
@@ -106,6 +134,7 @@ def supernet_eval(
             images,
             n_random=random,
             seed=seed,
+            on=on,
             callback=lambda done, _total: bar.update(task, completed=done),
         )
     table = Table(title="accuracy (%)")
@@ -139,6 +168,7 @@ def samples_collect(
         int, typer.Option(min=0, help="Quantisation-aware steps of each mixed-precision sample.")
     ] = 0,
     jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+    on: OnOption = "cpu",
     seed: SeedOption = 0,
 ) -> None:
     """Measure random subnets; repeat the command to continue an interrupted collection."""
@@ -156,6 +186,7 @@ def samples_collect(
             config,
             file,
             jobs=jobs,
+            on=on,
             callback=lambda done, _total: bar.update(task, completed=done),
         )
     counts = ", ".join(f"{n} {name}" for name, n in table.counts().items())

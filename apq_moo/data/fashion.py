@@ -33,6 +33,7 @@ NAME = "fashion-mnist"
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 SPLIT_SEED = 20170825
 MAX_SHIFT = 2
+MAX_ERASE = 8
 
 _FILES = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
 _BYTES = 0x08
@@ -139,7 +140,7 @@ def load_fashion_mnist() -> ImageSet:
         validation=validation,
         test=test,
         test_clean=test,
-        augment=Augmentation(max_shift=MAX_SHIFT),
+        augment=Augmentation(max_shift=MAX_SHIFT, max_erase=MAX_ERASE),
     )
 
 

@@ -18,6 +18,7 @@ from apq_moo.predictors import PREDICTORS, fit_to_samples
 from apq_moo.predictors.metrics import kendall_tau
 from apq_moo.space import Space
 from apq_moo.supernet.checkpoint import load_supernet, save_supernet
+from apq_moo.supernet.devices import torch_device
 from apq_moo.supernet.sampling import Measurer
 from apq_moo.supernet.training import Progress, TrainConfig, Trainer
 from apq_moo.versions import processor, versions
@@ -29,6 +30,8 @@ def train(
     config: TrainConfig,
     out: str | Path,
     callback: Callable[[Progress], None] | None = None,
+    *,
+    on: str = "cpu",
 ) -> float:
     """Train a supernet and store it; an interrupted training goes on where it stopped.
 
@@ -38,16 +41,18 @@ def train(
         config: settings.
         out: the supernet's file; the unfinished training lies beside it as ``*.training``.
         callback: told about every step.
+        on: the device to train on.
 
     Returns:
         Seconds of training in all.
 
     Raises:
-        UserError: an unfinished training there is of other settings, or a file cannot be written.
+        UserError: an unfinished training there is of other settings, a file cannot be written, or
+            there is no such device.
     """
     out = Path(out)
     unfinished = out.with_suffix(".training")
-    trainer = Trainer(space, load_images(images), config)
+    trainer = Trainer(space, load_images(images), config, torch_device(on))
     if unfinished.is_file():
         trainer.load(unfinished)
     supernet = trainer.run(checkpoint=unfinished, callback=callback)
@@ -81,6 +86,7 @@ def evaluate(
     *,
     n_random: int = 200,
     seed: int = 0,
+    on: str = "cpu",
     callback: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Measure the largest, the smallest and random subnets of a supernet.
@@ -91,6 +97,7 @@ def evaluate(
         images: the name of the data set.
         n_random: random subnets, each in full precision and at its bits.
         seed: of the random subnets and halves.
+        on: the device to measure on.
         callback: told ``(done, total)``.
 
     Raises:
@@ -98,7 +105,7 @@ def evaluate(
     """
     supernet, _ = load_supernet(checkpoint, space)
     data = load_images(images)
-    measurer = Measurer(supernet, data)
+    measurer = Measurer(supernet.to(torch_device(on)), data)
     named: dict[str, dict[str, dict[str, float]]] = {}
     for name, row in (("largest", space.largest()), ("smallest", space.smallest())):
         subnet = space.decode(row)[0]

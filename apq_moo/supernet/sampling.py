@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn import functional as F
 
 from apq_moo.data import ImageSet, load_images
@@ -25,6 +26,7 @@ from apq_moo.errors import UserError
 from apq_moo.files import sha256
 from apq_moo.space import IntArray, Space, SpaceSpec, Subnet
 from apq_moo.supernet.checkpoint import load_supernet
+from apq_moo.supernet.devices import evaluator_for, torch_device
 from apq_moo.supernet.evaluation import Evaluator, calibrate
 from apq_moo.supernet.network import SlicedLayer, Supernet, forward
 
@@ -106,17 +108,33 @@ class Measurer:
         self.images = images
         self.finetune_steps = finetune_steps
         self.seed = seed
-        self.evaluator = Evaluator(supernet, torch.from_numpy(images.calibration.images))
+        self.supernet = supernet
+        self.device = next(supernet.parameters()).device
+        self.calibration = torch.from_numpy(images.calibration.images).to(self.device)
+        self.evaluator = evaluator_for(supernet, self.calibration)
+        self._splits: dict[str, tuple[Tensor, Tensor]] = {}
 
     def hits(self, subnet: Subnet, split: str, *, quantised: bool) -> NDArray[np.bool_]:
         """Which images of a split a subnet classifies rightly, shape ``(n,)``."""
-        layers = self.evaluator.supernet.slice(subnet)
-        if quantised and self.finetune_steps:
-            layers = self.finetune(layers)
-        part = self.images.split(split)
-        logits = self.evaluator.logits(layers, torch.from_numpy(part.images), quantised=quantised)
-        right: NDArray[np.bool_] = logits.argmax(1).numpy() == part.labels
+        right: NDArray[np.bool_] = self._right(subnet, split, quantised=quantised).cpu().numpy()
         return right
+
+    def _right(self, subnet: Subnet, split: str, *, quantised: bool) -> Tensor:
+        """The same on the device, without waiting for it."""
+        if split not in self._splits:
+            part = self.images.split(split)
+            self._splits[split] = (
+                torch.from_numpy(part.images).to(self.device),
+                torch.from_numpy(part.labels).to(self.device),
+            )
+        images, labels = self._splits[split]
+        if quantised and self.finetune_steps:
+            layers = self.finetune(self.supernet.slice(subnet))
+            tuned = Evaluator(self.supernet, self.calibration)
+            logits = tuned.logits(layers, images, quantised=True)
+        else:
+            logits = self.evaluator.logits(subnet, images, quantised=quantised)
+        return logits.argmax(1) == labels
 
     def accuracy(self, subnet: Subnet, split: str, *, quantised: bool) -> float:
         """Accuracy of a subnet on a split of the images, in percent."""
@@ -128,7 +146,7 @@ class Measurer:
         Returns:
             The layers with new weights; the supernet is unchanged.
         """
-        recorded = calibrate(layers, self.evaluator.calibration, quantised=True)
+        recorded = calibrate(layers, self.calibration, quantised=True)
         layers = [_leaf(item) for item in layers]
         weights = [item.weight for item in layers]
         optimiser = torch.optim.SGD(weights, lr=0.005, momentum=0.9)
@@ -136,8 +154,8 @@ class Measurer:
         rng = np.random.default_rng([self.seed, 4])
         for _ in range(self.finetune_steps):
             chosen = rng.integers(0, len(train), size=min(128, len(train)))
-            x = torch.from_numpy(self.images.augment(train.images[chosen], rng))
-            y = torch.from_numpy(train.labels[chosen])
+            x = torch.from_numpy(self.images.augment(train.images[chosen], rng)).to(self.device)
+            y = torch.from_numpy(train.labels[chosen]).to(self.device)
             optimiser.zero_grad()
             F.cross_entropy(forward(layers, x, recorded, quantised=True), y).backward()
             torch.nn.utils.clip_grad_norm_(weights, 1.0)
@@ -146,10 +164,12 @@ class Measurer:
 
     def measure(self, X: IntArray, quantised: NDArray[np.bool_]) -> list[float]:
         """Validation accuracies of rows, in percent."""
-        return [
-            self.accuracy(subnet, "validation", quantised=bool(q))
+        right = [
+            self._right(subnet, "validation", quantised=bool(q)).double().mean()
             for subnet, q in zip(self.space.decode(X), quantised, strict=True)
         ]
+        found: list[float] = (100.0 * torch.stack(right)).tolist()
+        return found
 
 
 def _leaf(item: SlicedLayer) -> SlicedLayer:
@@ -161,10 +181,13 @@ def _leaf(item: SlicedLayer) -> SlicedLayer:
 _worker: Measurer | None = None
 
 
-def _start_worker(spec: SpaceSpec, checkpoint: str, images: str, steps: int, seed: int) -> None:
+def _start_worker(
+    spec: SpaceSpec, checkpoint: str, images: str, steps: int, seed: int, on: str
+) -> None:
     global _worker  # noqa: PLW0603  one measurer per worker process
     torch.set_num_threads(1)
     supernet, _ = load_supernet(checkpoint, Space(spec))
+    supernet = supernet.to(torch_device(on))
     _worker = Measurer(supernet, load_images(images), finetune_steps=steps, seed=seed)
 
 
@@ -181,6 +204,7 @@ def collect(
     out: str | Path,
     *,
     jobs: int = 1,
+    on: str = "cpu",
     every_s: float = 10.0,
     callback: Callable[[int, int], None] | None = None,
 ) -> SampleTable:
@@ -193,11 +217,13 @@ def collect(
         config: what to draw.
         out: the table's file; it is stored now and then, and read first if it is there.
         jobs: processes.
+        on: the device of all of them.
         every_s: seconds between stores.
         callback: told ``(done, total)``.
 
     Raises:
-        UserError: a file is unreadable, or ``out`` holds a table of other origin.
+        UserError: a file is unreadable, ``out`` holds a table of other origin, or there is no such
+            device.
     """
     provenance = {
         "space": space.name,
@@ -207,6 +233,7 @@ def collect(
         "supernet_sha256": sha256(checkpoint),
         "config": asdict(config),
     }
+    torch_device(on)
     table = draw(space, config)
     acc = table.acc.copy()
     spent = 0.0
@@ -225,7 +252,7 @@ def collect(
     quantised = np.isin(table.group, [SETS.index("mp"), SETS.index("mp_held_out")])
     todo = np.flatnonzero(np.isnan(acc))
     chunks = [todo[i : i + _CHUNK] for i in range(0, len(todo), _CHUNK)]
-    start = (space.spec, str(checkpoint), images, config.finetune_steps, config.seed)
+    start = (space.spec, str(checkpoint), images, config.finetune_steps, config.seed, on)
     with _measuring(start, jobs) as submit:
         for chunk, found in submit(chunks, table.X, quantised):
             acc[chunk] = found
@@ -246,7 +273,7 @@ Submit = Callable[
 
 
 @contextmanager
-def _measuring(start: tuple[SpaceSpec, str, str, int, int], jobs: int) -> Iterator[Submit]:
+def _measuring(start: tuple[SpaceSpec, str, str, int, int, str], jobs: int) -> Iterator[Submit]:
     """A function that measures chunks of rows and yields each as it is done."""
     with ProcessPoolExecutor(
         jobs, mp_context=get_context("spawn"), initializer=_start_worker, initargs=start

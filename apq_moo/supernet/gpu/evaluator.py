@@ -16,14 +16,13 @@ from torch import Tensor, nn
 from apq_moo.errors import UserError
 from apq_moo.space import Layer, Subnet
 from apq_moo.space.spec import FLOAT_BITS
+from apq_moo.supernet.devices import why_not_on_gpu
 from apq_moo.supernet.gpu import primitives
 from apq_moo.supernet.gpu.plans import pool, to_planes
 from apq_moo.supernet.gpu.workspace import Source, Target, Weight, Workspace
 from apq_moo.supernet.layers import ElasticConv, ElasticDepthwise
 from apq_moo.supernet.network import Node, Supernet
 from apq_moo.supernet.quantisers import weight_levels
-
-_MAX_BITS = 8
 
 
 @dataclass(frozen=True)
@@ -64,18 +63,9 @@ class GpuEvaluator:
         *,
         forward_type: torch.dtype = torch.float16,
     ) -> None:
-        spec = supernet.space.spec
-        offered = {spec.fixed_bits, *(bits for role in spec.bits.values() for bits in role)}
-        if any(_MAX_BITS < bits < FLOAT_BITS for bits in offered):
-            raise UserError(
-                f"space {spec.name!r} offers {max(offered - {FLOAT_BITS})} bits; on a GPU "
-                f"{_MAX_BITS} are the most"
-            )
-        if spec.between_bits != 16:
-            raise UserError(
-                f"space {spec.name!r} stores {spec.between_bits}-bit floats between blocks; a GPU "
-                "needs between = 16 in its [bits]"
-            )
+        reason = why_not_on_gpu(supernet.space)
+        if reason is not None:
+            raise UserError(reason)
         self.supernet = supernet
         self.device = next(supernet.parameters()).device
         largest = supernet.outline(supernet.space.decode(supernet.space.largest())[0])

@@ -1,0 +1,60 @@
+"""Where torch runs, and the fastest evaluator there."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from apq_moo.errors import UserError
+from apq_moo.space import Space
+from apq_moo.space.spec import FLOAT_BITS
+from apq_moo.supernet.evaluation import Evaluator, LogitsOf
+from apq_moo.supernet.network import Supernet
+
+_MOST_BITS = 8
+
+
+def torch_device(name: str) -> torch.device:
+    """The device called ``cpu``, ``cuda`` or ``cuda:1``.
+
+    Raises:
+        UserError: no such device here.
+    """
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (index and not index.isdecimal()) or name == "cpu:":
+        raise UserError(f"no device {name!r}; known: cpu, cuda, cuda:0, cuda:1, ...")
+    if kind == "cuda":
+        count = torch.cuda.device_count()
+        if int(index or 0) >= count:
+            raise UserError(f"no device {name!r} here: torch finds {count} GPUs; use cpu")
+    return torch.device(name)
+
+
+def why_not_on_gpu(space: Space) -> str | None:
+    """Why the GPU's kernels cannot run a space's networks at their bits, or None if they can."""
+    spec = space.spec
+    offered = {spec.fixed_bits, *(bits for role in spec.bits.values() for bits in role)}
+    many = [bits for bits in offered if _MOST_BITS < bits < FLOAT_BITS]
+    if many:
+        return f"space {space.name!r} offers {max(many)} bits; on a GPU {_MOST_BITS} are the most"
+    if spec.between_bits != 16:
+        return (
+            f"space {space.name!r} stores {spec.between_bits}-bit floats between blocks; a GPU's "
+            "kernels need between = 16 in its [bits]"
+        )
+    return None
+
+
+def evaluator_for(supernet: Supernet, calibration: Tensor) -> LogitsOf:
+    """The fastest evaluator where a supernet lies.
+
+    Args:
+        supernet: on any device.
+        calibration: calibration images, shape ``(n, c, h, w)``, anywhere.
+    """
+    device = next(supernet.parameters()).device
+    if device.type == "cuda" and why_not_on_gpu(supernet.space) is None:
+        from apq_moo.supernet.gpu.evaluator import GpuEvaluator
+
+        return GpuEvaluator(supernet, calibration)
+    return Evaluator(supernet, calibration.to(device))

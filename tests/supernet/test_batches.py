@@ -1,0 +1,108 @@
+import functools
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+
+from apq_moo.data.augmentation import Augmentation
+from apq_moo.data.images import Split
+from apq_moo.errors import UserError
+from apq_moo.supernet.batches import Batches
+from apq_moo.supernet.training import TrainConfig, Trainer
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def numbered(image_set):
+    """Images whose first pixel is their number."""
+    images = np.zeros((50, 1, 8, 8), dtype=np.float32)
+    images[:, 0, 0, 0] = np.arange(50)
+    split = Split(images, np.arange(50) % 10)
+    return replace(image_set, train=split, augment=Augmentation(mirror=False, max_shift=0))
+
+
+def test_an_epoch_shows_every_image_once(numbered):
+    batches = list(islice(Batches(numbered, 10, 0, CPU).from_step(0), 10))
+    for epoch in (batches[:5], batches[5:]):
+        seen = torch.cat([x[:, 0, 0, 0] for x, _ in epoch])
+        assert sorted(seen.tolist()) == list(range(50))
+    for x, y in batches:
+        assert torch.equal(x[:, 0, 0, 0].long() % 10, y)
+    assert not torch.equal(batches[0][0], batches[5][0])
+
+
+@pytest.mark.parametrize("on_device", [True, False])
+def test_batches_go_on_from_any_step(numbered, on_device):
+    augment = Augmentation(mirror=True, max_shift=2, max_erase=3)
+    if not on_device:  # an augmentation of whole epochs, as any callable may be
+        augment = functools.partial(augment)
+    images = replace(numbered, augment=augment)
+    straight = list(islice(Batches(images, 12, 3, CPU).from_step(0), 9))
+    for step in (0, 1, 3, 4, 6):
+        again = islice(Batches(images, 12, 3, CPU).from_step(step), 9 - step)
+        for (x, y), (u, v) in zip(straight[step:], again, strict=True):
+            assert torch.equal(x, u)
+            assert torch.equal(y, v)
+    assert not torch.equal(straight[0][0], next(Batches(images, 12, 4, CPU).from_step(0))[0])
+
+
+def trainer(space, image_set, **settings):
+    return Trainer(space, image_set, TrainConfig(batch_size=20, ramp_steps=1, **settings))
+
+
+def test_shrinking_frees_one_dimension_after_the_other(digits, image_set):
+    training = trainer(digits, image_set, steps=39, warmup_steps=9, random_subnets=60, shrink=True)
+    largest = digits.largest()
+    kinds = np.array([gene.kind for gene in digits.genes])
+    free = []
+    for step in (8, 9, 18, 19, 28, 29, 38):
+        training.step = step
+        pupils = training._others()
+        if not pupils:
+            free.append(None)
+            continue
+        rows = digits.encode([pupil.subnet for pupil in pupils])
+        varied = {str(kind) for kind in kinds[(rows != largest).any(axis=0)]}
+        # A block that a smaller depth leaves out has its other genes at 0.
+        free.append(varied & {"kernel", "depth", "channels"})
+    first, second, third = {"kernel"}, {"kernel", "depth"}, {"kernel", "depth", "channels"}
+    assert free[:3] == [None, first, first]
+    assert all("depth" in each for each in free[3:5])
+    assert free[5:] == [third, third]
+    training.step = 19
+    rows = digits.encode([pupil.subnet for pupil in training._others()])
+    active = digits.active(rows)
+    for gene, column in zip(digits.genes, rows.T, strict=True):
+        if gene.kind == "channels":
+            assert (column[active[:, gene.block]] == largest[digits.genes.index(gene)]).all()
+    assert second < third
+
+
+def test_the_quantised_phase_adds_subnets_at_their_bits(digits, image_set):
+    training = trainer(
+        digits, image_set, steps=10, warmup_steps=2, random_subnets=3, quantised_steps=4
+    )
+    found = []
+    for step in range(10):
+        training.step = step
+        pupils = training._others()
+        found.append((sum(not p.quantised for p in pupils), sum(p.quantised for p in pupils)))
+    assert found == [(0, 0)] * 2 + [(4, 0)] * 4 + [(4, 3)] * 4
+
+
+def test_a_quantised_phase_trains(digits, image_set):
+    losses = []
+    training = trainer(
+        digits, image_set, steps=4, warmup_steps=1, random_subnets=1, quantised_steps=2
+    )
+    training.run(callback=lambda progress: losses.append(progress.loss))
+    assert len(losses) == 4
+    assert np.isfinite(losses).all()
+
+
+def test_more_quantised_steps_than_steps_are_refused():
+    with pytest.raises(UserError, match="quantised_steps must be within 0 and steps, 5; not 6"):
+        TrainConfig(steps=5, quantised_steps=6)
