@@ -168,9 +168,9 @@ class _Reader(TableReader):
 
     def between_bits(self, table: dict[str, Any]) -> int:
         value = table.get("between", FLOAT_BITS)
-        if value not in (16, FLOAT_BITS) or isinstance(value, bool):
+        if not isinstance(value, int) or value not in (16, FLOAT_BITS):
             raise self.wrong(table, "between", "bits.", f"16 or {FLOAT_BITS}")
-        return int(value)
+        return value
 
     def kernels(self, table: dict[str, Any], where: str) -> tuple[int, ...]:
         kernels = self.options(table, "kernels", where, 1, _MAX_KERNEL)

@@ -1,12 +1,18 @@
 """The benchmarks of the pages run, agree before they time, and print what the pages quote."""
 
+import json
 import re
 import sys
 
 import numpy as np
 import pytest
+import torch
 
-from apq_moo.benchmarks import cost_speed, feasibility, search_speed
+from apq_moo.benchmarks import cost_speed, feasibility, search_speed, supernet_speed
+from apq_moo.benchmarks.static_graph import StaticGraph, configuration
+from apq_moo.space import load_space
+from apq_moo.supernet.evaluation import Evaluator
+from apq_moo.supernet.network import Supernet
 
 
 def lines_of(module, monkeypatch, capsys, *arguments):
@@ -62,3 +68,64 @@ def test_costs_agree_with_plain_sums():
         np.testing.assert_allclose(
             plain(blocks), [table(row[None])[0] for table in tables], rtol=1e-12
         )
+
+
+def test_supernets(capsys, tmp_path):
+    supernet_speed.main(
+        [
+            *("--on", "cpu", "--subnets", "2", "--naive", "1", "--images", "60", "--batch", "20"),
+            *("--steps", "1", "--random", "1", "--no-static", "--out", str(tmp_path / "s.json")),
+        ]
+    )
+    text = capsys.readouterr().out
+    assert text.count("kernels agree: 0.000 points, logits 0.0e+00") == 2
+    assert "static nan ms" in text
+    assert "gradients differ by 0.000 of their norm" in text
+    ratio = re.search(r"autograd (\d+), kernels (\d+) images/s", text)
+    assert min(map(int, ratio.groups())) > 0
+    written = json.loads((tmp_path / "s.json").read_text())
+    assert written["random bits"]["floor"] > 0
+
+
+def test_the_floor_of_a_subnet():
+    """A 3x3 stem of 8 channels, one block: by hand."""
+    space = load_space("digits")
+    images = torch.zeros(7, 1, 8, 8)
+    speed = supernet_speed.Speed(Supernet(space), images, images, torch.zeros(7).long())
+    (subnet,) = space.decode(space.smallest())
+    stem = 64 + 8 * 64
+    first = 8 * 64 + 8 * 64 + 8 * 64 + 8 * 16 + 8 * 16 + 8 * 16
+    second = 8 * 16 + 8 * 16 + 8 * 16 + 8 * 4 + 8 * 4 + 12 * 4
+    third = 12 * 4 + 16 * 4 + 16 * 4 + 16 * 4 + 16 * 4 + 16 * 4
+    assert speed.floor_bytes(subnet) == 2 * 7 * (stem + first + second + third)
+
+
+def test_supernets_that_disagree_are_not_timed():
+    space = load_space("digits")
+    torch.manual_seed(0)
+    images = torch.rand(20, 1, 8, 8)
+    speed = supernet_speed.Speed(Supernet(space), images[:5], images, torch.arange(20) % 10)
+    subnets = space.decode(space.sample(1, np.random.default_rng(0)))
+    wrong = speed.naive.logits(subnets[0], images, quantised=True) + 1e-3
+    with pytest.raises(SystemExit, match="no agreement"):
+        speed.check(subnets, lambda _: wrong, quantised=True)
+
+
+@pytest.mark.parametrize("quantised", [False, True])
+def test_the_static_graph_computes_the_same(quantised):
+    space = load_space("digits")
+    torch.manual_seed(0)
+    supernet = Supernet(space)
+    images = torch.rand(20, 1, 8, 8)
+    graph = StaticGraph(supernet, quantised=quantised)
+    rows = np.vstack([space.largest(), space.smallest(), space.sample(3, np.random.default_rng(0))])
+    for subnet in space.decode(rows):
+        config = configuration(space, subnet, torch.device("cpu"))
+        with torch.no_grad():
+            _, known = graph(images[:5], config)
+            found, _ = graph(images, config, known)
+        wanted = Evaluator(supernet, images[:5]).logits(subnet, images, quantised=quantised)
+        if quantised:
+            assert torch.equal(found, wanted)
+        else:
+            assert torch.allclose(found, wanted, atol=1e-3)

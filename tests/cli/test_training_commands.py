@@ -118,3 +118,16 @@ def test_the_whole_pipeline_meets_what_digits_promises(call):
     assert largest["fp"]["test"] - smallest["fp"]["test"] >= 5
     assert found["tau"]["fp"] >= 0.6
     assert found["tau"]["mp"] >= 0.8
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["supernet", "train", "-o", "new.safetensors"],
+        ["supernet", "eval"],
+        ["samples", "collect", "-o", "new.npz"],
+    ],
+)
+def test_an_unknown_device_is_one_line(command, refused):
+    assert "no device 'gpu'; known: cpu, cuda" in refused(*command, "--on", "gpu")
+    assert not list(Path().glob("new*"))

@@ -118,9 +118,10 @@ def test_damaged_files(folder, arrays):
         load_images("fashion-mnist")
 
 
-def test_training_images_are_mirrored_and_shifted_by_two(folder, arrays):
+def test_training_images_are_mirrored_shifted_by_two_and_cut(folder, arrays):
     write(folder / "data", arrays)
-    assert load_images("fashion-mnist").augment == Augmentation(mirror=True, max_shift=2)
+    wanted = Augmentation(mirror=True, max_shift=2, max_erase=8)
+    assert load_images("fashion-mnist").augment == wanted
 
 
 class Download:
