@@ -46,13 +46,16 @@ def data_download(
     """Download the files of an image set."""
     from apq_moo.data.sources import SOURCES, download_folder
 
-    target = download_folder() if folder is None else folder
     source = SOURCES.get(name)
+    try:
+        target = download_folder() if folder is None else folder.expanduser()
+    except RuntimeError as error:  # of ~name, where there is no such user
+        raise UserError(f"--folder {folder}: {error} Name a folder that can be made") from error
     source.download(target)
     _print(f"{name}: {target}")
     try:
         found = source.find().resolve()
     except UserError:
         found = None
-    if found is None or target.expanduser().resolve() not in found.parents:
-        _print(f"set APQ_MOO_DATA={target.expanduser().resolve()} to use it")
+    if found is None or target.resolve() not in found.parents:
+        _print(f"set APQ_MOO_DATA={target.resolve()} to use it")

@@ -86,6 +86,7 @@ def supernet_train(
     """Train a supernet; repeat the command to continue an interrupted training."""
     from apq_moo.pipeline.stages import train
     from apq_moo.space import load_space
+    from apq_moo.supernet.distributed import rank_of_environment
     from apq_moo.supernet.training import TrainConfig
 
     images = _image_set(space)
@@ -110,7 +111,8 @@ def supernet_train(
             lambda p: bar.update(task, completed=p.step),
             on=on,
         )
-    out.print(f"trained {steps} steps in {seconds:.0f} s: {file}", soft_wrap=True)
+    if rank_of_environment() == 0:
+        out.print(f"trained {steps} steps in {seconds:.0f} s: {file}", soft_wrap=True)
 
 
 @supernet_app.command("eval")
@@ -173,6 +175,7 @@ def samples_collect(
 ) -> None:
     """Measure random subnets; repeat the command to continue an interrupted collection."""
     from apq_moo.space import load_space
+    from apq_moo.supernet.distributed import rank_of_environment
     from apq_moo.supernet.sampling import SampleConfig, collect
 
     config = SampleConfig(fp, mp, held_out, held_out, finetune_steps, seed)
@@ -189,8 +192,9 @@ def samples_collect(
             on=on,
             callback=lambda done, _total: bar.update(task, completed=done),
         )
-    counts = ", ".join(f"{n} {name}" for name, n in table.counts().items())
-    out.print(f"{counts}: {file}", soft_wrap=True)
+    if rank_of_environment() == 0:
+        counts = ", ".join(f"{n} {name}" for name, n in table.counts().items())
+        out.print(f"{counts}: {file}", soft_wrap=True)
 
 
 @predictor_app.command("fit")

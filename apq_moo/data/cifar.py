@@ -46,11 +46,15 @@ def find_folder() -> Path:
     """The folder that holds :data:`FOLDER`.
 
     Raises:
-        UserError: no folder holds all files; the message says how to get them.
+        UserError: no folder holds all files (the message says how to get them), or one may not be
+            entered.
     """
-    for folder in folders():
-        if all((folder / FOLDER / name).is_file() for name in _FILES):
-            return folder
+    try:
+        for folder in folders():
+            if all((folder / FOLDER / name).is_file() for name in _FILES):
+                return folder
+    except OSError as error:
+        raise UserError(f"cannot read {error.filename}: {error.strerror or error}") from error
     raise UserError(
         f"CIFAR-10 is not here: run `apq-moo data download {NAME}`, or set APQ_MOO_DATA to a "
         "folder that torchvision.datasets.CIFAR10(folder, download=True) filled"

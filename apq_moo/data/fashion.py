@@ -72,16 +72,20 @@ def find_files() -> list[Path]:
     """The four files: training images and labels, test images and labels.
 
     Raises:
-        UserError: no folder holds all of them; the message says how to get them.
+        UserError: no folder holds all of them (the message says how to get them), or one may not be
+            entered.
     """
-    for folder in folders():
-        names = [folder / f"{name}-ubyte" for name in _FILES]
-        found = [
-            next((path for path in (name, Path(f"{name}.gz")) if path.is_file()), None)
-            for name in names
-        ]
-        if None not in found:
-            return [path for path in found if path is not None]
+    try:
+        for folder in folders():
+            names = [folder / f"{name}-ubyte" for name in _FILES]
+            found = [
+                next((path for path in (name, Path(f"{name}.gz")) if path.is_file()), None)
+                for name in names
+            ]
+            if None not in found:
+                return [path for path in found if path is not None]
+    except OSError as error:
+        raise UserError(f"cannot read {error.filename}: {error.strerror or error}") from error
     raise UserError(
         "Fashion-MNIST is not here: install Debian's dataset-fashion-mnist, or set APQ_MOO_DATA to "
         "a folder that torchvision.datasets.FashionMNIST(folder, download=True) filled, or run "

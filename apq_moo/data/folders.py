@@ -78,12 +78,11 @@ def load_image_folder(
             read; all of them take more than :data:`MAX_BYTES`; or an argument is out of range.
     """
     _check(size, channels, validation_fraction)
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
-        raise UserError(f"image folder {str(folder)!r} is no folder; write {SYNTAX}")
-    held_out = [name for name in ("val", "test") if (folder / name).is_dir()]
-    if not held_out or not (folder / "train").is_dir():
-        raise UserError(f"image folder {folder} must hold train, and val or test or both")
+    try:
+        folder = Path(path).expanduser()
+    except RuntimeError as error:  # of ~name, where there is no such user
+        raise UserError(f"image folder {str(path)!r}: {error} Write {SYNTAX}") from error
+    held_out = _held_out(folder)
     found = {name: _listed(folder / name) for name in ("train", *held_out)}
     _check_classes(folder, {name: dataset.classes for name, dataset in found.items()})
     n_bytes = 4 * channels * size**2 * sum(len(dataset) for dataset in found.values())
@@ -107,6 +106,19 @@ def load_image_folder(
         test_clean=test,
         augment=Augmentation(max_shift=size // 8),
     )
+
+
+def _held_out(folder: Path) -> list[str]:
+    """Which of ``val`` and ``test`` there are, beside ``train``."""
+    try:
+        if not folder.is_dir():
+            raise UserError(f"image folder {str(folder)!r} is no folder; write {SYNTAX}")
+        found = [name for name in ("val", "test") if (folder / name).is_dir()]
+        if not found or not (folder / "train").is_dir():
+            raise UserError(f"image folder {folder} must hold train, and val or test or both")
+    except OSError as error:
+        raise UserError(f"cannot read image folder {folder}: {error.strerror or error}") from error
+    return found
 
 
 def _check(size: int, channels: int, validation_fraction: float) -> None:

@@ -19,6 +19,7 @@ from apq_moo.predictors.metrics import kendall_tau
 from apq_moo.space import Space
 from apq_moo.supernet.checkpoint import load_supernet, save_supernet
 from apq_moo.supernet.devices import torch_device
+from apq_moo.supernet.distributed import join
 from apq_moo.supernet.sampling import Measurer
 from apq_moo.supernet.training import Progress, TrainConfig, Trainer
 from apq_moo.versions import processor, versions
@@ -34,6 +35,8 @@ def train(
     on: str = "cpu",
 ) -> float:
     """Train a supernet and store it; an interrupted training goes on where it stopped.
+
+    Under ``torchrun`` all processes train it together, and the first one stores it.
 
     Args:
         space: the space.
@@ -52,12 +55,16 @@ def train(
     """
     out = Path(out)
     unfinished = out.with_suffix(".training")
-    trainer = Trainer(space, load_images(images), config, torch_device(on))
+    group, device = join(on)
+    trainer = Trainer(space, load_images(images), config, device, group)
     if unfinished.is_file():
         trainer.load(unfinished)
+    group.wait()  # all have read it
     supernet = trainer.run(checkpoint=unfinished, callback=callback)
-    save_supernet(out, supernet, images=images, seconds=trainer.seconds, steps=config.steps)
-    unfinished.unlink(missing_ok=True)
+    if group.leads:
+        save_supernet(out, supernet, images=images, seconds=trainer.seconds, steps=config.steps)
+        unfinished.unlink(missing_ok=True)
+    group.wait()
     return trainer.seconds
 
 

@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from glob import escape
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +29,7 @@ from apq_moo.files import sha256
 from apq_moo.space import IntArray, Space, SpaceSpec, Subnet
 from apq_moo.supernet.checkpoint import load_supernet
 from apq_moo.supernet.devices import evaluator_for, torch_device
+from apq_moo.supernet.distributed import join
 from apq_moo.supernet.evaluation import Evaluator, calibrate
 from apq_moo.supernet.network import SlicedLayer, Supernet, forward
 
@@ -210,6 +213,9 @@ def collect(
 ) -> SampleTable:
     """Measure all samples, continuing a table that is already there.
 
+    Under ``torchrun`` each process measures its share, in a file of its own beside ``out``
+    (``*.part0`` ...); such files of an interrupted collection are taken up, whoever wrote them.
+
     Args:
         space: the space.
         checkpoint: the supernet's file.
@@ -233,16 +239,12 @@ def collect(
         "supernet_sha256": sha256(checkpoint),
         "config": asdict(config),
     }
-    torch_device(on)
+    group, device = join(on)
+    out = Path(out)
+    own = out if group.size == 1 else out.with_name(f"{out.name}.part{group.rank}")
     table = draw(space, config)
-    acc = table.acc.copy()
-    spent = 0.0
-    if Path(out).exists():
-        earlier = load_samples(out, space)
-        spent = float(earlier.provenance.pop("seconds", 0.0))
-        if earlier.provenance != provenance or not np.array_equal(earlier.X, table.X):
-            raise UserError(f"{out} holds samples of another supernet or with other settings")
-        acc = earlier.acc.copy()
+    acc, spent = _merged(table, out, space, provenance)
+    group.wait()  # all have read what there is
     begun = stored = time.perf_counter()
 
     def snapshot() -> SampleTable:
@@ -250,21 +252,52 @@ def collect(
         return replace(table, acc=acc.copy(), provenance={**provenance, "seconds": seconds})
 
     quantised = np.isin(table.group, [SETS.index("mp"), SETS.index("mp_held_out")])
-    todo = np.flatnonzero(np.isnan(acc))
+    todo = np.flatnonzero(np.isnan(acc))[group.rank :: group.size]
     chunks = [todo[i : i + _CHUNK] for i in range(0, len(todo), _CHUNK)]
-    start = (space.spec, str(checkpoint), images, config.finetune_steps, config.seed, on)
+    start = (space.spec, str(checkpoint), images, config.finetune_steps, config.seed, str(device))
     with _measuring(start, jobs) as submit:
         for chunk, found in submit(chunks, table.X, quantised):
             acc[chunk] = found
             now = time.perf_counter()
             if now - stored > every_s:
-                snapshot().save(out)
+                snapshot().save(own)
                 stored = now
             if callback is not None:
                 callback(int(np.isfinite(acc).sum()), len(acc))
-    result = snapshot()
-    result.save(out)
-    return result
+    snapshot().save(own)
+    group.wait()
+    if group.leads:
+        acc, spent = _merged(table, out, space, provenance)
+        result = replace(table, acc=acc, provenance={**provenance, "seconds": round(spent, 3)})
+        result.save(out)
+        for part in _parts(out):
+            part.unlink()
+    group.wait()
+    return load_samples(out, space)
+
+
+def _parts(out: Path) -> list[Path]:
+    return sorted(out.parent.glob(f"{escape(out.name)}.part*"))
+
+
+def _merged(
+    table: SampleTable, out: Path, space: Space, provenance: dict[str, Any]
+) -> tuple[NDArray[np.float64], float]:
+    """Accuracies that are known from a table and its parts, and the seconds they took.
+
+    Raises:
+        UserError: a file is unreadable or of other origin.
+    """
+    acc, spent = table.acc.copy(), 0.0
+    for path in (out, *_parts(out)):
+        if not path.exists():
+            continue
+        earlier = load_samples(path, space)
+        spent = max(spent, float(earlier.provenance.pop("seconds", 0.0)))
+        if earlier.provenance != provenance or not np.array_equal(earlier.X, table.X):
+            raise UserError(f"{path} holds samples of another supernet or with other settings")
+        acc = np.where(np.isnan(acc), earlier.acc, acc)
+    return acc, spent
 
 
 Submit = Callable[

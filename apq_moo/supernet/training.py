@@ -24,6 +24,7 @@ from apq_moo.errors import UserError
 from apq_moo.space import IntArray, Space
 from apq_moo.supernet.batches import Batches
 from apq_moo.supernet.checkpoint import check_space, load_tensors, save_tensors
+from apq_moo.supernet.distributed import ALONE, Group
 from apq_moo.supernet.gradients import Pupil, gradients_on
 from apq_moo.supernet.network import Supernet
 
@@ -108,9 +109,12 @@ class Trainer:
         images: the data set; only ``train`` and ``augment`` are used.
         config: settings.
         device: where to train.
+        group: this process among others that train the same supernet, each on its share of every
+            batch, with batch-norm statistics of that share.
 
     Raises:
-        UserError: a batch is larger than the training split, or the images do not fit the space.
+        UserError: a batch is larger than the training split or smaller than the group, or the
+            images do not fit the space.
     """
 
     def __init__(
@@ -119,6 +123,7 @@ class Trainer:
         images: ImageSet,
         config: TrainConfig,
         device: torch.device | str = "cpu",
+        group: Group = ALONE,
     ) -> None:
         self.space = space
         self.images = images
@@ -128,6 +133,9 @@ class Trainer:
             raise UserError(
                 f"batch_size {config.batch_size} exceeds the {len(images.train)} training images"
             )
+        if config.batch_size < group.size:
+            raise UserError(f"batch_size {config.batch_size} is less than {group.size} processes")
+        self.group = group
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             self.supernet = Supernet(space).to(device)
@@ -175,7 +183,9 @@ class Trainer:
 
     def _update(self, x: Tensor, y: Tensor, largest: Pupil) -> Tensor:
         self.optimiser.param_groups[0]["lr"] = self.config.rate(self.step)
+        x, y = self.group.share(x), self.group.share(y)
         loss = self._gradients.step(x, y, [largest, *self._others()])
+        self.group.average(self.supernet.parameters())
         torch.nn.utils.clip_grad_norm_(self.supernet.parameters(), self.config.clip_norm)
         self.optimiser.step()
         return loss
@@ -209,7 +219,7 @@ class Trainer:
                 self._order_channels()
             now = time.perf_counter()
             self.seconds = before + now - begun
-            if checkpoint is not None and now - stored > every_s:
+            if checkpoint is not None and self.group.leads and now - stored > every_s:
                 self.save(checkpoint)
                 stored = now
             if callback is not None:

@@ -96,6 +96,11 @@ def test_failing_downloads_are_one_line(refused, name, kind, tmp_path, monkeypat
     assert "no network" in line
 
 
+def test_downloads_to_the_home_of_nobody(refused):
+    line = refused("data", "download", "cifar10", "--folder", "~no-such-user/x")
+    assert line.startswith("error: --folder ~no-such-user/x: ")
+
+
 @pytest.mark.parametrize("name", ["cats", "digits", ""])
 def test_names_that_cannot_be_downloaded(refused, name):
     line = refused("data", "download", name)

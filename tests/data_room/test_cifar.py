@@ -196,3 +196,12 @@ def test_a_download_of_other_files_leaves_nothing(folder, arrays, monkeypatch):
     with pytest.raises(UserError, match=r"cannot download cifar10 to .*corrupted"):
         cifar.download_cifar10(folder / "new")
     assert list((folder / "new").iterdir()) == []
+
+
+def test_folders_that_may_not_be_entered(folder, monkeypatch):
+    def refuse(path, **_options):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    with pytest.raises(UserError, match=r"^cannot read .*data_batch_1: Permission denied$"):
+        load_images("cifar10")

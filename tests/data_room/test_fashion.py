@@ -196,3 +196,12 @@ def test_loading_never_downloads(folder, arrays, monkeypatch):
     with pytest.raises(UserError, match="apq-moo data download fashion-mnist"):
         load_images("fashion-mnist")
     assert download.calls == []
+
+
+def test_folders_that_may_not_be_entered(folder, monkeypatch):
+    def refuse(path, **_options):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    with pytest.raises(UserError, match=r"^cannot read .*-ubyte: Permission denied$"):
+        load_images("fashion-mnist")

@@ -1,5 +1,7 @@
 """Users' images in folders: which become what, how they are cut, and what is refused."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -199,6 +201,10 @@ def test_folders_that_are_missing(tmp_path):
     refused(tmp_path / "b", "must hold train, and val or test or both")
 
 
+def test_the_home_of_nobody():
+    refused("~no-such-user/x", "^image folder '~no-such-user/x': .* Write folder:PATH@SIZE$")
+
+
 def test_classes_that_are_missing(tmp_path):
     (tmp_path / "train").mkdir()
     fill(tmp_path, {"val": 2})
@@ -257,3 +263,11 @@ def test_random_damage(tmp_path):
         path.unlink()
     assert len(refusals) > 60
     assert not any("\n" in line for line in refusals)
+
+
+def test_folders_that_may_not_be_entered(tmp_path, monkeypatch):
+    def refuse(path, **_options):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_dir", refuse)
+    refused(tmp_path, "^cannot read image folder .*: Permission denied$")

@@ -1,0 +1,87 @@
+"""Several processes that work on one supernet, started by ``torchrun``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, distributed, nn
+
+from apq_moo.errors import UserError
+from apq_moo.supernet.devices import torch_device
+
+
+@dataclass(frozen=True)
+class Group:
+    """One process among its like.
+
+    Attributes:
+        rank: which one, from 0.
+        size: how many there are.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the one that stores and reports."""
+        return self.rank == 0
+
+    def share(self, batch: Tensor) -> Tensor:
+        """This process's part of a batch, the same number of rows for each."""
+        return batch[self.rank : len(batch) // self.size * self.size : self.size]
+
+    def average(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace gradients by their mean over the processes, in one message."""
+        if self.size == 1:
+            return
+        grads = []
+        for parameter in parameters:
+            if parameter.grad is None:  # unused here, perhaps used elsewhere
+                parameter.grad = torch.zeros_like(parameter)
+            grads.append(parameter.grad)
+        flat = torch.cat([grad.flatten() for grad in grads])
+        distributed.all_reduce(flat)
+        flat /= self.size
+        parts = flat.split([grad.numel() for grad in grads])
+        torch._foreach_copy_(grads, [p.view_as(g) for p, g in zip(parts, grads, strict=True)])
+
+    def wait(self) -> None:
+        """Return when all processes are here."""
+        if self.size > 1:
+            distributed.barrier()
+
+
+ALONE = Group()
+
+
+def rank_of_environment() -> int:
+    """This process's number according to ``torchrun``, 0 without it."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def join(on: str) -> tuple[Group, torch.device]:
+    """Join the processes that ``torchrun`` started, if it did, each with a GPU of its own.
+
+    Args:
+        on: the device that was asked for.
+
+    Returns:
+        This process among the others, and its device.
+
+    Raises:
+        UserError: there is no such device, or not one for each process.
+    """
+    if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
+        return ALONE, torch_device(on)
+    if on.startswith("cuda:"):
+        raise UserError(f"several processes need a GPU each: --on cuda, not {on}")
+    device = torch_device(f"cuda:{os.environ['LOCAL_RANK']}" if on == "cuda" else on)
+    if not distributed.is_initialized():
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return Group(distributed.get_rank(), distributed.get_world_size()), device

@@ -1,0 +1,176 @@
+"""Several processes over gloo give what one process gives for their shares together."""
+
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from apq_moo.data.assets import SUPERNET, find_assets
+from apq_moo.data.samples import load_samples
+from apq_moo.errors import UserError
+from apq_moo.space import load_space
+from apq_moo.supernet import sampling
+from apq_moo.supernet.checkpoint import load_supernet
+from apq_moo.supernet.distributed import ALONE, Group, join
+from apq_moo.supernet.gradients import Pupil, TorchGradients
+from apq_moo.supernet.network import Supernet
+from apq_moo.supernet.sampling import SampleConfig, collect
+from apq_moo.supernet.training import TrainConfig, Trainer
+
+TORCHRUN = (
+    *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
+)
+SCRIPT = """
+import sys, torch
+from torch import distributed
+from apq_moo.space import load_space
+from apq_moo.supernet.distributed import join
+from apq_moo.supernet.gradients import Pupil, TorchGradients
+from apq_moo.supernet.network import Supernet
+
+group, device = join("cpu")
+space = load_space("digits")
+torch.manual_seed(0)
+net = Supernet(space)
+x, y = torch.rand(16, 1, 8, 8), torch.arange(16) % 10
+smallest = Pupil(space.decode(space.smallest())[0])
+TorchGradients(net).step(group.share(x), group.share(y), [smallest])
+group.average(net.parameters())
+torch.save([p.grad for p in net.parameters()], f"{sys.argv[1]}/{group.rank}.pt")
+group.wait()
+distributed.destroy_process_group()
+"""
+
+
+def run(*arguments, folder):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(  # noqa: S603
+        [*TORCHRUN, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        cwd=folder,
+        env=environment,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+def test_gradients_are_averaged_over_the_shares(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    run(tmp_path / "script.py", tmp_path, folder=tmp_path)
+    found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    space = load_space("digits")
+    torch.manual_seed(0)
+    net = Supernet(space)
+    x, y = torch.rand(16, 1, 8, 8), torch.arange(16) % 10
+    parts = []
+    for rank in (0, 1):
+        smallest = Pupil(space.decode(space.smallest())[0])
+        TorchGradients(net).step(x[rank::2], y[rank::2], [smallest])
+        parts.append([torch.zeros_like(p) if p.grad is None else p.grad for p in net.parameters()])
+        net.zero_grad()
+    differs = False
+    for a, b, *both in zip(*parts, *found, strict=True):
+        assert torch.equal(both[0], both[1])
+        assert torch.allclose(both[0], (a + b) / 2, atol=1e-6)
+        differs |= not torch.allclose(a, b, atol=1e-4)
+    assert differs
+
+
+def test_two_processes_train_one_supernet(tmp_path, image_set):
+    """Close to what one process does: they differ by batch-norm statistics of half the batch."""
+    settings = ("--steps", "6", "--warmup-steps", "2", "--batch-size", "256")
+    done = run(
+        *("-m", "apq_moo", "supernet", "train", *settings, "-o", "two.safetensors"),
+        folder=tmp_path,
+    )
+    assert done.stdout.count("trained 6 steps") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["two.safetensors"]
+    space = load_space("digits")
+    two, _ = load_supernet(tmp_path / "two.safetensors", space)
+    one, other = (
+        Trainer(
+            space, image_set, TrainConfig(steps=6, warmup_steps=2, batch_size=256, seed=seed)
+        ).run()
+        for seed in (0, 1)
+    )
+
+    def distance(a, b):
+        pairs = zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+        return sum(float((p - q).norm()) for p, q in pairs)
+
+    assert 0 < distance(one, two) < 0.2 * distance(one, other)
+
+
+def test_shares_are_equal_and_disjoint():
+    batch = torch.arange(11)
+    shares = [Group(rank, 3).share(batch) for rank in range(3)]
+    assert [len(share) for share in shares] == [3, 3, 3]
+    assert sorted(torch.cat(shares).tolist()) == list(range(9))
+    assert torch.equal(ALONE.share(batch), batch)
+
+
+def test_without_torchrun_a_process_is_alone(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert join("cpu") == (ALONE, torch.device("cpu"))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="--on cuda, not cuda:1"):
+        join("cuda:1")
+
+
+def test_a_batch_smaller_than_the_group_is_refused(digits, image_set):
+    with pytest.raises(UserError, match="batch_size 2 is less than 3 processes"):
+        Trainer(digits, image_set, TrainConfig(batch_size=2), "cpu", Group(0, 3))
+
+
+def test_two_processes_collect_the_same_samples(tmp_path):
+    shipped = find_assets(load_space("digits")).path(SUPERNET)
+    sizes = ("--fp", "12", "--mp", "25", "--held-out", "3", "--jobs", "1")
+    command = ("-m", "apq_moo", "samples", "collect", "--supernet", shipped, *sizes)
+    done = run(*command, "-o", "two.npz", folder=tmp_path)
+    assert done.stdout.count("12 fp, 25 mp") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["two.npz"]
+    space = load_space("digits")
+    config = SampleConfig(fp=12, mp=25, fp_held_out=3, mp_held_out=3)
+    one = collect(space, shipped, "digits", config, tmp_path / "one.npz")
+    two = load_samples(tmp_path / "two.npz", space)
+    assert two.complete
+    assert np.array_equal(two.X, one.X)
+    assert np.array_equal(two.acc, one.acc)
+
+
+def test_parts_of_an_interrupted_collection_are_taken_up(tmp_path, monkeypatch):
+    """Whatever number of processes wrote them."""
+    space = load_space("digits")
+    shipped = find_assets(space).path(SUPERNET)
+    config = SampleConfig(fp=6, mp=6, fp_held_out=3, mp_held_out=3)
+    out = tmp_path / "samples.npz"
+    whole = collect(space, shipped, "digits", config, out)
+    out.unlink()
+    for rank in range(3):
+        acc = np.where(np.arange(len(whole.acc)) % 4 == rank, whole.acc, np.nan)
+        replace(whole, acc=acc).save(tmp_path / f"samples.npz.part{rank}")
+    measured = []
+    monkeypatch.setattr(sampling, "_measuring", partial(_counting, measured, whole))
+    again = collect(space, shipped, "digits", config, out)
+    assert np.array_equal(again.acc, whole.acc)
+    assert sorted(measured) == list(range(3, len(whole.acc), 4))
+    assert [path.name for path in tmp_path.iterdir()] == ["samples.npz"]
+
+
+@contextmanager
+def _counting(measured, whole, *_):
+    def submit(chunks, *_):
+        for chunk in chunks:
+            measured.extend(chunk.tolist())
+            yield chunk, whole.acc[chunk].tolist()
+
+    yield submit
