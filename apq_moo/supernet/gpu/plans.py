@@ -115,7 +115,7 @@ def _plan(
     if max(planes) <= LARGEST_PLANE:
         bs = power_of_two(source * source, 16, 64)
         bd = power_of_two(planes[1], 16, 64 if planes[0] > 256 else 128)
-        images = 256 if bd == 16 else 64 if bd == 128 else 128
+        images = 64 if bd == 128 else 256 if bd == 16 and finished else 128
         rows = -(-source * source // bs) * bs
         columns = -(-planes[1] // bd) * bd
         tiles = -(-n // images) * (columns // bd)

@@ -15,7 +15,7 @@ def pointwise_weights(
     IN: tl.constexpr, TYPE: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of :func:`pointwise`'s weight over ``chunk`` pixels: ``out[split, C, K]``."""
+    """Gradient of :func:`pointwise`'s weight, ``out[split, C, K]``, over ``chunk`` tiles each."""
     parts_c = tl.cdiv(C, BM)
     parts_k = tl.cdiv(K, BN)
     split = tl.program_id(0) // (parts_c * parts_k)
@@ -39,8 +39,9 @@ def pointwise_weights(
         a = tl.load(in_a + ks, mask=k_in, other=0.0)[:, None]
         b = tl.load(in_b + ks, mask=k_in, other=0.0)[:, None]
     acc = tl.zeros((BM, BN), tl.float32)
-    for start in range(split * chunk, tl.minimum(split * chunk + chunk, P), BK):
-        pixels = start + tl.arange(0, BK)
+    for tile in range(split * chunk, tl.minimum(split * chunk + chunk, tl.cdiv(P, BK))):
+        # In units of BK, so that the compiler knows that loads are aligned.
+        pixels = tile * BK + tl.arange(0, BK)
         there = (pixels < P) & (pixels % plane < size)
         at = cs[:, None].to(tl.int64) * pitch + pixels[None, :]
         g = tl.load(du + at, mask=c_in[:, None], other=0.0).to(tl.float32) * pc

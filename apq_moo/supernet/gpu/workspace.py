@@ -321,8 +321,8 @@ class Workspace:
             bk = 64
             tiles = -(-layer.c_out // bm) * -(-layer.c_in // bn)
             splits = max(1, min(PROGRAMS // 2 // tiles, pixels // (bk * 4)))
-            chunk = -(-pixels // (splits * bk)) * bk
-            splits = -(-pixels // chunk)
+            chunk = -(-pixels // (splits * bk))
+            splits = -(-pixels // (chunk * bk))
             out = torch.empty(splits, layer.c_out, layer.c_in, device=self.device)
             self._launch(
                 weight_gradients.pointwise_weights, tiles * splits,
