@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from apq_moo.space import Subnet
+from apq_moo.supernet.devices import why_not_on_gpu
 from apq_moo.supernet.network import Supernet, forward
 
 
@@ -65,15 +65,11 @@ class TorchGradients:
         return forward(self.supernet.slice(pupil.subnet), x, quantised=pupil.quantised)
 
 
-def gradients_on(supernet: Supernet, *, forward_type: torch.dtype | None = None) -> Gradients:
-    """The fastest way to get gradients where a supernet lies.
-
-    Args:
-        supernet: on any device.
-        forward_type: of activations on a GPU; default: half precision.
-    """
-    if next(supernet.parameters()).device.type != "cuda":
+def gradients_on(supernet: Supernet) -> Gradients:
+    """The fastest way to get gradients where a supernet lies."""
+    on_gpu = next(supernet.parameters()).device.type == "cuda"
+    if not on_gpu or why_not_on_gpu(supernet.space) is not None:
         return TorchGradients(supernet)
     from apq_moo.supernet.gpu.training import GpuGradients
 
-    return GpuGradients(supernet, forward_type=forward_type or torch.float16)
+    return GpuGradients(supernet)
