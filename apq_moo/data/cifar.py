@@ -76,7 +76,7 @@ def download_cifar10(folder: str | Path | None = None) -> None:
         NAME,
         lambda place: CIFAR10(place, download=True),
         FOLDER,
-        download_folder() if folder is None else folder,
+        folder,
     )
 
 

@@ -109,7 +109,7 @@ def download_fashion_mnist(folder: str | Path | None = None) -> None:
         NAME,
         lambda place: FashionMNIST(place, download=True),
         _TORCHVISION,
-        download_folder() if folder is None else folder,
+        folder,
     )
 
 

@@ -44,19 +44,20 @@ def download_folder() -> Path:
     return cache_folder() / "data"
 
 
-def fetch(name: str, fill: Callable[[str], object], part: str, folder: str | Path) -> None:
+def fetch(name: str, fill: Callable[[str], object], part: str, folder: str | Path | None) -> None:
     """Download files, so that a broken download leaves nothing behind.
 
     Args:
         name: the image set, as messages name it.
         fill: downloads to the folder whose path it gets, as torchvision's data sets do.
         part: the subfolder of it whose files are kept.
-        folder: where ``part`` is to be; files that are there already are replaced.
+        folder: where ``part`` is to be, by default in the cache, where loaders
+            look; files that are there already are replaced.
 
     Raises:
         UserError: the download fails, or the folder cannot be written to.
     """
-    folder = Path(folder).expanduser()
+    folder = (download_folder() if folder is None else Path(folder)).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=".", dir=folder) as temporary:

@@ -30,7 +30,7 @@ from apq_moo.supernet.network import (
     input_range,
     rounded_to_half,
 )
-from apq_moo.supernet.quantisers import activation_levels, weight_levels
+from apq_moo.supernet.quantisers import activation_levels, activation_step, weight_levels
 
 _EXACT = 2**24
 """Single precision holds all integers up to this."""
@@ -99,8 +99,7 @@ def fold(
         weight, size = _weight(item, quantised=quantised)
         step = 1.0
         if quantised and item.layer.a_bits != FLOAT_BITS:
-            _, step = activation_levels(weight.new_zeros(1), known.low, known.high,
-                                        item.layer.a_bits)  # fmt: skip
+            step = activation_step(known.low, known.high, item.layer.a_bits)
         unit = _unit(item, size, step)
         gain, bias = unit.float().view(-1, 1, 1), item.bias
         if item.scale is not None:

@@ -74,6 +74,11 @@ def activation_levels(x: Tensor, low: float, high: float, bits: int) -> tuple[Te
     return levels, float(single)
 
 
+def activation_step(low: float, high: float, bits: int) -> float:
+    """The single-precision step between the levels of :func:`activation_levels`."""
+    return float(torch.tensor(_affine(low, high, bits)[0], dtype=torch.float32))
+
+
 def weight_levels(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     """The integers behind :func:`quantise_weight`, and the size of each output channel's.
 

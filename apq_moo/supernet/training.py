@@ -66,6 +66,11 @@ class TrainConfig:
         for name in ("steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("learning_rate", "weight_decay", "clip_norm"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(
+                    f"{name} must be a finite number, at least 0; not {getattr(self, name)}"
+                )
         if not 0 <= self.quantised_steps <= self.steps:
             raise UserError(
                 f"quantised_steps must be within 0 and steps, {self.steps}; not "
@@ -206,6 +211,9 @@ class Trainer:
 
         Returns:
             The trained supernet.
+
+        Raises:
+            UserError: the training diverged; the last checkpoint before that is kept.
         """
         largest = Pupil(self.space.decode(self.space.largest())[0])
         begun = stored = time.perf_counter()
@@ -224,7 +232,15 @@ class Trainer:
                 stored = now
             if callback is not None:
                 callback(Progress(self.step, self.config.steps, loss))
+        self._refuse_divergence()
         return self.supernet.eval()
+
+    def _refuse_divergence(self) -> None:
+        if not all(bool(weight.isfinite().all()) for weight in self.supernet.parameters()):
+            raise UserError(
+                f"the training diverged before step {self.step}: its weights are not finite; "
+                f"lower learning_rate ({self.config.learning_rate:g})"
+            )
 
     def _order_channels(self) -> None:
         """Order the channels and forget moments that belong to the old order."""
@@ -235,8 +251,9 @@ class Trainer:
         """Store the run.
 
         Raises:
-            UserError: it cannot be written.
+            UserError: it cannot be written, or has diverged.
         """
+        self._refuse_divergence()
         tensors = {f"net.{name}": value for name, value in self.supernet.state_dict().items()}
         for index, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"opt.{index}.{name}": value for name, value in state.items()}
