@@ -156,7 +156,7 @@ class Speed:
         self, subnets: Sequence[Subnet], *, quantised: bool, n_naive: int, static: bool
     ) -> Timing:
         """Time random subnets, each once, after others have been run."""
-        prepared = getattr(self.kernels, "prepare", lambda images: images)(self.images)
+        prepared = self.kernels.prepare(self.images)
 
         def kernels(subnet: Subnet) -> Tensor:
             return self.kernels.logits(subnet, prepared, quantised=quantised)

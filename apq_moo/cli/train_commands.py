@@ -73,6 +73,7 @@ def supernet_train(
     batch_size: Annotated[int, typer.Option(min=1, help="Images of a step.")] = 128,
     random_subnets: Annotated[int, typer.Option(min=0, help="Random subnets of a step.")] = 2,
     learning_rate: Annotated[float, typer.Option(min=1e-9, help="Its peak.")] = 3e-3,
+    ramp_steps: Annotated[int, typer.Option(min=0, help="Steps until it is reached.")] = 100,
     weight_decay: Annotated[float, typer.Option(min=0, help="AdamW's.")] = 1e-4,
     shrink: Annotated[
         bool, typer.Option("--shrink", help="Progressive shrinking, not the sandwich rule alone.")
@@ -102,6 +103,7 @@ def supernet_train(
                 batch_size=batch_size,
                 random_subnets=random_subnets,
                 learning_rate=learning_rate,
+                ramp_steps=ramp_steps,
                 weight_decay=weight_decay,
                 shrink=shrink,
                 quantised_steps=quantised_steps,

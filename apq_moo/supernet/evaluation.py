@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -211,8 +211,12 @@ def _finish(item: SlicedLayer, x: Tensor, kept: Tensor) -> Tensor:
 class LogitsOf(Protocol):
     """Runs subnets of one supernet on images."""
 
-    def logits(self, subnet: Subnet, images: Tensor, *, quantised: bool) -> Tensor:
-        """Logits of a subnet, shape ``(n, classes)``."""
+    def prepare(self, images: Tensor) -> Any:
+        """Bring images of shape ``(n, c, h, w)`` into the form it reads fastest."""
+        ...
+
+    def logits(self, subnet: Subnet, images: Any, *, quantised: bool) -> Tensor:
+        """Logits of a subnet, shape ``(n, classes)``, for images or what ``prepare`` gave."""
         ...
 
 
@@ -229,6 +233,10 @@ class Evaluator:
         self.supernet = supernet
         self.calibration = calibration
         self.batch_size = batch_size
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Bring images to the device."""
+        return images.to(self.calibration.device)
 
     @torch.no_grad()
     def logits(

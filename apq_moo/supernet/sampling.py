@@ -33,7 +33,8 @@ from apq_moo.supernet.distributed import join
 from apq_moo.supernet.evaluation import Evaluator, calibrate
 from apq_moo.supernet.network import SlicedLayer, Supernet, forward
 
-_CHUNK = 16
+_CHUNK, _CHUNK_ON_GPU = 16, 64
+"""Rows that a process measures before it waits for the device and reports."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ class Measurer:
         self.device = next(supernet.parameters()).device
         self.calibration = torch.from_numpy(images.calibration.images).to(self.device)
         self.evaluator = evaluator_for(supernet, self.calibration)
-        self._splits: dict[str, tuple[Tensor, Tensor]] = {}
+        self._splits: dict[str, tuple[Tensor, Any, Tensor]] = {}
 
     def hits(self, subnet: Subnet, split: str, *, quantised: bool) -> NDArray[np.bool_]:
         """Which images of a split a subnet classifies rightly, shape ``(n,)``."""
@@ -126,17 +127,16 @@ class Measurer:
         """The same on the device, without waiting for it."""
         if split not in self._splits:
             part = self.images.split(split)
-            self._splits[split] = (
-                torch.from_numpy(part.images).to(self.device),
-                torch.from_numpy(part.labels).to(self.device),
-            )
-        images, labels = self._splits[split]
+            images = torch.from_numpy(part.images).to(self.device)
+            labels = torch.from_numpy(part.labels).to(self.device)
+            self._splits[split] = (images, self.evaluator.prepare(images), labels)
+        images, prepared, labels = self._splits[split]
         if quantised and self.finetune_steps:
             layers = self.finetune(self.supernet.slice(subnet))
             tuned = Evaluator(self.supernet, self.calibration)
             logits = tuned.logits(layers, images, quantised=True)
         else:
-            logits = self.evaluator.logits(subnet, images, quantised=quantised)
+            logits = self.evaluator.logits(subnet, prepared, quantised=quantised)
         return logits.argmax(1) == labels
 
     def accuracy(self, subnet: Subnet, split: str, *, quantised: bool) -> float:
@@ -253,7 +253,8 @@ def collect(
 
     quantised = np.isin(table.group, [SETS.index("mp"), SETS.index("mp_held_out")])
     todo = np.flatnonzero(np.isnan(acc))[group.rank :: group.size]
-    chunks = [todo[i : i + _CHUNK] for i in range(0, len(todo), _CHUNK)]
+    size = _CHUNK if device.type == "cpu" else _CHUNK_ON_GPU
+    chunks = [todo[i : i + size] for i in range(0, len(todo), size)]
     start = (space.spec, str(checkpoint), images, config.finetune_steps, config.seed, str(device))
     with _measuring(start, jobs) as submit:
         for chunk, found in submit(chunks, table.X, quantised):

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from apq_moo.data.images import ImageSet
 from apq_moo.errors import UserError
-from apq_moo.space import IntArray, Space
+from apq_moo.space import IntArray, Space, Subnet
 from apq_moo.supernet.batches import Batches
 from apq_moo.supernet.checkpoint import check_space, load_tensors, save_tensors
 from apq_moo.supernet.distributed import ALONE, Group
@@ -116,6 +117,7 @@ class Trainer:
         device: where to train.
         group: this process among others that train the same supernet, each on its share of every
             batch, with batch-norm statistics of that share.
+        alone: the only subnet to train, by the same settings; default: all.
 
     Raises:
         UserError: a batch is larger than the training split or smaller than the group, or the
@@ -129,8 +131,10 @@ class Trainer:
         config: TrainConfig,
         device: torch.device | str = "cpu",
         group: Group = ALONE,
+        alone: Subnet | None = None,
     ) -> None:
         self.space = space
+        self.alone = alone
         self.images = images
         self.config = config
         check_images(space, images)
@@ -159,7 +163,7 @@ class Trainer:
     def _others(self) -> list[Pupil]:
         """The subnets that learn from the largest in this step."""
         config, space = self.config, self.space
-        if self.step < config.warmup_steps:
+        if self.alone is not None or self.step < config.warmup_steps:
             return []
         rng = np.random.default_rng([config.seed, 2, self.step])
         drawn = space.sample(config.random_subnets, rng)
@@ -186,10 +190,10 @@ class Trainer:
         drawn = np.where(blocks >= 0, space.active(rows)[:, blocks], True)
         return np.where(keep & drawn, rows, space.largest())
 
-    def _update(self, x: Tensor, y: Tensor, largest: Pupil) -> Tensor:
+    def _update(self, x: Tensor, y: Tensor, first: Pupil) -> Tensor:
         self.optimiser.param_groups[0]["lr"] = self.config.rate(self.step)
         x, y = self.group.share(x), self.group.share(y)
-        loss = self._gradients.step(x, y, [largest, *self._others()])
+        loss = self._gradients.step(x, y, [first, *self._others()])
         self.group.average(self.supernet.parameters())
         torch.nn.utils.clip_grad_norm_(self.supernet.parameters(), self.config.clip_norm)
         self.optimiser.step()
@@ -215,15 +219,15 @@ class Trainer:
         Raises:
             UserError: the training diverged; the last checkpoint before that is kept.
         """
-        largest = Pupil(self.space.decode(self.space.largest())[0])
+        first = Pupil(self.alone or self.space.decode(self.space.largest())[0])
         begun = stored = time.perf_counter()
         before = self.seconds
         for x, y in self._batches.from_step(self.step):
             if self.step >= self.config.steps:
                 break
-            loss = self._update(x, y, largest)
+            loss = self._update(x, y, first)
             self.step += 1
-            if self.step == self.config.warmup_steps:
+            if self.step == self.config.warmup_steps and self.alone is None:
                 self._order_channels()
             now = time.perf_counter()
             self.seconds = before + now - begun
@@ -263,10 +267,14 @@ class Trainer:
             "digest": self.space.digest,
             "images": self.images.checksum,
             "config": asdict(self.config),
+            "alone": self._alone(),
             "step": self.step,
             "seconds": self.seconds,
         }
         save_tensors(path, tensors, header)
+
+    def _alone(self) -> dict[str, Any] | None:
+        return None if self.alone is None else self.alone.to_dict()
 
     def load(self, path: str | Path) -> None:
         """Continue a stored run.
@@ -280,6 +288,8 @@ class Trainer:
             raise UserError(f"{path} was trained on other images")
         if header.get("config") != asdict(self.config):
             raise UserError(f"{path} was begun with other settings: {header.get('config')}")
+        if header.get("alone") != self._alone():
+            raise UserError(f"{path} is the training of another subnet")
         net = {name[4:]: value for name, value in tensors.items() if name.startswith("net.")}
         try:
             self.supernet.load_state_dict(net)

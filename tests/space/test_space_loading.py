@@ -22,7 +22,7 @@ def preset_text():
 
 
 def test_presets_are_named_as_they_say():
-    assert {"imagenet", "digits"} <= set(presets())
+    assert {"imagenet", "digits", "fashion"} <= set(presets())
     for name in presets():
         space = load_space(name)
         assert space.name == name
@@ -50,7 +50,7 @@ def test_a_preset_goes_before_a_file_of_its_name(tmp_path, monkeypatch):
 def test_unknown_names(name):
     message = refused(name)
     assert "unknown space" in message
-    assert "known: digits, imagenet" in message
+    assert f"known: {', '.join(presets())}" in message
     assert len(message) < 300
 
 
