@@ -75,6 +75,9 @@ def supernet_train(
     learning_rate: Annotated[float, typer.Option(min=1e-9, help="Its peak.")] = 3e-3,
     ramp_steps: Annotated[int, typer.Option(min=0, help="Steps until it is reached.")] = 100,
     weight_decay: Annotated[float, typer.Option(min=0, help="AdamW's.")] = 1e-4,
+    label_smoothing: Annotated[
+        float, typer.Option(min=0, max=0.99, help="Share of the labels spread over all classes.")
+    ] = 0.0,
     shrink: Annotated[
         bool, typer.Option("--shrink", help="Progressive shrinking, not the sandwich rule alone.")
     ] = False,
@@ -105,6 +108,7 @@ def supernet_train(
                 learning_rate=learning_rate,
                 ramp_steps=ramp_steps,
                 weight_decay=weight_decay,
+                label_smoothing=label_smoothing,
                 shrink=shrink,
                 quantised_steps=quantised_steps,
                 seed=seed,

@@ -45,31 +45,38 @@ class Gradients(Protocol):
 
 
 class TorchGradients:
-    """Gradients by torch's own autograd, on any device."""
+    """Gradients by torch's own autograd, on any device.
 
-    def __init__(self, supernet: Supernet) -> None:
+    Args:
+        supernet: the weights.
+        smoothing: share of the labels spread evenly over all classes (Szegedy et al., "Rethinking
+            the Inception Architecture", CVPR 2016).
+    """
+
+    def __init__(self, supernet: Supernet, smoothing: float = 0.0) -> None:
         self.supernet = supernet
+        self.smoothing = smoothing
 
     def step(self, x: Tensor, y: Tensor, pupils: Sequence[Pupil]) -> Tensor:
         """See :meth:`Gradients.step`."""
         self.supernet.zero_grad()
         logits = self._logits(pupils[0], x)
-        loss = F.cross_entropy(logits, y)
-        loss.backward()
+        F.cross_entropy(logits, y, label_smoothing=self.smoothing).backward()
+        loss = F.cross_entropy(logits.detach(), y)
         soft = logits.detach().softmax(1)
         for pupil in pupils[1:]:
             F.cross_entropy(self._logits(pupil, x), soft).backward()
-        return loss.detach()
+        return loss
 
     def _logits(self, pupil: Pupil, x: Tensor) -> Tensor:
         return forward(self.supernet.slice(pupil.subnet), x, quantised=pupil.quantised)
 
 
-def gradients_on(supernet: Supernet) -> Gradients:
+def gradients_on(supernet: Supernet, smoothing: float = 0.0) -> Gradients:
     """The fastest way to get gradients where a supernet lies."""
     on_gpu = next(supernet.parameters()).device.type == "cuda"
     if not on_gpu or why_not_on_gpu(supernet.space) is not None:
-        return TorchGradients(supernet)
+        return TorchGradients(supernet, smoothing)
     from apq_moo.supernet.gpu.training import GpuGradients
 
-    return GpuGradients(supernet)
+    return GpuGradients(supernet, smoothing)

@@ -90,7 +90,8 @@ def weight_levels(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
         Levels as floats, same shape, and sizes of shape ``(c_out,)``.
     """
     top = 2 ** (bits - 1) - 1
-    size = weight.abs().flatten(1).amax(1).clamp_min(1e-8) / top
+    # In double precision, since CUDA divides by a number by multiplying by its inverse.
+    size = (weight.abs().flatten(1).amax(1).clamp_min(1e-8).double() / top).float()
     inverse = (1 / size).view(-1, *[1] * (weight.dim() - 1))
     return (weight * inverse).round_().clamp_(-top, top), size
 

@@ -252,7 +252,10 @@ def collect(
         return replace(table, acc=acc.copy(), provenance={**provenance, "seconds": seconds})
 
     quantised = np.isin(table.group, [SETS.index("mp"), SETS.index("mp_held_out")])
-    todo = np.flatnonzero(np.isnan(acc))[group.rank :: group.size]
+    todo = np.flatnonzero(np.isnan(acc))
+    # Small sets first: an unfinished table has what judges and transfers, and some of the rest.
+    todo = todo[np.argsort(np.bincount(table.group)[table.group[todo]], kind="stable")]
+    todo = todo[group.rank :: group.size]
     size = _CHUNK if device.type == "cpu" else _CHUNK_ON_GPU
     chunks = [todo[i : i + size] for i in range(0, len(todo), size)]
     start = (space.spec, str(checkpoint), images, config.finetune_steps, config.seed, str(device))

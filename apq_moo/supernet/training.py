@@ -47,6 +47,7 @@ class TrainConfig:
         learning_rate: peak of the cosine schedule.
         ramp_steps: steps of linear ramp before the cosine.
         weight_decay: AdamW's.
+        label_smoothing: share of the labels spread evenly over all classes.
         clip_norm: largest norm of the gradient.
         seed: of the initial weights, batches, augmentation and subnets.
     """
@@ -60,6 +61,7 @@ class TrainConfig:
     learning_rate: float = 3e-3
     ramp_steps: int = 100
     weight_decay: float = 1e-4
+    label_smoothing: float = 0.0
     clip_norm: float = 5.0
     seed: int = 0
 
@@ -72,6 +74,10 @@ class TrainConfig:
                 raise UserError(
                     f"{name} must be a finite number, at least 0; not {getattr(self, name)}"
                 )
+        if not 0 <= self.label_smoothing < 1:
+            raise UserError(
+                f"label_smoothing must be at least 0 and below 1, not {self.label_smoothing}"
+            )
         if not 0 <= self.quantised_steps <= self.steps:
             raise UserError(
                 f"quantised_steps must be within 0 and steps, {self.steps}; not "
@@ -157,7 +163,7 @@ class Trainer:
         )
         self.step = 0
         self.seconds = 0.0
-        self._gradients = gradients_on(self.supernet)
+        self._gradients = gradients_on(self.supernet, config.label_smoothing)
         self._batches = Batches(images, config.batch_size, config.seed, self.device)
 
     def _others(self) -> list[Pupil]:

@@ -104,14 +104,14 @@ def test_gradients_are_autograd_s(supernet, spatial, quantised):
     x = torch.rand(4, 2, 7, 7, generator=generator).half().float().to(DEVICE)
     y = torch.arange(4, device=DEVICE)
     pupils = [Pupil(subnet, quantised) for subnet in subnets()]
-    loss = TorchGradients(supernet).step(x, y, pupils)
+    loss = TorchGradients(supernet, 0.2).step(x, y, pupils)
     wanted = {
         name: torch.zeros_like(p) if p.grad is None else p.grad.clone()
         for name, p in supernet.named_parameters()
     }
     supernet.zero_grad(set_to_none=True)
     exact = {} if DEVICE == "cuda" else {"backward_type": torch.float32}
-    gradients = GpuGradients(supernet, forward_type=torch.float32, **exact)
+    gradients = GpuGradients(supernet, 0.2, forward_type=torch.float32, **exact)
     for parameter in supernet.parameters():
         parameter.grad.fill_(7.0)  # of the step before
     assert float(gradients.step(x, y, pupils)) == pytest.approx(float(loss), abs=1e-3)

@@ -97,6 +97,7 @@ class GpuGradients:
 
     Args:
         supernet: the weights, on the device, in single precision.
+        smoothing: share of the labels spread evenly over all classes.
         forward_type: in which activations are kept and multiplied.
         backward_type: in which gradients are.
     """
@@ -104,11 +105,13 @@ class GpuGradients:
     def __init__(
         self,
         supernet: Supernet,
+        smoothing: float = 0.0,
         *,
         forward_type: torch.dtype = torch.float16,
         backward_type: torch.dtype = torch.bfloat16,
     ) -> None:
         self.supernet = supernet
+        self.smoothing = smoothing
         device = next(supernet.parameters()).device
         largest = supernet.outline(supernet.space.decode(supernet.space.largest())[0])
         channels = max(node.layer.c_out for node in largest)
@@ -128,7 +131,9 @@ class GpuGradients:
         torch._foreach_zero_([p.grad for p in self.supernet.parameters() if p.grad is not None])
         n, planes = len(x), to_planes(x).to(self._forward_type)
         self._begin()
-        targets = nn.functional.one_hot(y, self.supernet.space.spec.classes).float()
+        classes = self.supernet.space.spec.classes
+        targets = nn.functional.one_hot(y, classes).float()
+        targets = torch.lerp(targets, torch.full_like(targets, 1 / classes), self.smoothing)
         loss: Tensor | None = None
         for pupil in pupils:
             logits = self._accumulate(pupil.subnet, planes, n, targets, quantised=pupil.quantised)
