@@ -65,15 +65,20 @@ class ElasticDepthwise(nn.Module):
         self.norm = ElasticNorm(channels)
 
     def slice_weight(self, channels: int, kernel: int) -> Tensor:
-        """The weight of shape ``(channels, 1, kernel, kernel)``; differentiable."""
+        """The weight of shape ``(channels, 1, kernel, kernel)``; differentiable.
+
+        Smaller kernels are derived in double precision, so that a channel's does not depend, to the
+        last bit, on the processor or on how many channels are derived with it.
+        """
         weight = self.weight[:channels]
         for small, large in reversed(list(pairwise(self.kernels))):
             if kernel >= large:
                 break
             margin = (large - small) // 2
             centre = weight[:, :, margin : margin + small, margin : margin + small]
-            flat = centre.reshape(channels, small * small) @ self.transforms[f"{large}to{small}"]
-            weight = flat.reshape(channels, 1, small, small)
+            transform = self.transforms[f"{large}to{small}"]
+            flat = centre.reshape(channels, small * small).double() @ transform.double()
+            weight = flat.float().reshape(channels, 1, small, small)
         return weight
 
 

@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import torch
 
 from apq_moo.supernet.layers import ElasticBlock, ElasticConv, ElasticDepthwise
@@ -68,3 +69,16 @@ def test_pruning_keeps_what_matters():
     block.order_channels()
     norms = block.project.weight.abs().sum(dim=(0, 2, 3))
     assert norms[:8].min() > 10 * norms[8:].max()
+
+
+def test_a_derived_kernel_is_its_exact_value_rounded():
+    torch.manual_seed(3)
+    layer = ElasticDepthwise(33, [3, 5, 7])
+    for transform in layer.transforms.values():
+        torch.nn.init.normal_(transform)
+    whole = layer.slice_weight(33, 5).detach()
+    centre = layer.weight.detach()[:, 0, 1:6, 1:6].reshape(33, 25).double().numpy()
+    exact = centre @ layer.transforms["7to5"].detach().double().numpy()
+    assert np.array_equal(whole.reshape(33, 25).numpy(), exact.astype(np.float32))
+    for channels in (1, 2, 7, 32):
+        assert torch.equal(layer.slice_weight(channels, 3), layer.slice_weight(33, 3)[:channels])

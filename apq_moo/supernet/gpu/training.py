@@ -119,16 +119,13 @@ class GpuGradients:
         self._work = Workspace(
             len(largest), channels, device, forward_type=forward_type, backward_type=backward_type
         )
-        for parameter in supernet.parameters():
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
         self._depthwise = [m for m in supernet.modules() if isinstance(m, ElasticDepthwise)]
         self._derived: dict[tuple[int, int], _Derived] = {}
 
     @torch.no_grad()
     def step(self, x: Tensor, y: Tensor, pupils: Sequence[Pupil]) -> Tensor:
         """Set the parameters' gradients; see :meth:`Gradients.step`."""
-        torch._foreach_zero_([p.grad for p in self.supernet.parameters() if p.grad is not None])
+        self._clear()
         n, planes = len(x), to_planes(x).to(self._forward_type)
         self._begin()
         classes = self.supernet.space.spec.classes
@@ -143,6 +140,15 @@ class GpuGradients:
         self._end()
         assert loss is not None
         return loss
+
+    def _clear(self) -> None:
+        """Set gradients to zero, and make those that are missing, as after ``zero_grad``."""
+        parameters = list(self.supernet.parameters())
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+                self._derived.clear()  # they refer to the old ones
+        torch._foreach_zero_([p.grad for p in parameters if p.grad is not None])
 
     def _begin(self) -> None:
         """Derive the smaller depthwise kernels from the weights as they are now."""
