@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from apq_moo.errors import UserError
 from apq_moo.predictors import metrics
-from apq_moo.predictors.base import PREDICTORS
+from apq_moo.predictors.base import PREDICTORS, Predictor
 from apq_moo.space import IntArray, Space
 
 Samples = tuple[ArrayLike, ArrayLike]
@@ -57,6 +57,8 @@ def compare(
     seeds: Sequence[int],
     *,
     k: int = 10,
+    jobs: int = 1,
+    callback: Callable[[int, int], None] | None = None,
 ) -> list[Row]:
     """Fit each predictor to growing numbers of mixed-precision samples.
 
@@ -73,6 +75,8 @@ def compare(
         sizes: numbers of mixed-precision samples to fit to.
         seeds: of the choices and the fits.
         k: of the top-k regret.
+        jobs: processes, each of which takes one predictor and seed at a time.
+        callback: told ``(done, total)`` of these.
 
     Returns:
         A row for each predictor, seed and size, in this order.
@@ -90,32 +94,58 @@ def compare(
     kinds = [PREDICTORS.get(name) for name in names]
     # A mistake in these would otherwise show only after the first fit.
     metrics.top_k_regret(y_test, y_test, k)
+    from joblib import Parallel, delayed
+
+    curves = [(name, kind, seed) for name, kind in zip(names, kinds, strict=True) for seed in seeds]
+    work = (
+        delayed(_curve)(space, name, kind, seed, fp, (X, y), (X_test, y_test), sizes, k)
+        for name, kind, seed in curves
+    )
+    rows: list[Row] = []
+    for done, found in enumerate(Parallel(n_jobs=jobs, return_as="generator")(work), 1):
+        rows += found
+        if callback is not None:
+            callback(done, len(curves))
+    return rows
+
+
+def _curve(
+    space: Space,
+    name: str,
+    kind: type[Predictor],
+    seed: int,
+    fp: Samples,
+    mp: tuple[IntArray, NDArray[np.float64]],
+    held_out: tuple[IntArray, NDArray[np.float64]],
+    sizes: Sequence[int],
+    k: int,
+) -> list[Row]:
+    (X, y), (X_test, y_test) = mp, held_out
+    order = np.random.default_rng(seed).permutation(len(X))
+    predictor = kind(space, seed=seed)
+    if predictor.transfers:
+        predictor.pretrain(*fp)
     rows = []
-    for name, kind in zip(names, kinds, strict=True):
-        for seed in seeds:
-            order = np.random.default_rng(seed).permutation(len(X))
-            predictor = kind(space, seed=seed)
-            if predictor.transfers:
-                predictor.pretrain(*fp)
-            for size in sizes:
-                chosen = order[:size]
-                start = time.perf_counter()
-                predictor.fit(X[chosen], y[chosen])
-                seconds = time.perf_counter() - start
-                predicted = predictor.predict(X_test)
-                row = Row(
-                    predictor=name,
-                    n_fp=len(np.asarray(fp[1])) if predictor.transfers else 0,
-                    n_mp=size,
-                    seed=seed,
-                    kendall_tau=metrics.kendall_tau(y_test, predicted),
-                    spearman=metrics.spearman(y_test, predicted),
-                    pairwise_accuracy=metrics.pairwise_accuracy(y_test, predicted),
-                    rmse=metrics.rmse(y_test, predicted),
-                    top_k_regret=metrics.top_k_regret(y_test, predicted, k),
-                    fit_seconds=seconds,
-                )
-                rows.append(row)
+    for size in sizes:
+        chosen = order[:size]
+        start = time.perf_counter()
+        predictor.fit(X[chosen], y[chosen])
+        seconds = time.perf_counter() - start
+        predicted = predictor.predict(X_test)
+        rows.append(
+            Row(
+                predictor=name,
+                n_fp=len(np.asarray(fp[1])) if predictor.transfers else 0,
+                n_mp=size,
+                seed=seed,
+                kendall_tau=metrics.kendall_tau(y_test, predicted),
+                spearman=metrics.spearman(y_test, predicted),
+                pairwise_accuracy=metrics.pairwise_accuracy(y_test, predicted),
+                rmse=metrics.rmse(y_test, predicted),
+                top_k_regret=metrics.top_k_regret(y_test, predicted, k),
+                fit_seconds=seconds,
+            )
+        )
     return rows
 
 

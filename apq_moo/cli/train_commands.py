@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import isnan
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.box import SIMPLE
@@ -12,6 +13,15 @@ from rich.table import Table
 
 from apq_moo.cli.app import app, err, out, progress_bar
 from apq_moo.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from apq_moo.predictors import Row
+    from apq_moo.space import Space
 
 supernet_app = typer.Typer(no_args_is_help=True, help="Train and evaluate a supernet.")
 samples_app = typer.Typer(no_args_is_help=True, help="Collect accuracies of random subnets.")
@@ -242,10 +252,16 @@ def predictor_compare(
         str, typer.Option(help="Numbers of mixed-precision samples, by commas.")
     ] = "100,500,1500",
     seeds: Annotated[int, typer.Option(min=1, help="Repetitions.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    file: Annotated[Path | None, typer.Option("--out", "-o", help="All figures, as CSV.")] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Draw the curves: a PNG, SVG or PDF file.")
+    ] = None,
 ) -> None:
     """Compare predictors against the number of mixed-precision samples."""
     from apq_moo.data.samples import load_samples
     from apq_moo.predictors import PREDICTORS, compare
+    from apq_moo.predictors.curves import draw_curves, picture_type, write_curves
     from apq_moo.space import load_space
 
     loaded = load_space(space)
@@ -256,34 +272,67 @@ def predictor_compare(
         counts = sorted({int(text) for text in sizes.split(",")})
     except ValueError:
         raise UserError(f"--sizes {sizes!r}: write numbers by commas, such as 100,500") from None
+    for path in (file, picture):
+        if path is not None:
+            _refuse_existing(path)
+    if picture is not None:
+        picture_type(picture)
     table = load_samples(_table(space, samples), loaded)
-    n_held_out = len(table.rows("mp_held_out")[1])
-    k = min(10, n_held_out)
-    rows = compare(
-        loaded,
-        chosen,
-        table.rows("fp"),
-        table.rows("mp"),
-        table.rows("mp_held_out"),
-        counts,
-        range(seeds),
-        k=k,
-    )
-    shown = Table(title=f"{n_held_out} held-out networks, means of {seeds}", box=SIMPLE)
-    shown.add_column("predictor", no_wrap=True)
-    for column in ("MP", "tau", "rho", "pairwise", "RMSE", f"regret@{k}", "fit s"):
-        shown.add_column(column, justify="right")
-    fields = ("kendall_tau", "spearman", "pairwise_accuracy", "rmse", "top_k_regret", "fit_seconds")
-    for name in chosen:
-        for n in counts:
-            of = [row for row in rows if row.predictor == name and row.n_mp == n]
-            means = [sum(getattr(row, field) for row in of) / len(of) for field in fields]
-            shown.add_row(name, str(n), *(f"{value:.3f}" for value in means))
-    out.print(shown)
+    X, y = table.rows("mp_held_out")
+    k = min(10, len(y))
+    with progress_bar() as progress:
+        task = progress.add_task("fits", total=len(chosen) * seeds)
+        rows = compare(
+            loaded, chosen, table.rows("fp"), table.rows("mp"), (X, y), counts, range(seeds),
+            k=k, jobs=jobs, callback=lambda done, _: progress.update(task, completed=done),
+        )  # fmt: skip
+    out.print(_curves_table(rows, len(y), seeds, k))
     out.print(
         "MP: mixed-precision samples; tau: Kendall's; rho: Spearman's; pairwise: share of pairs in "
         f"the right order; regret@{k}: points lost by taking the best of the predicted top {k}"
     )
+    ceiling = _ceiling(loaded, y) if samples is None else None
+    if file is not None:
+        write_curves(file, rows)
+    if picture is not None:
+        draw_curves(picture, rows, ceiling=ceiling)
+
+
+def _curves_table(rows: Sequence[Row], n_held_out: int, seeds: int, k: int) -> Table:
+    from apq_moo.predictors.curves import mean_and_band
+
+    repeats = f"means of {seeds} and 95 % bands" if seeds > 1 else "one repetition"
+    shown = Table(title=f"{n_held_out} held-out networks, {repeats}", box=SIMPLE)
+    shown.add_column("predictor", no_wrap=True)
+    for column in ("MP", "tau", "rho", "pairwise", "RMSE", f"regret@{k}", "fit s"):
+        shown.add_column(column, justify="right")
+    fields = ("kendall_tau", "spearman", "pairwise_accuracy", "rmse", "top_k_regret")
+    for name, n in dict.fromkeys((row.predictor, row.n_mp) for row in rows):
+        of = [row for row in rows if (row.predictor, row.n_mp) == (name, n)]
+        cells = []
+        for field in fields:
+            mean, band = mean_and_band([getattr(row, field) for row in of])
+            cells.append(f"{mean:.3f}" if isnan(band) else f"{mean:.3f} ±{band:.3f}")
+        seconds = sum(row.fit_seconds for row in of) / len(of)
+        shown.add_row(name, str(n), *cells, f"{seconds:.1f}")
+    return shown
+
+
+def _ceiling(space: Space, accuracies: NDArray[np.float64]) -> float | None:
+    """Say and return what a perfect predictor scores, if the shipped samples' noise is known."""
+    from apq_moo.data.assets import find_assets
+    from apq_moo.predictors.metrics import pairwise_ceiling
+
+    noise = find_assets(space).manifest.get("supernet", {}).get("noise", {}).get("mp")
+    spread = float(accuracies.std())
+    if noise is None or spread <= noise:
+        return None
+    ceiling = pairwise_ceiling(noise, (spread**2 - noise**2) ** 0.5)
+    out.print(
+        f"A perfect predictor would reach a pairwise accuracy of {ceiling:.3f}: accuracies spread "
+        f"by {spread:.2f} points and are known to {noise:.2f}"
+    )
+    return ceiling
 
 
 @app.command()

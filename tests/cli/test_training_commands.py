@@ -34,6 +34,13 @@ def test_stages_one_by_one(call, refused):
     compared = call("predictor", "compare", *quick)
     assert compared.code == 0
     assert compared.out.count("additive") == 2
+    files = ("--out", "curves.csv", "--picture", "curves.svg")
+    repeated = call("predictor", "compare", *quick, "--seeds", "2", "--jobs", "2", *files)
+    assert "±" in repeated.out
+    assert Path("curves.csv").read_text().count("\nxgboost,") == 4
+    assert "<svg" in Path("curves.svg").read_text()
+    assert "exists" in refused("predictor", "compare", *quick, *files)
+    assert "ends in .png" in refused("predictor", "compare", *quick, "--picture", "curves.bmp")
     assert "write numbers" in refused("predictor", "compare", "--sizes", "some")
     assert call("run", "--predictor", "a.safetensors", "--budget", "600", "--sweep", "1").code == 0
     Path("cut.safetensors").write_bytes(Path("net.safetensors").read_bytes()[:500])

@@ -7,6 +7,7 @@ import pytest
 
 from apq_moo.errors import UserError
 from apq_moo.predictors import AdditivePredictor, compare, create_predictor, metrics
+from apq_moo.predictors.curves import mean_and_band
 from apq_moo.predictors.features import option_values
 
 
@@ -78,6 +79,27 @@ def test_compare(digits, digits_samples):
     assert row.pairwise_accuracy == metrics.pairwise_accuracy(held_out[1], predicted)
     assert row.rmse == metrics.rmse(held_out[1], predicted)
     assert row.top_k_regret == metrics.top_k_regret(held_out[1], predicted, 5)
+
+
+def test_compare_by_several_processes(digits, digits_samples):
+    arguments = (digits_samples.fp, digits_samples.mp, digits_samples.held_out, [60, 90], [3, 4])
+    told = []
+    alone, shared = (
+        compare(digits, ["additive", "xgboost"], *arguments, jobs=jobs, callback=callback)
+        for jobs, callback in ((1, None), (2, lambda *of: told.append(of)))
+    )
+    for one, other in zip(alone, shared, strict=True):
+        assert dataclasses.replace(one, fit_seconds=0) == dataclasses.replace(other, fit_seconds=0)
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_bands_hold_the_true_mean_as_often_as_they_say():
+    draws = np.random.default_rng(0).normal(size=(4000, 5))
+    inside = [abs(mean) <= band for mean, band in map(mean_and_band, draws)]
+    assert np.mean(inside) == pytest.approx(0.95, abs=0.01)
+    mean, band = mean_and_band([2.5])
+    assert mean == 2.5
+    assert np.isnan(band)
 
 
 def test_compare_refuses(digits, digits_samples):

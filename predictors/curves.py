@@ -1,0 +1,108 @@
+"""Learning curves as figures with bands, as CSV and as a picture."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from apq_moo.errors import UserError
+from apq_moo.files import replacing, write_text
+from apq_moo.predictors.compare import Row
+
+
+def mean_and_band(values: Sequence[float]) -> tuple[float, float]:
+    """Mean, and half the width of its 95 % confidence interval by Student's t; NaN for one value.
+
+    >>> mean_and_band([1.0, 2.0, 3.0])[0]
+    2.0
+    >>> round(mean_and_band([1.0, 2.0, 3.0])[1], 3)
+    2.484
+    """
+    from scipy import stats
+
+    n = len(values)
+    if n < 2:
+        return float(np.mean(values)), float("nan")
+    half = float(stats.t.ppf(0.975, n - 1)) * float(np.std(values, ddof=1)) / math.sqrt(n)
+    return float(np.mean(values)), half
+
+
+def picture_type(path: str | Path) -> str:
+    """``png``, ``svg`` or ``pdf``, by the end of a file's name.
+
+    Raises:
+        UserError: it ends otherwise.
+    """
+    kind = Path(path).suffix.lower().lstrip(".")
+    if kind not in _METADATA:
+        raise UserError(f"{path}: name a picture that ends in .png, .svg or .pdf")
+    return kind
+
+
+def draw_curves(path: str | Path, rows: Sequence[Row], *, ceiling: float | None = None) -> None:
+    """Draw pairwise accuracy against the number of mixed-precision samples, with 95 % bands.
+
+    Args:
+        path: a PNG, SVG or PDF file.
+        rows: what :func:`compare` gave.
+        ceiling: pairwise accuracy of a perfect predictor.
+
+    Raises:
+        UserError: it cannot be written, or is of another type.
+    """
+    from matplotlib.figure import Figure
+
+    kind = picture_type(path)
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    axis = figure.subplots()
+    for number, name in enumerate(dict.fromkeys(row.predictor for row in rows)):
+        of = [row for row in rows if row.predictor == name]
+        sizes = sorted({row.n_mp for row in of})
+        points = [
+            mean_and_band([row.pairwise_accuracy for row in of if row.n_mp == size])
+            for size in sizes
+        ]
+        means = np.array([mean for mean, _ in points])
+        bands = np.nan_to_num([band for _, band in points])
+        colour, marker = _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
+        axis.plot(sizes, means, color=colour, marker=marker, markersize=4, label=name)
+        axis.fill_between(sizes, means - bands, means + bands, color=colour, alpha=0.2, lw=0)
+    if ceiling is not None:
+        axis.axhline(ceiling, color="black", linestyle="--", linewidth=1, label="ceiling")
+    axis.set_xscale("log")
+    ticks = sorted({row.n_mp for row in rows})
+    axis.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axis.minorticks_off()
+    axis.set_xlabel("mixed-precision samples")
+    axis.set_ylabel("pairwise accuracy on held-out networks")
+    axis.grid(alpha=0.3)
+    axis.legend(loc="lower right")
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=120, format=kind, metadata=_METADATA[kind])
+
+
+_COLOURS = ("#0072B2", "#56B4E9", "#D55E00", "#E69F00", "#009E73", "#44AA77", "#CC79A7")
+_MARKERS = "os^vDPX"
+_METADATA: dict[str, dict[str, None]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None},
+    "pdf": {"CreationDate": None},
+}
+
+
+def write_curves(path: str | Path, rows: Sequence[Row]) -> None:
+    """Write rows as CSV, their fields in the order of :class:`Row`.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(vars(rows[0])), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(vars(row) for row in rows)
+    write_text(path, text.getvalue())
