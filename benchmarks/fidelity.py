@@ -1,0 +1,183 @@
+"""Do subnets rank by inherited weights as they do when each is trained alone?
+
+Run as ``python -m apq_moo.benchmarks.fidelity --supernet FILE --out fidelity.json --on cuda``.
+Random subnets are measured with the weights that they inherit, in full precision; of these, some
+that are equally far apart in rank, and the largest, are trained alone from random weights with the
+supernet's recipe. Kendall tau between the two accuracies, both on the validation images, says
+whether a search on the supernet finds what training would find.
+
+An interrupted run goes on where it stopped: finished networks are in the file, unfinished ones in
+``*.training`` beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from apq_moo.data import load_images
+from apq_moo.errors import UserError
+from apq_moo.files import read_json, sha256, write_json
+from apq_moo.predictors.metrics import kendall_tau
+from apq_moo.space import IntArray, Space, load_space
+from apq_moo.supernet.checkpoint import load_supernet
+from apq_moo.supernet.devices import torch_device
+from apq_moo.supernet.network import Supernet
+from apq_moo.supernet.sampling import Measurer
+from apq_moo.supernet.training import TrainConfig, Trainer
+from apq_moo.versions import versions
+
+
+@dataclass(frozen=True)
+class Job:
+    """One network to be trained alone.
+
+    Attributes:
+        space: a preset's name or a file.
+        row: its genotype.
+        config: the recipe.
+        on: the device.
+        checkpoint: of its unfinished training.
+    """
+
+    space: str
+    row: IntArray
+    config: TrainConfig
+    on: str
+    checkpoint: Path
+
+
+def accuracies(space: Space, supernet: Supernet, rows: IntArray) -> list[dict[str, float]]:
+    """Accuracies in full precision on validation and test images, in percent, by split."""
+    measurer = Measurer(supernet, load_images(space.spec.images))
+    return [
+        {s: measurer.accuracy(subnet, s, quantised=False) for s in ("validation", "test")}
+        for subnet in space.decode(rows)
+    ]
+
+
+def spread(inherited: Sequence[dict[str, float]], networks: int) -> list[int]:
+    """Which rows to train: the first, and others equally far apart in rank by validation."""
+    order = 1 + np.argsort([found["validation"] for found in inherited[1:]], kind="stable")
+    at = np.linspace(0, len(order) - 1, networks - 1).round().astype(int)
+    return [0, *(int(order[i]) for i in at)]
+
+
+def train_alone(job: Job) -> dict[str, Any]:
+    """Train one network and measure it."""
+    torch.set_num_threads(1)
+    space = load_space(job.space)
+    (subnet,) = space.decode(job.row)
+    device = torch_device(job.on)
+    trainer = Trainer(space, load_images(space.spec.images), job.config, device, alone=subnet)
+    if job.checkpoint.is_file():
+        trainer.load(job.checkpoint)
+    supernet = trainer.run(checkpoint=job.checkpoint)
+    (found,) = accuracies(space, supernet, job.row[None])
+    return {**found, "seconds": round(trainer.seconds, 1)}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Train the networks, print each as it is done, and Kendall tau at the end."""
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser.add_argument("--space", default="fashion")
+    parser.add_argument("--supernet", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--networks", type=int, default=17, help="the largest among them")
+    parser.add_argument("--pool", type=int, default=512, help="random subnets to choose from")
+    parser.add_argument("--steps", type=int, default=9600)
+    parser.add_argument("--batch", type=int, default=1024)
+    parser.add_argument("--learning-rate", type=float, default=4e-3)
+    parser.add_argument("--ramp-steps", type=int, default=200)
+    parser.add_argument("--weight-decay", type=float, default=0.05)
+    parser.add_argument("--label-smoothing", type=float, default=0.1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1, help="networks trained at a time")
+    parser.add_argument("--on", default="cpu")
+    args = parser.parse_args(argv)
+    space = load_space(args.space)
+    config = TrainConfig(
+        steps=args.steps,
+        warmup_steps=0,
+        batch_size=args.batch,
+        learning_rate=args.learning_rate,
+        ramp_steps=args.ramp_steps,
+        weight_decay=args.weight_decay,
+        label_smoothing=args.label_smoothing,
+        seed=args.seed,
+    )
+    settings = {
+        "space": space.name,
+        "digest": space.digest,
+        "supernet_sha256": sha256(args.supernet),
+        "train": asdict(config),
+        "networks": args.networks,
+        "pool": args.pool,
+    }
+    state = _begin(args, space, settings)
+    todo = [i for i, network in enumerate(state["networks"]) if "alone" not in network]
+    jobs = {
+        i: Job(
+            args.space,
+            np.array(state["networks"][i]["x"]),
+            config,
+            args.on,
+            args.out.with_name(f"{args.out.stem}-{i}.training"),
+        )
+        for i in todo
+    }
+    with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as pool:
+        futures = {pool.submit(train_alone, job): i for i, job in jobs.items()}
+        for future in as_completed(futures):
+            i = futures[future]
+            network = state["networks"][i]
+            network["alone"] = future.result()
+            write_json(args.out, state)
+            jobs[i].checkpoint.unlink(missing_ok=True)
+            _say(f"{i}: inherited {network['inherited']}, alone {network['alone']}")
+    for split in ("validation", "test"):
+        pairs = [(n["inherited"][split], n["alone"][split]) for n in state["networks"]]
+        tau = state.setdefault("tau", {})[split] = kendall_tau(*zip(*pairs, strict=True))
+        _say(f"Kendall tau over {len(pairs)} networks, {split}: {tau:.3f}")
+    write_json(args.out, state)
+
+
+def _begin(args: argparse.Namespace, space: Space, settings: dict[str, Any]) -> dict[str, Any]:
+    if args.out.is_file():
+        state: dict[str, Any] = read_json(args.out)
+        if state.get("settings") != settings:
+            raise UserError(f"{args.out} was begun with other settings")
+        return state
+    begun = time.perf_counter()
+    device = torch_device(args.on)
+    supernet = load_supernet(args.supernet, space)[0].to(device)
+    drawn = space.sample(args.pool, np.random.default_rng([args.seed, 11]))
+    rows = np.vstack([space.largest(), drawn])
+    inherited = accuracies(space, supernet, rows)
+    chosen = spread(inherited, args.networks)
+    state = {
+        "settings": settings,
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
+        "versions": versions(),
+        "networks": [{"x": rows[i].tolist(), "inherited": inherited[i]} for i in chosen],
+    }
+    write_json(args.out, state)
+    _say(f"{len(rows)} subnets measured in {time.perf_counter() - begun:.0f} s")
+    return state
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()
