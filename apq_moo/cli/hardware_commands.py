@@ -12,6 +12,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from apq_moo.cli.app import app, err, out
+from apq_moo.defaults import DEFAULT_SPACE
 from apq_moo.errors import UserError
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def refuse_existing(path: Path) -> None:
 
 @lut_app.command("build")
 def lut_build(
-    file: OutOption, space: SpaceOption = "digits", device: DeviceOption = "bitfusion"
+    file: OutOption, space: SpaceOption = DEFAULT_SPACE, device: DeviceOption = "bitfusion"
 ) -> None:
     """Write down what every layer of a space costs on a device."""
     import numpy as np
@@ -216,7 +217,7 @@ def lut_show(
 @lut_app.command("plot")
 def lut_plot(
     file: Annotated[Path, typer.Option("--out", "-o", help="A .png, .svg or .pdf.")],
-    space: SpaceOption = "digits",
+    space: SpaceOption = DEFAULT_SPACE,
     device: DeviceOption = "bitfusion",
     layer: Annotated[
         str | None, typer.Option(help="Such as block3.depthwise: costs against channels and bits.")

@@ -20,6 +20,7 @@ from apq_moo.cli.hardware_commands import (
     lut_app,
     refuse_existing,
 )
+from apq_moo.defaults import DEFAULT_SPACE
 from apq_moo.errors import UserError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ _POOR_TAU = 0.8
 @lut_app.command("validate")
 def lut_validate(
     file: TableArgument,
-    space: SpaceOption = "digits",
+    space: SpaceOption = DEFAULT_SPACE,
     end_to_end: Annotated[
         int | None,
         typer.Option(metavar="N", help="Measure N random networks and store a correction."),
@@ -139,7 +140,7 @@ def _validate_networks(file: Path, table: LayerTable, space: Space, n: int, seed
 @lut_app.command("measure")
 def lut_measure(
     file: OutOption,
-    space: SpaceOption = "digits",
+    space: SpaceOption = DEFAULT_SPACE,
     backend: Annotated[str, typer.Option(help="onnxruntime or torch.")] = "onnxruntime",
     threads: Annotated[int, typer.Option(min=1, help="Of each operator.")] = 1,
     on: Annotated[str, typer.Option(help="cpu, or for torch cuda or cuda:0.")] = "cpu",

@@ -12,6 +12,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from apq_moo.cli.app import app, err, out, progress_bar
+from apq_moo.defaults import DEFAULT_SPACE
 from apq_moo.errors import UserError
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def _refuse_existing(path: Path) -> None:
 @supernet_app.command("train")
 def supernet_train(
     file: Annotated[Path, typer.Option("--out", "-o", help="Where the supernet goes.")],
-    space: SpaceOption = "digits",
+    space: SpaceOption = DEFAULT_SPACE,
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 3600,
     warmup_steps: Annotated[
         int, typer.Option(min=0, help="Of these, first ones for the largest subnet alone.")
@@ -133,7 +134,7 @@ def supernet_train(
 
 @supernet_app.command("eval")
 def supernet_eval(
-    space: SpaceOption = "digits",
+    space: SpaceOption = DEFAULT_SPACE,
     supernet: CheckpointOption = None,
     random: Annotated[int, typer.Option(min=2, help="Random subnets.")] = 200,
     on: OnOption = "cpu",
@@ -175,7 +176,7 @@ def supernet_eval(
 @samples_app.command("collect")
 def samples_collect(
     file: Annotated[Path, typer.Option("--out", "-o", help="Where the table goes.")],
-    space: SpaceOption = "digits",
+    space: SpaceOption = DEFAULT_SPACE,
     supernet: CheckpointOption = None,
     fp: Annotated[int, typer.Option(min=0, help="Full-precision samples.")] = 3000,
     mp: Annotated[int, typer.Option(min=0, help="Mixed-precision samples.")] = 1500,
@@ -217,7 +218,7 @@ def samples_collect(
 def predictor_fit(
     name: Annotated[str, typer.Argument(help="Such as mlp or xgboost.")],
     file: Annotated[Path, typer.Option("--out", "-o", help="Where the predictor goes.")],
-    space: SpaceOption = "digits",
+    space: SpaceOption = DEFAULT_SPACE,
     samples: SamplesOption = None,
     seed: SeedOption = 0,
 ) -> None:
@@ -245,7 +246,7 @@ def predictor_fit(
 
 @predictor_app.command("compare")
 def predictor_compare(
-    space: SpaceOption = "digits",
+    space: SpaceOption = DEFAULT_SPACE,
     samples: SamplesOption = None,
     names: Annotated[str, typer.Option(help="Predictors, by commas; default: all.")] = "",
     sizes: Annotated[
@@ -338,7 +339,7 @@ def _ceiling(space: Space, accuracies: NDArray[np.float64]) -> float | None:
 @app.command()
 def pipeline(
     folder: Annotated[Path, typer.Option("--out", help="Where everything goes.")],
-    space: SpaceOption = "digits",
+    space: SpaceOption = DEFAULT_SPACE,
     steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 3600,
     fp: Annotated[int, typer.Option(min=2, help="Full-precision samples.")] = 3000,
     mp: Annotated[int, typer.Option(min=2, help="Mixed-precision samples.")] = 1500,

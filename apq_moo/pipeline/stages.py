@@ -145,7 +145,7 @@ def evaluate(
     return Evaluation(named, tau, spread, noise)
 
 
-KEPT = ("mlp",)
+KEPT = ("mlp", "xgboost-stacked")
 """Predictors that are stored among assets; any other is fitted to the samples when asked for."""
 
 

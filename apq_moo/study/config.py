@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from apq_moo.defaults import DEFAULT_SPACE
 from apq_moo.errors import UserError
 
 
@@ -32,7 +33,7 @@ class RunConfig:
 
     algo: str = "apq-ga"
     objectives: tuple[str, ...] = ("acc", "latency")
-    space: str = "digits"
+    space: str = DEFAULT_SPACE
     device: str = "bitfusion"
     missing: str = "error"
     predictor: str = "mlp"

@@ -12,6 +12,7 @@ import numpy as np
 
 from apq_moo import __version__
 from apq_moo.algorithms import ALGORITHMS, ApqGA
+from apq_moo.data import load_images
 from apq_moo.data.assets import SUPERNET, find_assets
 from apq_moo.data.evaluations import Evaluations
 from apq_moo.errors import UserError
@@ -160,10 +161,12 @@ class Search:
         """Check that networks of the space can be measured.
 
         Raises:
-            UserError: there is no supernet.
+            UserError: there is no supernet, or its images are not here.
         """
         try:
-            find_assets(self.problem.space, self.config.assets).path(SUPERNET)
+            assets = find_assets(self.problem.space, self.config.assets)
+            assets.path(SUPERNET)
+            load_images(assets.images)
             Evaluations(self.problem.space, "", "")
         except UserError as error:
             raise UserError(f"--verify measures networks on a supernet, but {error}") from error

@@ -6,6 +6,10 @@ import pytest
 
 from apq_moo.cli import main
 
+DIGITS = {"run", "pipeline", "supernet", "samples", "predictor"}
+LUT_DIGITS = {"build", "plot", "validate", "measure"}
+"""Commands that these tests call on digits, which trains and measures in seconds without data."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -21,6 +25,11 @@ def call(tmp_path, monkeypatch, capsys):
 
     def run(*arguments):
         capsys.readouterr()
+        of_a_space = arguments[0] in DIGITS or (
+            arguments[0] == "lut" and arguments[1:2] and arguments[1] in LUT_DIGITS
+        )
+        if of_a_space and not {"--space", "--resume", "--help"} & set(arguments):
+            arguments = (*arguments, "--space", "digits")
         with pytest.raises(SystemExit) as stop:
             main([str(argument) for argument in arguments])
         printed = capsys.readouterr()

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from apq_moo.cli import run_commands
+from apq_moo.cli import main, run_commands
+from apq_moo.data import fashion
 from apq_moo.data.assets import SAMPLES, SUPERNET, find_assets
 from apq_moo.hardware import cost_table
 from apq_moo.predictors import find_predictor, fit_to_samples
@@ -337,3 +338,25 @@ def test_help_is_light():
         "sys.exit(str(heavy) if heavy else 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)  # noqa: S603
+
+
+def test_fashion_is_searched_where_no_space_is_named(tmp_path, monkeypatch, capsys):
+    """Without its images; measuring says what to install, before anything is searched."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(fashion, "folders", list)
+    fashion.load_fashion_mnist.cache_clear()
+    monkeypatch.setenv("APQ_MOO_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(SystemExit) as stop:
+        main(["run", "--budget", "2400", "--sweep", "4", "--out", "a"])
+    assert not stop.value.code
+    record = json.loads((tmp_path / "a" / "run.json").read_text())
+    assert record["config"]["space"] == "fashion"
+    assert record["front"] > 10
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main(["run", "--verify", "2", "--out", "b"])
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert "install Debian's dataset-fashion-mnist" in line
+    assert "apq-moo data download fashion-mnist" in line
+    assert not (tmp_path / "b").exists()

@@ -27,7 +27,7 @@ POP, POINTS, BUDGET = 40, 2, 1000
 
 def given(name, *more):
     small = ("--pop-size", str(POP), "--sweep", str(POINTS), "--budget", str(BUDGET))
-    return ("run", "--algo", name, "--predictor", "additive", *small, *more)
+    return ("run", "--space", "digits", "--algo", name, "--predictor", "additive", *small, *more)
 
 
 @pytest.fixture(autouse=True)
@@ -113,7 +113,7 @@ def test_a_second_between_checkpoints():
     os.kill(child, signal.SIGKILL)
     assert exit_code(child) == -signal.SIGKILL
     before = logged()
-    rows = evaluated(Path("a"), row_type(Search(RunConfig()).problem.space, 2))
+    rows = evaluated(Path("a"), row_type(Search(RunConfig(space="digits")).problem.space, 2))
     assert len(rows) <= before <= len(rows) + 2.0 / 0.01 * POP * POINTS
     assert len(rows) > 0
 
@@ -281,7 +281,7 @@ def test_an_overwritten_run_leaves_nothing_behind(begun):
 
 
 def test_what_was_recorded_is_read_again(tmp_path):
-    space = Search(RunConfig()).problem.space
+    space = Search(RunConfig(space="digits")).problem.space
     row = row_type(space, 2)
     rng = np.random.default_rng(0)
     parts = [
@@ -322,7 +322,7 @@ def test_seconds_go_on_after_a_break():
 
 
 def test_a_state_of_another_algorithm_is_refused():
-    problem = Search(RunConfig(predictor="additive")).problem
+    problem = Search(RunConfig(space="digits", predictor="additive")).problem
     made = []
     for name in ("nsga2", "spea2"):
         algorithm = ALGORITHMS.get(name).factory(problem, pop_size=20)
@@ -339,7 +339,7 @@ def test_a_state_of_another_algorithm_is_refused():
 
 def test_nothing_is_imported_for_a_state():
     """A state that names a class from elsewhere, as a crafted checkpoint might."""
-    problem = Search(RunConfig(predictor="additive")).problem
+    problem = Search(RunConfig(space="digits", predictor="additive")).problem
     algorithm = ALGORITHMS.get("nsga2").factory(problem, pop_size=20)
     algorithm.setup(problem, ("n_gen", 3), seed=0)
     tree, arrays = capture(algorithm)

@@ -26,7 +26,9 @@ def swept_area(points, reference):
 
 
 def test_against_a_staircase():
-    search = Search(RunConfig(algo="nsga2", predictor="additive", budget=700, pop_size=50))
+    search = Search(
+        RunConfig(space="digits", algo="nsga2", predictor="additive", budget=700, pop_size=50)
+    )
     archive = search.run()
     columns = history(search.problem, archive, search.trace)
     assert columns["evaluations"] == list(range(50, 701, 50))
@@ -84,7 +86,17 @@ def test_six_objectives_and_a_limit_on_a_seventh(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = "acc,latency,energy,bitops,params,size"
     for algo in ("nsga3", "apq-ga"):
-        arguments = ["run", "--algo", algo, "--objectives", names, "--max", "memory=2"]
+        arguments = [
+            "run",
+            "--space",
+            "digits",
+            "--algo",
+            algo,
+            "--objectives",
+            names,
+            "--max",
+            "memory=2",
+        ]
         arguments += ["--max", "acc=40", "--predictor", "additive", "--budget", "1200"]
         arguments += ["--sweep", "4", "--pop-size", "50", "--out", algo]
         with pytest.raises(SystemExit) as stop:

@@ -47,7 +47,7 @@ def test_limits_for_several_costs_can_be_met_together(problem):
 
 
 def test_every_point_keeps_its_limit_and_its_share():
-    config = RunConfig(predictor="additive", budget=1300, sweep=2)
+    config = RunConfig(space="digits", predictor="additive", budget=1300, sweep=2)
     search = Search(config)
     assert [point.budget for point in search.points] == [650, 650]
     assert len({point.seed for point in search.points}) == 2
@@ -61,7 +61,9 @@ def test_every_point_keeps_its_limit_and_its_share():
 
 
 def test_a_point_alone_equals_the_algorithm_of_pymoo():
-    config = RunConfig(predictor="additive", objectives=("acc",), limits={"latency": 0.01})
+    config = RunConfig(
+        space="digits", predictor="additive", objectives=("acc",), limits={"latency": 0.01}
+    )
     search = Search(replace(config, budget=950))
     archive = search.run()
     problem = search.points[0].problem
@@ -76,7 +78,7 @@ def test_a_point_alone_equals_the_algorithm_of_pymoo():
 
 
 def test_evolution_beats_its_first_population():
-    search = Search(RunConfig(predictor="additive", budget=3000, sweep=1))
+    search = Search(RunConfig(space="digits", predictor="additive", budget=3000, sweep=1))
     accuracies = -search.run().F[:, 0]
     assert accuracies[2000:].max() > accuracies[:100].max() + 1
 

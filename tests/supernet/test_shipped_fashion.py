@@ -1,0 +1,65 @@
+"""The fashion assets that ship with the package."""
+
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from apq_moo.data import load_images
+from apq_moo.data.assets import SAMPLES, SUPERNET, find_assets
+from apq_moo.data.samples import SETS, load_samples
+from apq_moo.errors import UserError
+from apq_moo.files import sha256
+from apq_moo.pipeline.stages import complete
+from apq_moo.predictors import find_predictor
+from apq_moo.predictors.metrics import pairwise_accuracy
+from apq_moo.space import load_space
+from apq_moo.supernet.checkpoint import load_supernet
+from apq_moo.supernet.sampling import Measurer
+
+SPACE = load_space("fashion")
+
+
+def table():
+    return load_samples(find_assets(SPACE).path(SAMPLES), SPACE)
+
+
+def test_all_assets_are_whole_and_small():
+    assert complete(SPACE, find_assets(SPACE).folder)
+    folder = Path(str(files("apq_moo") / "assets"))
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 18e6
+    assert find_assets(SPACE).path(SAMPLES).stat().st_size < 10e6
+
+
+def test_samples_are_distinct_and_of_this_supernet():
+    found = table()
+    assert found.provenance["supernet_sha256"] == sha256(find_assets(SPACE).path(SUPERNET))
+    counts = found.counts()
+    assert counts["mp"] >= 5000
+    assert counts["fp_held_out"] >= 2000
+    assert counts["mp_held_out"] >= 1000
+    assert len(np.unique(found.X, axis=0)) == len(found.X)
+
+
+@pytest.mark.parametrize("name", ["mlp", "xgboost-stacked"])
+def test_shipped_predictors_rank_held_out_networks(name):
+    X, y = table().rows("mp_held_out")
+    assert pairwise_accuracy(y, find_predictor(SPACE, name).predict(X)) > 0.9
+
+
+def test_samples_are_measured_again():
+    """On a machine that has the images."""
+    try:
+        images = load_images("fashion-mnist")
+    except UserError as error:
+        pytest.skip(str(error))
+    found = table()
+    measurer = Measurer(load_supernet(find_assets(SPACE).path(SUPERNET), SPACE)[0], images)
+    largest = SPACE.decode(SPACE.largest())[0]
+    assert measurer.accuracy(largest, "test", quantised=False) >= 94.0
+    for name in ("fp_held_out", "mp_held_out"):
+        for i in np.flatnonzero(found.group == SETS.index(name))[:2]:
+            subnet = SPACE.decode(found.X[i])[0]
+            again = measurer.accuracy(subnet, "validation", quantised=name == "mp_held_out")
+            assert again == pytest.approx(found.acc[i], abs=0.1)
