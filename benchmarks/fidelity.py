@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--label-smoothing", type=float, default=0.1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1, help="networks trained at a time")
-    parser.add_argument("--on", default="cpu")
+    parser.add_argument("--on", default="cpu", help="devices by commas, such as cuda:0,cuda:1")
     args = parser.parse_args(argv)
     space = load_space(args.space)
     config = TrainConfig(
@@ -125,15 +125,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     state = _begin(args, space, settings)
     todo = [i for i, network in enumerate(state["networks"]) if "alone" not in network]
+    devices = args.on.split(",")
     jobs = {
         i: Job(
             args.space,
             np.array(state["networks"][i]["x"]),
             config,
-            args.on,
+            devices[number % len(devices)],
             args.out.with_name(f"{args.out.stem}-{i}.training"),
         )
-        for i in todo
+        for number, i in enumerate(todo)
     }
     with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as pool:
         futures = {pool.submit(train_alone, job): i for i, job in jobs.items()}
@@ -158,7 +159,7 @@ def _begin(args: argparse.Namespace, space: Space, settings: dict[str, Any]) -> 
             raise UserError(f"{args.out} was begun with other settings")
         return state
     begun = time.perf_counter()
-    device = torch_device(args.on)
+    device = torch_device(args.on.partition(",")[0])
     supernet = load_supernet(args.supernet, space)[0].to(device)
     drawn = space.sample(args.pool, np.random.default_rng([args.seed, 11]))
     rows = np.vstack([space.largest(), drawn])

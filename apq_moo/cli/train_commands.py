@@ -56,9 +56,9 @@ def _image_set(space: str) -> str:
 
 def _checkpoint(space: str, given: Path | None) -> Path:
     from apq_moo.data.assets import SUPERNET, find_assets
-    from apq_moo.space import load_space
+    from apq_moo.space import load_space, whole
 
-    return given or find_assets(load_space(space)).path(SUPERNET)
+    return given or find_assets(whole(load_space(space))).path(SUPERNET)
 
 
 def _table(space: str, given: Path | None) -> Path:
@@ -212,6 +212,32 @@ def samples_collect(
     if rank_of_environment() == 0:
         counts = ", ".join(f"{n} {name}" for name, n in table.counts().items())
         out.print(f"{counts}: {file}", soft_wrap=True)
+
+
+@samples_app.command("exhaust")
+def samples_exhaust(
+    file: Annotated[Path, typer.Option("--out", "-o", help="Where the table goes.")],
+    space: Annotated[str, typer.Option(help="A preset or a TOML file.")] = "tiny",
+    supernet: CheckpointOption = None,
+    on: OnOption = "cpu",
+) -> None:
+    """Measure every network of a small space; repeat the command to continue."""
+    from apq_moo.space import all_networks, load_space
+    from apq_moo.supernet.distributed import rank_of_environment
+    from apq_moo.supernet.tabulate import tabulate
+
+    path, images = _checkpoint(space, supernet), _image_set(space)
+    loaded = load_space(space)
+    X = all_networks(loaded)
+    with progress_bar() as bar:
+        task = bar.add_task("measuring", total=len(X))
+        table = tabulate(
+            loaded, path, images, X, file, on=on,
+            callback=lambda done, total: bar.update(task, completed=done, total=total),
+        )  # fmt: skip
+    if rank_of_environment() == 0:
+        seconds = table.provenance["seconds"]
+        out.print(f"{len(X):,} networks in {seconds:.0f} s: {file}", soft_wrap=True)
 
 
 @predictor_app.command("fit")

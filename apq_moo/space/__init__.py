@@ -2,6 +2,7 @@
 
 from apq_moo.space.layers import Layer
 from apq_moo.space.loading import load_space, presets
+from apq_moo.space.parts import all_networks, embed, whole
 from apq_moo.space.plan import BlockPlan
 from apq_moo.space.space import Gene, IntArray, Space
 from apq_moo.space.spec import COMPONENTS, FIELDS, ROLES, SpaceSpec, Stage
@@ -20,6 +21,9 @@ __all__ = [
     "SpaceSpec",
     "Stage",
     "Subnet",
+    "all_networks",
+    "embed",
     "load_space",
     "presets",
+    "whole",
 ]

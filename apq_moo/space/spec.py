@@ -36,6 +36,7 @@ _MAX_STRIDE = 8
 _KEYS = (
     *("name", "images", "input_size", "input_channels", "classes", "channel_step", "kernels"),
     *("expand", "bits", "stem", "first_block", "stages", "feature_mix", "table_omits", "forbidden"),
+    "part_of",
 )
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
@@ -73,6 +74,8 @@ class SpaceSpec:
         bits: for each role of :data:`ROLES`, the bit-widths on offer, ascending; 32 is floating
             point.
         fixed_bits: bits of weights and activations of the layers outside the searchable blocks.
+        part_of: the space that every network of this one is a member of too, whose supernet they
+            share; or ``""``.
         between_bits: bits of the floats between blocks, from which the next block's first quantiser
             and the residual sum read: 32, or 16 (half precision), as accelerators store them.
         stem: ``(channels, kernel, stride)`` of the first convolution.
@@ -98,6 +101,7 @@ class SpaceSpec:
     table_omits: tuple[str, ...] = ()
     forbidden: tuple[dict[str, tuple[int, ...]], ...] = ()
     between_bits: int = FLOAT_BITS
+    part_of: str = ""
 
     @property
     def digest(self) -> str:
@@ -106,6 +110,8 @@ class SpaceSpec:
         del value["name"]
         if self.between_bits == FLOAT_BITS:  # as before there was a choice
             del value["between_bits"]
+        if not self.part_of:
+            del value["part_of"]
         return digest_of(value)
 
     @classmethod
@@ -238,6 +244,12 @@ class _Reader(TableReader):
             raise self.wrong(self.data, "images", "", "a text")
         return value
 
+    def part_of(self) -> str:
+        value = self.data.get("part_of", "")
+        if not isinstance(value, str):
+            raise self.wrong(self.data, "part_of", "", "the name of a space or a TOML file")
+        return value
+
     def table_omits(self) -> tuple[str, ...]:
         omits = self.items("table_omits")
         unknown = [name for name in omits if name not in COMPONENTS]
@@ -267,6 +279,7 @@ class _Reader(TableReader):
             first_block=self.layer("first_block") if "first_block" in data else None,
             feature_mix=self.feature_mix() if "feature_mix" in data else None,
             stages=tuple(self.stage(i, item) for i, item in enumerate(self.items("stages"))),
+            part_of=self.part_of(),
             table_omits=self.table_omits(),
             forbidden=tuple(self.rule(i, item) for i, item in enumerate(self.items("forbidden"))),
         )

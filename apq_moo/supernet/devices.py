@@ -17,6 +17,8 @@ _MOST_BITS = 8
 def torch_device(name: str) -> torch.device:
     """The device called ``cpu``, ``cuda`` or ``cuda:1``.
 
+    A GPU called by its number becomes this process's current one, on which Triton launches kernels.
+
     Raises:
         UserError: no such device here.
     """
@@ -27,6 +29,8 @@ def torch_device(name: str) -> torch.device:
         count = torch.cuda.device_count()
         if int(index or 0) >= count:
             raise UserError(f"no device {name!r} here: torch finds {count} GPUs; use cpu")
+        if index:
+            torch.cuda.set_device(int(index))
     return torch.device(name)
 
 

@@ -1,0 +1,96 @@
+"""Tables of networks with the numbers of images that they classify rightly."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apq_moo.errors import UserError
+from apq_moo.files import replacing
+from apq_moo.space import IntArray, Space
+
+SPLITS = ("validation", "test")
+FORMAT = "apq-moo accuracies 1"
+MISSING = -1
+"""Stands where a network has not been measured."""
+
+
+@dataclass(frozen=True)
+class AccuracyTable:
+    """Networks at their bits and what a supernet scored with them.
+
+    Attributes:
+        X: canonical genotypes, shape ``(n, n_var)``.
+        right: rightly classified images of each of :data:`SPLITS`, shape ``(n, 2)``;
+            :data:`MISSING` where not measured.
+        images: images of each split.
+        provenance: what made it: space, digest, checksums, seconds, device.
+    """
+
+    X: IntArray
+    right: NDArray[np.int32]
+    images: tuple[int, int]
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every network has been measured."""
+        return bool((self.right != MISSING).all())
+
+    def accuracies(self) -> NDArray[np.float64]:
+        """Percent on validation and test images, shape ``(n, 2)``; NaN where not measured."""
+        percent = 100.0 * self.right / np.array(self.images)
+        return np.where(self.right == MISSING, np.nan, percent)
+
+    def save(self, path: str | Path) -> None:
+        """Write it as an ``.npz``, atomically.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        header = json.dumps({"format": FORMAT, "images": self.images, **self.provenance})
+        with replacing(path) as temporary, temporary.open("wb") as handle:
+            np.savez_compressed(
+                handle,
+                X=self.X.astype(np.min_scalar_type(int(self.X.max(initial=0)))),
+                right=self.right,
+                header=np.frombuffer(header.encode(), dtype=np.uint8),
+            )
+
+
+def load_table(path: str | Path, space: Space) -> AccuracyTable:
+    """Read a table of accuracies.
+
+    Raises:
+        UserError: it is missing, damaged, or of another space.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            header = json.loads(archive["header"].tobytes())
+            X, right = archive["X"], archive["right"]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"cannot read accuracies {path}: {error}") from error
+    if not isinstance(header, dict) or header.pop("format", None) != FORMAT:
+        raise UserError(f"{path} is not a table of accuracies of this version")
+    if header.get("digest") != space.digest:
+        raise UserError(
+            f"{path} belongs to another space ({header.get('space')!r}), not to this {space.name!r}"
+        )
+    images = header.pop("images", None)
+    if (
+        not isinstance(images, list)
+        or len(images) != len(SPLITS)
+        or not all(isinstance(n, int) and n > 0 for n in images)
+        or right.dtype != np.int32
+        or right.shape != (len(X), len(SPLITS))
+        or bool(((right < MISSING) | (right > np.array(images))).any())
+    ):
+        raise UserError(f"{path} holds arrays of the wrong shape, type or range")
+    return AccuracyTable(space.check(X), right, (images[0], images[1]), header)
