@@ -54,8 +54,8 @@ def all_networks(space: Space) -> IntArray:
     """
     if space.count() > MOST_LISTED:
         raise UserError(
-            f"space {space.name!r} has {space.count():.3g} networks; at most {MOST_LISTED:,} can be "
-            "listed"
+            f"space {space.name!r} has {space.count():.3g} networks; at most {MOST_LISTED:,} can "
+            "be listed"
         )
     stages = []
     first = 0
