@@ -7,8 +7,9 @@ Run as ``python -m apq_moo.benchmarks.supernet_speed --space SPACE``. A subnet i
 * static: one graph of full width under ``torch.compile``, the subnet passed as tensors;
 * kernels: what the package uses.
 
-They must agree before anything is timed: the same accuracy to 0.1 points, quantised logits to the
-last bit, others to the tolerance of half precision.
+They must agree before anything is timed: the same accuracy to 0.1 points, the kernels' quantised
+logits to the last bit, others to the tolerance of half precision. A compiled graph that does not
+agree, because its compiler contracts or reorders roundings that decide on a level, is not timed.
 
 The floor of a subnet is the traffic of its own active tensors in 16 bits, each convolution reading
 its input and writing its output once for every image, over the bandwidth of a large copy in the
@@ -21,6 +22,7 @@ kernels; their gradients must agree first.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -50,7 +52,7 @@ class Timing:
 
     Attributes:
         naive: of the sliced subnets.
-        static: of the static graph; NaN if it was not measured.
+        static: of the static graph; NaN if it was not measured or does not agree.
         kernels: mean over the random subnets.
         floor: the same mean of their floors.
         largest: of the largest subnet, and its floor.
@@ -116,7 +118,11 @@ class Speed:
     def static(self, *, quantised: bool) -> Callable[[Subnet], Tensor]:
         """The static graph as a function of subnets."""
         graph = StaticGraph(self.supernet, quantised=quantised).eval()
-        run = torch.compile(graph, dynamic=False)
+        inductor = importlib.import_module("torch._inductor.config")
+        # Round to half precision wherever the graph does, not only where a tensor is stored.
+        options = {"emulate_precision_casts": True}
+        known = all(hasattr(inductor, name) for name in options)
+        run = torch.compile(graph, dynamic=False, options=options if known else None)
 
         def logits(subnet: Subnet) -> Tensor:
             config = configuration(self.space, subnet, self.device)
@@ -134,9 +140,6 @@ class Speed:
 
         Returns:
             Largest difference of accuracy in points, and of logits relative to their spread.
-
-        Raises:
-            SystemExit: they do not agree.
         """
         accuracy = logits = 0.0
         for subnet in subnets:
@@ -145,9 +148,12 @@ class Speed:
             both = [self._accuracy(z) for z in (wanted, found)]
             accuracy = max(accuracy, abs(both[0] - both[1]))
             logits = max(logits, float((found - wanted).abs().max() / wanted.std()))
-        if accuracy > 0.1 or logits > (0.0 if quantised else 0.05):
-            raise SystemExit(f"no agreement: {accuracy:.2f} points, logits {logits:.1e}")
         return accuracy, logits
+
+    @staticmethod
+    def _each(logits: Callable[[Subnet], Tensor], subnets: Sequence[Subnet]) -> None:
+        for subnet in subnets:
+            logits(subnet)
 
     def _accuracy(self, logits: Tensor) -> float:
         return 100.0 * float((logits.argmax(1) == self.labels).double().mean())
@@ -155,24 +161,33 @@ class Speed:
     def evaluation(
         self, subnets: Sequence[Subnet], *, quantised: bool, n_naive: int, static: bool
     ) -> Timing:
-        """Time random subnets, each once, after others have been run."""
+        """Time random subnets, each once, after others have been run.
+
+        Raises:
+            SystemExit: the kernels do not agree with the sliced subnets.
+        """
         prepared = self.kernels.prepare(self.images)
 
         def kernels(subnet: Subnet) -> Tensor:
             return self.kernels.logits(subnet, prepared, quantised=quantised)
 
         found = self.check(subnets[:n_naive], kernels, quantised=quantised)
-        _say(f"  kernels agree: {found[0]:.3f} points, logits {found[1]:.1e}")
+        _say(f"  kernels: {found[0]:.3f} points, logits {found[1]:.1e} from the sliced subnets")
+        if found[0] > 0.1 or found[1] > (0.0 if quantised else 0.05):
+            raise SystemExit("no agreement")
         static_s = float("nan")
         if static:
             compiled = self.static(quantised=quantised)
             begun = time.perf_counter()
             found = self.check(subnets[:n_naive], compiled, quantised=quantised)
+            agrees = found[0] <= 0.1
             _say(
-                f"  static agrees: {found[0]:.3f} points, logits {found[1]:.1e}, after "
-                f"{time.perf_counter() - begun:.0f} s",
+                f"  static: {found[0]:.3f} points, logits {found[1]:.1e}, after "
+                f"{time.perf_counter() - begun:.0f} s{'' if agrees else '; not timed'}",
             )
-            static_s = self.seconds(lambda: [compiled(s) for s in subnets[:n_naive]], 1) / n_naive
+            if agrees:
+                work = partial(self._each, compiled, subnets[:n_naive])
+                static_s = self.seconds(work, 1) / n_naive
         fresh = self.space.decode(self.space.sample(n_naive, np.random.default_rng(99)))
         self._wait()
         begun = time.perf_counter()
@@ -180,7 +195,7 @@ class Speed:
             self.naive.logits(subnet, self.images, quantised=quantised)
         self._wait()
         naive_s = (time.perf_counter() - begun) / n_naive
-        fast = self.seconds(lambda: [kernels(s) for s in subnets], 1) / len(subnets)
+        fast = self.seconds(partial(self._each, kernels, subnets), 1) / len(subnets)
         bandwidth = self.bandwidth()
         ends = [self.space.decode(row)[0] for row in (self.space.largest(), self.space.smallest())]
         times = [1e3 * self.seconds(partial(kernels, subnet)) for subnet in ends]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from apq_moo.data.assets import SAMPLES, Assets, find_assets, predictor_file
 from apq_moo.data.samples import load_samples
 from apq_moo.errors import UserError
-from apq_moo.predictors.base import PREDICTORS, Predictor, create_predictor
+from apq_moo.predictors.base import PREDICTORS, FloatArray, Predictor, create_predictor
 from apq_moo.predictors.loading import load_predictor
-from apq_moo.space import Space
+from apq_moo.predictors.storage import Arrays
+from apq_moo.space import IntArray, Space, embed, whole
 
 
 def fit_to_samples(name: str, space: Space, samples: str | Path, *, seed: int = 0) -> Predictor:
@@ -23,6 +25,34 @@ def fit_to_samples(name: str, space: Space, samples: str | Path, *, seed: int = 
     X_fp, y_fp = table.rows("fp")
     X, y = table.rows("mp")
     return predictor.fit(X, y, X_fp=X_fp, y_fp=y_fp)
+
+
+class PartPredictor(Predictor):
+    """A predictor of the space that a space is part of, for that part's genotypes.
+
+    Args:
+        space: the part.
+        of_whole: fitted to the whole space.
+    """
+
+    name = "part"
+
+    def __init__(self, space: Space, of_whole: Predictor) -> None:
+        super().__init__(space)
+        self.of_whole = of_whole
+        self._fitted = True
+
+    def _fit(self, X: IntArray, y: FloatArray) -> None:
+        self.of_whole.fit(embed(self.space, X), y)
+
+    def _predict(self, X: IntArray) -> FloatArray:
+        return self.of_whole.predict(embed(self.space, X))
+
+    def _state(self) -> tuple[Arrays, dict[str, Any]]:
+        raise UserError("a part's predictor is that of the whole space: save that one")
+
+    def _restore(self, arrays: Arrays, settings: dict[str, Any]) -> None:
+        raise NotImplementedError
 
 
 def find_predictor(
@@ -47,6 +77,8 @@ def find_predictor(
         return load_predictor(predictor, space)
     if not isinstance(assets, Assets):
         assets = _assets(space, assets, name)
+    if space.spec.part_of and not assets.has(SAMPLES):
+        return PartPredictor(space, find_predictor(whole(space), name))
     if assets.has(predictor_file(name)):
         return load_predictor(assets.path(predictor_file(name)), space)
     return fit_to_samples(name, space, assets.path(SAMPLES))

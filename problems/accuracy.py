@@ -30,9 +30,9 @@ def resolve_predictor(
     """Find a predictor.
 
     Args:
-        predictor: the name of a predictor that ships with the space, or ``supernet``, which
-            measures every network; the path of a saved one, an object with ``predict``, or a
-            function; the last two are used as they are.
+        predictor: the name of a predictor that ships with the space; ``supernet``, which measures
+            every network, or ``table``, which looks every network up; the path of a saved one, an
+            object with ``predict``, or a function; the last two are used as they are.
         space: the space whose canonical genotypes it will be given.
 
     Returns:
@@ -46,6 +46,11 @@ def resolve_predictor(
         from apq_moo.problems.measured import SupernetAccuracy
 
         predictor = SupernetAccuracy(find_assets(space))
+    elif predictor == "table":
+        from apq_moo.data.assets import find_assets
+        from apq_moo.problems.tabulated import TabulatedAccuracy
+
+        predictor = TabulatedAccuracy(find_assets(space))
     elif isinstance(predictor, str | Path):
         from apq_moo.predictors.shipped import find_predictor
 

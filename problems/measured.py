@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apq_moo.data import load_images
-from apq_moo.data.assets import SUPERNET, Assets
+from apq_moo.data.assets import SUPERNET, Assets, find_assets
 from apq_moo.data.evaluations import Evaluations
 from apq_moo.errors import UserError
-from apq_moo.space import IntArray
+from apq_moo.space import IntArray, Subnet, embed, whole
 from apq_moo.threads import one_torch_thread
 
 NAME = "supernet"
@@ -29,8 +29,9 @@ class SupernetAccuracy:
     an archive (:class:`apq_moo.data.evaluations.Evaluations`) as soon as they are known.
 
     Args:
-        assets: where the supernet lies.
+        assets: of the space; the supernet lies there, or with the space that it is part of.
         archive: the archive's file; by default that of the user's cache folder.
+        on: where torch runs.
 
     Attributes:
         space: the space.
@@ -40,10 +41,16 @@ class SupernetAccuracy:
         UserError: there is no supernet, or the images differ from those that it was made from.
     """
 
-    def __init__(self, assets: Assets, archive: str | Path | None = None) -> None:
+    def __init__(
+        self, assets: Assets, archive: str | Path | None = None, *, on: str = "cpu"
+    ) -> None:
         from apq_moo.supernet.checkpoint import load_supernet
+        from apq_moo.supernet.devices import torch_device
         from apq_moo.supernet.sampling import Measurer
 
+        self.space = assets.space
+        if self.space.spec.part_of:
+            assets = find_assets(whole(self.space))
         supernet, _ = load_supernet(assets.path(SUPERNET), assets.space)
         images = load_images(assets.images)
         if images.checksum != assets.checksums()["images"]:
@@ -51,9 +58,8 @@ class SupernetAccuracy:
                 f"the images {assets.images!r} here are not those that {assets.folder} was made "
                 "from; install the same version of their source"
             )
-        self.space = assets.space
         self.callback: Callable[[int], None] = lambda _done: None
-        self._measurer = Measurer(supernet, images)
+        self._measurer = Measurer(supernet.to(torch_device(on)), images)
         self._stores = {
             split: Evaluations(
                 assets.space,
@@ -98,10 +104,14 @@ class SupernetAccuracy:
         return found
 
     def _measured(self, row: IntArray, split: str) -> float:
-        (subnet,) = self.space.decode(row)
+        (subnet,) = self._decoded(row[None])
         return self._stores[split].value(
             row, lambda: self._measurer.accuracy(subnet, split, quantised=True)
         )
+
+    def _decoded(self, X: IntArray) -> list[Subnet]:
+        """The networks as members of the supernet's space."""
+        return self._measurer.space.decode(embed(self.space, X))
 
     def estimate_s(self, X: IntArray, splits: Sequence[str] = ("validation", "test")) -> float:
         """About how many seconds measuring takes; networks that are known cost nothing."""
@@ -112,7 +122,7 @@ class SupernetAccuracy:
         if not len(new):
             return 0.0
         evaluator = self._measurer.evaluator
-        (subnet,) = self.space.decode(X[new[-1]])
+        (subnet,) = self._decoded(X[new[-1]][None])
         images = torch.from_numpy(self._measurer.images.validation.images[:512])
         with one_torch_thread():
             evaluator.logits(subnet, images, quantised=True)

@@ -73,6 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a user's mistake prints one line and exits with code 2."""
     # They register themselves.
     from apq_moo.cli import (  # noqa: F401
+        bench_commands,
         data_commands,
         hardware_commands,
         measuring_commands,

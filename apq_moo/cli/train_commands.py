@@ -173,6 +173,35 @@ def supernet_eval(
         )
 
 
+@supernet_app.command("measure")
+def supernet_measure(
+    file: Annotated[
+        Path, typer.Argument(help="A table of networks, such as `apq-moo audit --choose` writes.")
+    ],
+    space: SpaceOption = DEFAULT_SPACE,
+    supernet: CheckpointOption = None,
+    on: OnOption = "cpu",
+) -> None:
+    """Measure the networks of a table that are not measured yet, and keep the results in it."""
+    from apq_moo.data.tables import load_table
+    from apq_moo.space import load_space
+    from apq_moo.supernet.distributed import rank_of_environment
+    from apq_moo.supernet.tabulate import tabulate
+
+    path, images = _checkpoint(space, supernet), _image_set(space)
+    loaded = load_space(space)
+    X = load_table(file, loaded).X
+    with progress_bar() as bar:
+        task = bar.add_task("measuring", total=len(X))
+        table = tabulate(
+            loaded, path, images, X, file, on=on,
+            callback=lambda done, total: bar.update(task, completed=done, total=total),
+        )  # fmt: skip
+    if rank_of_environment() == 0:
+        seconds = table.provenance["seconds"]
+        out.print(f"{len(X):,} networks, {seconds:.0f} s of measuring: {file}", soft_wrap=True)
+
+
 @samples_app.command("collect")
 def samples_collect(
     file: Annotated[Path, typer.Option("--out", "-o", help="Where the table goes.")],

@@ -19,6 +19,7 @@ from apq_moo.space import Space
 MANIFEST = "manifest.json"
 SUPERNET = "supernet.safetensors"
 SAMPLES = "samples.npz"
+TABLE = "table.npz"
 FORMAT = "apq-moo assets 1"
 
 

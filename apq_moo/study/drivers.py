@@ -61,6 +61,13 @@ class Driver(ABC):
         """The next round: what it evaluated, or None once there is nothing left to do."""
 
     @abstractmethod
+    def population(self) -> IntArray:
+        """Canonical genotypes that the algorithm holds now, those of all points one after another.
+
+        Populations of points that ended before a :meth:`restore` are not among them.
+        """
+
+    @abstractmethod
     def state(self) -> State:
         """What the further course depends on, between two rounds."""
 
@@ -96,6 +103,7 @@ class PymooDriver(Driver):
         self._number = 0
         self._done = 0
         self._algorithm: Algorithm | None = None
+        self._ended: list[IntArray] = []
 
     def _make(self, point: Point) -> Algorithm:
         available = {"budget": point.budget, "surrogate": self._surrogate}
@@ -110,8 +118,20 @@ class PymooDriver(Driver):
             part = self._round(self._points[self._number])
             if part is not None:
                 return part
+            self._ended.append(self._present())
             self._number, self._done, self._algorithm = self._number + 1, 0, None
         return None
+
+    def population(self) -> IntArray:
+        """See :class:`Driver`."""
+        return np.vstack([*self._ended, self._present()])
+
+    def _present(self) -> IntArray:
+        """What the algorithm of the present point holds."""
+        members = self._algorithm.pop if self._algorithm is not None else None
+        if members is None or len(members) == 0:
+            return np.empty((0, self.whole.space.n_var), dtype=np.int64)
+        return self.whole.genotypes(np.array([member.X for member in members]))
 
     def _round(self, point: Point) -> Archive | None:
         if self._algorithm is None:
@@ -218,6 +238,11 @@ class TopKDriver(Driver):
                 begin_with(X, self.warm, self._points[i].problem)
             parts.append(self.whole.space.block_index(X))
         return parts
+
+    def population(self) -> IntArray:
+        """See :class:`Driver`."""
+        best = np.vstack(self._search.index)
+        return self.whole.space.from_block_index(best)
 
     def state(self) -> State:
         """The best networks of all points, and their generators."""

@@ -24,7 +24,9 @@ from apq_moo.predictors.additive import AdditivePredictor
 from apq_moo.problems import APQProblem
 from apq_moo.problems.measured import NAME as SUPERNET_ACCURACY
 from apq_moo.problems.measured import SupernetAccuracy
-from apq_moo.space import IntArray, Space, load_space
+from apq_moo.problems.tabulated import NAME as TABLE_ACCURACY
+from apq_moo.problems.tabulated import TabulatedAccuracy
+from apq_moo.space import IntArray, Space, all_networks, load_space, whole
 from apq_moo.study.archive import Archive
 from apq_moo.study.checkpoint import EVERY_S, Recorder, Trace, discard, finished, row_type
 from apq_moo.study.config import RunConfig
@@ -93,6 +95,8 @@ class Search:
         data: checksums of what the predictor was made from, and of the device's file.
         seconds: wall time of loading.
         trace: evaluations and seconds after each round of :meth:`run`.
+        population: canonical genotypes that the algorithm held in the end; None before, and where
+            :meth:`run` found the search finished already.
 
     Raises:
         UserError: an unknown name, an unreachable limit, or too small a budget.
@@ -104,17 +108,18 @@ class Search:
         check(config)
         self._entry = ALGORITHMS.get(config.algo)
         space = load_space(config.space)
-        predictor: Predictor | SupernetAccuracy | None = None
+        predictor: Predictor | SupernetAccuracy | TabulatedAccuracy | None = None
         self.data: dict[str, str] = {}
         if "acc" in (*config.objectives, *config.limits):
             predictor = self._find_predictor(space)
-            if config.predictor in (*PREDICTORS, SUPERNET_ACCURACY):
-                self.data = find_assets(space, config.assets).checksums()
+            if config.predictor in (*PREDICTORS, SUPERNET_ACCURACY, TABLE_ACCURACY):
+                self.data = _checksums(space, config.assets)
             else:
                 self.data = {config.predictor: sha256(config.predictor)}
         self.predictor = predictor
         self.surrogate = self._find_surrogate(space)
         self.trace = Trace([], [])
+        self.population: IntArray | None = None
         self._warm: IntArray | None = None
         self._device = find_device(config.device, missing=config.missing)
         if is_device_file(config.device):
@@ -137,12 +142,14 @@ class Search:
             device=self._device,
         )
 
-    def _find_predictor(self, space: Space) -> Predictor | SupernetAccuracy:
+    def _find_predictor(self, space: Space) -> Predictor | SupernetAccuracy | TabulatedAccuracy:
         name = self.config.predictor
         if name == SUPERNET_ACCURACY:
             return SupernetAccuracy(find_assets(space, self.config.assets))
+        if name == TABLE_ACCURACY:
+            return TabulatedAccuracy(find_assets(space, self.config.assets))
         if name not in PREDICTORS and not Path(name).is_file():
-            known = ", ".join([*PREDICTORS, SUPERNET_ACCURACY])
+            known = ", ".join([*PREDICTORS, SUPERNET_ACCURACY, TABLE_ACCURACY])
             raise UserError(f"unknown predictor {name!r}; known: {known}, or the path of a file")
         return find_predictor(space, name, self.config.assets)
 
@@ -152,9 +159,12 @@ class Search:
             return None
         if isinstance(self.predictor, AdditivePredictor):
             return self.predictor
+        if isinstance(self.predictor, TabulatedAccuracy):
+            X = all_networks(space)
+            return AdditivePredictor(space).fit(X, self.predictor.predict(X))
         found = find_predictor(space, "additive", self.config.assets)
         assert isinstance(found, AdditivePredictor)
-        self.data |= find_assets(space, self.config.assets).checksums()
+        self.data |= _checksums(space, self.config.assets)
         return found
 
     def require_supernet(self) -> None:
@@ -164,7 +174,7 @@ class Search:
             UserError: there is no supernet, or its images are not here.
         """
         try:
-            assets = find_assets(self.problem.space, self.config.assets)
+            assets = find_assets(whole(self.problem.space), self.config.assets)
             assets.path(SUPERNET)
             load_images(assets.images)
             Evaluations(self.problem.space, "", "")
@@ -233,6 +243,7 @@ class Search:
                     recorder.checkpoint(*driver.state())
                 if callback is not None:
                     callback(len(recorder), self.config.budget)
+        self.population = driver.population()
         return recorder.finish()
 
     def _driver(self) -> Driver:
@@ -257,6 +268,13 @@ class Search:
             "version": __version__,
         }
         return digest_of(parts)
+
+
+def _checksums(space: Space, folder: str | None) -> dict[str, str]:
+    """Of all that accuracies of a space may come from."""
+    found = find_assets(space, folder).checksums()
+    larger = whole(space)
+    return found if larger is space else {**find_assets(larger).checksums(), **found}
 
 
 @contextmanager

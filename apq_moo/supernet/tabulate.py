@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from apq_moo.data import ImageSet, load_images
+from apq_moo.data.assets import SUPERNET, Assets
 from apq_moo.data.tables import MISSING, SPLITS, AccuracyTable, load_table
 from apq_moo.errors import UserError
 from apq_moo.files import sha256
@@ -63,6 +64,48 @@ class Scorer:
         return found
 
 
+def _provenance(space: Space, supernet: str, images: str, checksum: str) -> dict[str, Any]:
+    return {
+        "space": space.name,
+        "digest": space.digest,
+        "images_name": images,
+        "images_sha256": checksum,
+        "supernet_sha256": supernet,
+    }
+
+
+def begin_table(space: Space, assets: Assets, X: IntArray, path: str | Path) -> AccuracyTable:
+    """A file of networks that are to be measured, or what is there of them already.
+
+    It can be completed by :func:`tabulate`, here or on another machine.
+
+    Args:
+        space: of the networks.
+        assets: of the space, or of what it is part of.
+        X: canonical genotypes, shape ``(n, n_var)``.
+        path: the file. Measured networks of an earlier one with the same supernet are taken over.
+
+    Raises:
+        UserError: the file is unreadable, or cannot be written; or the images are not here.
+    """
+    checksums = assets.checksums()
+    header = _provenance(space, checksums[SUPERNET], assets.images, checksums["images"])
+    data = load_images(assets.images)
+    sizes = len(data.validation), len(data.test)
+    right = np.full((len(X), len(SPLITS)), MISSING, dtype=np.int32)
+    seconds = 0.0
+    if Path(path).exists():
+        earlier = load_table(path, space)
+        seconds = float(earlier.provenance.get("seconds", 0.0))
+        if {**header, "seconds": 0} == {**earlier.provenance, "seconds": 0}:
+            known = dict(zip(map(bytes, earlier.X), earlier.right, strict=True))
+            for i, row in enumerate(X):
+                right[i] = known.get(bytes(row), right[i])
+    table = AccuracyTable(X, right, sizes, {**header, "seconds": seconds})
+    table.save(path)
+    return table
+
+
 def tabulate(
     space: Space,
     checkpoint: str | Path,
@@ -98,13 +141,7 @@ def tabulate(
     out = Path(out)
     own = out if group.size == 1 else out.with_name(f"{out.name}.part{group.rank}")
     scorer = Scorer(supernet.to(device), data)
-    provenance = {
-        "space": space.name,
-        "digest": space.digest,
-        "images_name": images,
-        "images_sha256": data.checksum,
-        "supernet_sha256": sha256(checkpoint),
-    }
+    provenance = _provenance(space, sha256(checkpoint), images, data.checksum)
     sizes = (scorer.sizes[0], scorer.sizes[1])
     empty = np.full((len(X), len(SPLITS)), MISSING, dtype=np.int32)
     table = AccuracyTable(X, empty, sizes, provenance)

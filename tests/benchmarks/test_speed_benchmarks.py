@@ -78,7 +78,7 @@ def test_supernets(capsys, tmp_path):
         ]
     )
     text = capsys.readouterr().out
-    assert text.count("kernels agree: 0.000 points, logits 0.0e+00") == 2
+    assert text.count("kernels: 0.000 points, logits 0.0e+00 from the sliced subnets") == 2
     assert "static nan ms" in text
     assert "gradients differ by 0.000 of their norm" in text
     ratio = re.search(r"autograd (\d+), kernels (\d+) images/s", text)
@@ -100,15 +100,18 @@ def test_the_floor_of_a_subnet():
     assert speed.floor_bytes(subnet) == 2 * 7 * (stem + first + second + third)
 
 
-def test_supernets_that_disagree_are_not_timed():
+def test_supernets_that_disagree_are_not_timed(monkeypatch):
     space = load_space("digits")
     torch.manual_seed(0)
     images = torch.rand(20, 1, 8, 8)
     speed = supernet_speed.Speed(Supernet(space), images[:5], images, torch.arange(20) % 10)
     subnets = space.decode(space.sample(1, np.random.default_rng(0)))
     wrong = speed.naive.logits(subnets[0], images, quantised=True) + 1e-3
+    points, logits = speed.check(subnets, lambda _: wrong, quantised=True)
+    assert points <= 0.1 < 1e5 * logits
+    monkeypatch.setattr(speed.kernels, "logits", lambda *_, **__: wrong)
     with pytest.raises(SystemExit, match="no agreement"):
-        speed.check(subnets, lambda _: wrong, quantised=True)
+        speed.evaluation(subnets, quantised=True, n_naive=1, static=False)
 
 
 @pytest.mark.parametrize("quantised", [False, True])

@@ -1,0 +1,299 @@
+"""Commands that compare algorithms: ``bench``, ``audit``, ``report`` and ``plot``."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.box import SIMPLE
+from rich.table import Table
+
+from apq_moo.cli.app import app, err, out, progress_bar
+from apq_moo.errors import UserError
+from apq_moo.study.config import parse_limits
+
+if TYPE_CHECKING:
+    from apq_moo.benchmarks.analysis import Analysis, ProblemResults
+    from apq_moo.benchmarks.store import Outcome
+
+FolderArgument = Annotated[Path, typer.Argument(metavar="RUN|BENCH", help="A folder of either.")]
+OnOption = Annotated[str, typer.Option("--on", help="Where torch runs: cpu, cuda or cuda:1.")]
+
+_SHOWN = ("hv", "igd+", "epsilon")
+_SHOWN_IF_TRUE = ("regret", "coverage")
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _numbers(text: str, option: str) -> list[int]:
+    try:
+        return [int(part) for part in _listed(text)]
+    except ValueError:
+        raise UserError(f"{option} {text!r}: write whole numbers by commas") from None
+
+
+@app.command()
+def bench(
+    space: Annotated[str | None, typer.Option(help="Presets or TOML files, by commas.")] = None,
+    algos: Annotated[str | None, typer.Option(help="Algorithms, by commas.")] = None,
+    objectives: Annotated[
+        list[str] | None,
+        typer.Option(help="Objectives of a problem, by commas; repeat it for more problems."),
+    ] = None,
+    predictor: Annotated[
+        str | None, typer.Option(help="Predictors, by commas; table where a space has one.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="The cost model.")] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option("--max", metavar="NAME=VALUE", help="Upper limit (acc: a lower one)."),
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="Runs of each algorithm.")] = None,
+    budget: Annotated[str | None, typer.Option(help="Evaluations of a run, by commas.")] = None,
+    sweep: Annotated[
+        str | None, typer.Option(help="Limits of swept algorithms, such as 4,8,16.")
+    ] = None,
+    pop_size: Annotated[int | None, typer.Option(help="Networks a round.")] = None,
+    plan: Annotated[
+        Path | None, typer.Option(help="A TOML file with these options; flags replace entries.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
+    backend: Annotated[str, typer.Option(help="loky, dask or ray.")] = "loky",
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address of a dask or ray cluster; default: a local one.")
+    ] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="Its folder; default: a new one under runs/.")
+    ] = None,
+    resume: Annotated[Path | None, typer.Option(help="Continue the benchmark there.")] = None,
+) -> None:
+    """Compare algorithms on problems over many seeds."""
+    from apq_moo.benchmarks.bench import begin, run
+    from apq_moo.benchmarks.plan import BenchPlan
+    from apq_moo.benchmarks.store import Store
+
+    given: dict[str, Any] = {
+        "spaces": space and tuple(_listed(space)),
+        "algos": algos and tuple(_listed(algos)),
+        "objectives": objectives and tuple(objectives),
+        "predictors": predictor and tuple(_listed(predictor)),
+        "device": device,
+        "limits": limit and parse_limits(limit),
+        "seeds": seeds,
+        "budgets": budget and tuple(_numbers(budget, "--budget")),
+        "sweeps": sweep and tuple(_numbers(sweep, "--sweep")),
+        "pop_size": pop_size,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    if resume is not None:
+        if given or plan is not None or folder is not None:
+            raise UserError("--resume DIR continues the benchmark there and needs no other option")
+        store = Store.open(resume)
+    else:
+        asked = BenchPlan.read(plan) if plan is not None else BenchPlan()
+        asked = asked.with_given(**given)
+        store = begin(folder or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-bench", asked)
+    begun = time.monotonic()
+    with progress_bar() as bar:
+        task = bar.add_task("cells", total=None)
+
+        def tell(done: int, total: int, outcome: Outcome | None) -> None:
+            bar.update(task, completed=done, total=total)
+            if outcome is not None and not outcome.ok:
+                config = outcome.cell.config
+                err.print(
+                    f"failed: {outcome.cell.label} on {outcome.cell.problem}, seed {config.seed}: "
+                    f"{outcome.error}",
+                    markup=False,
+                    soft_wrap=True,
+                )
+
+        done, failed = run(store, jobs=jobs, backend=backend, scheduler=scheduler, callback=tell)
+    _print_bench(store.folder)
+    lost = f", {failed} failed (run --resume {store.folder} to try again)" if failed else ""
+    out.print(
+        f"{done} cells done{lost}, {time.monotonic() - begun:.1f} s, in {store.folder}; "
+        f"next: apq-moo report {store.folder} -o report.html",
+        soft_wrap=True,
+        highlight=False,
+    )
+    if failed:
+        raise typer.Exit(1)
+
+
+def _print_bench(folder: Path) -> None:
+    from apq_moo.benchmarks.analysis import Analysis
+
+    analysis = Analysis.read(folder)
+    for problem in analysis.problems:
+        out.print(_score_table(problem))
+
+
+def indicators_of(problem: ProblemResults) -> list[str]:
+    """The indicators that tables show for a problem."""
+    return [*_SHOWN, *(_SHOWN_IF_TRUE if problem.known_kind == "true" else ())]
+
+
+def _score_table(problem: ProblemResults) -> Table:
+    table = Table(title=problem.title, box=SIMPLE)
+    table.add_column("algorithm", no_wrap=True)
+    names = indicators_of(problem)
+    for name in names:
+        table.add_column(name, justify="right")
+    table.add_column("seeds", justify="right")
+    columns = {name: problem.scores(name) for name in names}
+    for i, label in enumerate(problem.labels):
+        cells = []
+        for name in names:
+            score = columns[name][i]
+            if score.summary is None:
+                cells.append("failed")
+                continue
+            text = f"{score.summary.median:.4f}"
+            cells.append(f"[bold]{text}[/bold]" if score.best else text)
+        of = columns[names[0]][i]
+        count = str(len(of.values)) + (f", {of.failed} failed" if of.failed else "")
+        table.add_row(label, *cells, count)
+    table.caption = (
+        f"medians; bold: no other algorithm is significantly better; compared with the "
+        f"{problem.known_kind} front of {len(problem.known)}"
+    )
+    return table
+
+
+@app.command()
+def audit(
+    folder: FolderArgument,
+    most: Annotated[int, typer.Option(min=2, help="Distinct networks to measure.")] = 5000,
+    seeds: Annotated[int, typer.Option(min=1, help="Of each algorithm.")] = 5,
+    on: OnOption = "cpu",
+    choose: Annotated[
+        bool, typer.Option("--choose", help="Write the networks to audit-SPACE.npz; measure none.")
+    ] = False,
+) -> None:
+    """Measure members of predicted fronts on the supernet: do they hold?"""
+    from apq_moo.benchmarks.audit import audit as carry_out
+
+    with progress_bar() as bar:
+        task = bar.add_task("measuring", total=None)
+        rows = carry_out(
+            folder,
+            most=most,
+            seeds=seeds,
+            on=on,
+            choose_only=choose,
+            callback=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    if choose:
+        out.print(
+            f"networks are in {folder}/audit-*.npz; complete them with `apq-moo supernet measure`, "
+            "then repeat this command without --choose",
+            soft_wrap=True,
+            highlight=False,
+        )
+        return
+    table = Table(title="fronts as predicted and as measured, medians over seeds", box=SIMPLE)
+    table.add_column("problem")
+    table.add_column("algorithm", no_wrap=True)
+    for column in ("predicted HV", "validation HV", "test HV", "tau", "overestimate"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(
+            row.problem,
+            row.label,
+            f"{row.predicted_hv:.4f}",
+            f"{row.true_hv_validation:.4f}",
+            f"{row.true_hv_test:.4f}",
+            f"{row.kendall_tau:.3f}",
+            f"{row.overestimate_points:+.2f}",
+        )
+    out.print(table)
+    out.print(f"{folder}/audit.json", soft_wrap=True, highlight=False)
+
+
+def _refuse_existing(*paths: Path | None) -> None:
+    for path in paths:
+        if path is not None and path.exists():
+            raise UserError(f"{path} exists; remove it or name another file")
+
+
+@app.command()
+def report(
+    folder: FolderArgument,
+    file: Annotated[Path, typer.Option("--out", "-o", help="The page.")] = Path("report.html"),
+    markdown: Annotated[
+        Path | None, typer.Option(help="Write the score tables as Markdown too.")
+    ] = None,
+    latex: Annotated[Path | None, typer.Option(help="And as LaTeX (booktabs).")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace these files.")] = False,
+) -> None:
+    """Write all that a run or a benchmark found to one page that needs no network."""
+    from apq_moo.benchmarks.report import write_report
+
+    if not overwrite:
+        _refuse_existing(file, markdown, latex)
+    write_report(folder, file)
+    if markdown is not None or latex is not None:
+        _write_tables(folder, markdown, latex)
+    out.print(f"{file}", soft_wrap=True, highlight=False)
+
+
+def _write_tables(folder: Path, markdown: Path | None, latex: Path | None) -> None:
+    from apq_moo.benchmarks.analysis import Analysis
+    from apq_moo.benchmarks.tables import latex_table, markdown_table
+    from apq_moo.files import write_text
+
+    analysis = Analysis.read(folder)
+    for path, write in ((markdown, markdown_table), (latex, latex_table)):
+        if path is not None:
+            parts = [write(problem, indicators_of(problem)) for problem in analysis.problems]
+            write_text(path, "\n\n".join(parts) + "\n")
+
+
+KINDS = ("fronts", "curves", "attainment", "ranks")
+
+
+@app.command()
+def plot(
+    folder: FolderArgument,
+    file: Annotated[Path, typer.Option("--out", "-o", help="A .png, .svg or .pdf.")],
+    kind: Annotated[str, typer.Option(help="fronts, curves, attainment or ranks.")] = "fronts",
+    problem: Annotated[
+        int, typer.Option(min=1, help="Which problem, in the order of the report.")
+    ] = 1,
+    algos: Annotated[
+        str, typer.Option(help="Algorithms to tell apart, by commas; the others in grey.")
+    ] = "",
+) -> None:
+    """Draw a picture for a paper: vector formats, one column wide."""
+    from apq_moo.benchmarks import pictures
+    from apq_moo.benchmarks.analysis import Analysis
+
+    if kind not in KINDS:
+        raise UserError(f"unknown kind of picture {kind!r}; known: {', '.join(KINDS)}")
+    _refuse_existing(file)
+    analysis = Analysis.read(folder)
+    if kind == "ranks":
+        pictures.draw_ranks(file, analysis)
+    else:
+        of = _problem(analysis, problem)
+        chosen = _listed(algos) or None
+        draw = {
+            "fronts": pictures.draw_fronts,
+            "curves": pictures.draw_curves,
+            "attainment": pictures.draw_attainment,
+        }[kind]
+        draw(file, of, chosen)
+    out.print(f"{file}", soft_wrap=True, highlight=False)
+
+
+def _problem(analysis: Analysis, number: int) -> ProblemResults:
+    if number > len(analysis.problems):
+        titles = "; ".join(f"{i}: {p.title}" for i, p in enumerate(analysis.problems, 1))
+        raise UserError(f"--problem {number}: there are {len(analysis.problems)} ({titles})")
+    return analysis.problems[number - 1]

@@ -1,0 +1,209 @@
+"""Measuring given networks of a part of a space, and looking them up."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from apq_moo.data import load_images
+from apq_moo.data.assets import SUPERNET, TABLE, find_assets, write_manifest
+from apq_moo.data.tables import MISSING, AccuracyTable, load_table
+from apq_moo.errors import UserError
+from apq_moo.problems import APQProblem
+from apq_moo.problems.measured import SupernetAccuracy
+from apq_moo.problems.tabulated import TabulatedAccuracy
+from apq_moo.space import all_networks, embed, load_space
+from apq_moo.supernet import tabulate as module
+from apq_moo.supernet.checkpoint import load_supernet
+from apq_moo.supernet.sampling import Measurer
+from apq_moo.supernet.tabulate import begin_table, tabulate
+
+PART = """
+name = "part"
+part_of = "digits"
+images = "digits"
+input_size = 8
+input_channels = 1
+classes = 10
+channel_step = 8
+[bits]
+w_pw = [3, 8]
+a_pw = [8]
+w_dw = [4]
+a_dw = [8]
+fixed = 8
+[stem]
+channels = 8
+kernel = 3
+stride = 1
+[[stages]]
+width = 8
+stride = 2
+depths = [1]
+kernels = [3, 7]
+expand = [1, 1]
+[[stages]]
+width = 12
+stride = 2
+depths = [1]
+kernels = [3]
+expand = [1, 2]
+[[stages]]
+width = 16
+stride = 1
+depths = [1]
+kernels = [3]
+expand = [2, 2]
+"""
+
+
+@pytest.fixture(scope="module")
+def space(tmp_path_factory):
+    path = tmp_path_factory.mktemp("part") / "part.toml"
+    path.write_text(PART)
+    return load_space(path)
+
+
+def digits():
+    return find_assets(load_space("digits"))
+
+
+@pytest.fixture(scope="module")
+def folder(space, tmp_path_factory):
+    """Assets of the part: a table of all its networks."""
+    folder = tmp_path_factory.mktemp("assets")
+    X = all_networks(space)
+    tabulate(space, digits().path(SUPERNET), "digits", X, folder / TABLE)
+    checksum = load_images("digits").checksum
+    write_manifest(folder, space, [TABLE], images="digits", images_sha256=checksum)
+    return folder
+
+
+def test_all_networks_are_measured_as_those_of_the_whole_space_are(space, folder):
+    table = load_table(folder / TABLE, space)
+    assert table.complete
+    assert len(table.X) == space.count() == 2 * 2 * 2 * 2 * 2
+    supernet, _ = load_supernet(digits().path(SUPERNET), load_space("digits"))
+    measurer = Measurer(supernet, load_images("digits"))
+    rows = [0, 9, 31]
+    for row, subnet in zip(rows, measurer.space.decode(embed(space, table.X[rows])), strict=True):
+        for column, split in enumerate(("validation", "test")):
+            wanted = measurer.accuracy(subnet, split, quantised=True)
+            assert table.accuracies()[row, column] == pytest.approx(wanted, abs=1e-9)
+
+
+def test_an_interrupted_table_goes_on(space, folder, tmp_path, monkeypatch):
+    whole = load_table(folder / TABLE, space)
+    right = whole.right.copy()
+    right[5:] = MISSING
+    replace(whole, right=right).save(tmp_path / "t.npz")
+    counted = []
+    count = module.Scorer.count
+    monkeypatch.setattr(
+        module.Scorer, "count", lambda self, X: counted.append(len(X)) or count(self, X)
+    )
+    told = []
+    again = tabulate(
+        space, digits().path(SUPERNET), "digits", whole.X, tmp_path / "t.npz",
+        callback=lambda done, total: told.append((done, total)),
+    )  # fmt: skip
+    np.testing.assert_array_equal(again.right, whole.right)
+    assert counted == [27]
+    assert told == [(27, 27)]
+    with pytest.raises(UserError, match="holds other networks"):
+        tabulate(space, digits().path(SUPERNET), "digits", whole.X[:4], tmp_path / "t.npz")
+
+
+def test_a_begun_table_takes_over_what_is_known(space, folder, tmp_path):
+    whole = load_table(folder / TABLE, space)
+    table = begin_table(space, digits(), whole.X[:3], tmp_path / "t.npz")
+    assert (table.right == MISSING).all()
+    assert np.isnan(table.accuracies()).all()
+    done = tabulate(space, digits().path(SUPERNET), "digits", whole.X[:3], tmp_path / "t.npz")
+    np.testing.assert_array_equal(done.right, whole.right[:3])
+    wider = begin_table(space, digits(), whole.X[2:5], tmp_path / "t.npz")
+    np.testing.assert_array_equal(wider.right[0], whole.right[2])
+    assert (wider.right[1:] == MISSING).all()
+    assert not load_table(tmp_path / "t.npz", space).complete
+
+
+def test_two_processes_make_the_same_table(space, folder, tmp_path):
+    (tmp_path / "part.toml").write_text(PART)
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
+        *("-m", "apq_moo", "samples", "exhaust", "--space", "part.toml", "-o", "two.npz"),
+    ]
+    subprocess.run(  # noqa: S603
+        command, check=True, capture_output=True, cwd=tmp_path, timeout=240,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    whole = load_table(folder / TABLE, space)
+    np.testing.assert_array_equal(load_table(tmp_path / "two.npz", space).right, whole.right)
+    assert not list(tmp_path.glob("*.part*"))
+
+
+def test_a_problem_on_a_table(space, folder):
+    accuracy = TabulatedAccuracy(find_assets(space, folder))
+    table = load_table(folder / TABLE, space)
+    np.testing.assert_array_equal(accuracy.measure(table.X), table.accuracies())
+    problem = APQProblem(space, ("acc", "bitops"), predictor=accuracy)
+    rng = np.random.default_rng(0)
+    X = space.sample(20, rng)
+    F = problem.evaluate(X, return_values_of=["F"])
+    rows = [int(np.flatnonzero((row == table.X).all(axis=1))[0]) for row in X]
+    np.testing.assert_array_equal(-F[:, 0], table.accuracies()[rows, 0])
+    measured = SupernetAccuracy(find_assets(space, folder))
+    np.testing.assert_allclose(measured.predict(X[:1]), -F[:1, 0])
+
+
+@pytest.mark.parametrize("what", ["missing", "lacks", "unlisted"])
+def test_tables_that_cannot_serve(space, folder, tmp_path, what):
+    table = load_table(folder / TABLE, space)
+    if what == "lacks":
+        replace(table, X=table.X[:-1], right=table.right[:-1]).save(tmp_path / TABLE)
+        words = "lacks networks of space 'part'"
+    else:
+        right = table.right.copy()
+        right[3, 1] = MISSING
+        replace(table, right=right).save(tmp_path / TABLE)
+        words = "lacks networks"
+    files = [TABLE]
+    if what == "unlisted":
+        (tmp_path / "other").write_text("x")
+        files, words = ["other"], "has no table of all its networks"
+    write_manifest(tmp_path, space, files, images="digits", images_sha256="0")
+    with pytest.raises(UserError, match=words):
+        TabulatedAccuracy(find_assets(space, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"format": "x"}, "not a table of accuracies of this version"),
+        ({"digest": "x"}, "belongs to another space"),
+        ({"images": [0, 3]}, "wrong shape, type or range"),
+        ({"images": "no"}, "wrong shape, type or range"),
+        ({"images": [3, 3]}, "wrong shape, type or range"),
+    ],
+)
+def test_altered_tables_are_refused(space, folder, tmp_path, change, words):
+    arrays = dict(np.load(folder / TABLE))
+    header = json.loads(arrays["header"].tobytes()) | change
+    arrays["header"] = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
+    np.savez(tmp_path / "t.npz", **arrays)
+    with pytest.raises(UserError, match=words):
+        load_table(tmp_path / "t.npz", space)
+
+
+def test_damaged_tables_are_refused(space, tmp_path):
+    (tmp_path / "t.npz").write_bytes(b"PK\x03\x04 no")
+    with pytest.raises(UserError, match="cannot read accuracies"):
+        load_table(tmp_path / "t.npz", space)
+    with pytest.raises(UserError, match="cannot write"):
+        AccuracyTable(space.smallest()[None], np.full((1, 2), MISSING, np.int32), (1, 1)).save(
+            tmp_path / "t.npz" / "x.npz"
+        )
