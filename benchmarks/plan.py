@@ -1,0 +1,198 @@
+"""What a benchmark compares: spaces x objectives x algorithms x budgets x seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from apq_moo.algorithms import ALGORITHMS
+from apq_moo.errors import UserError, shown
+from apq_moo.files import digest_of, read_toml
+from apq_moo.space import load_space
+from apq_moo.study.config import RunConfig, parse_limits, parse_objectives
+
+_SWEPT = "single-objective-sweep"
+_LISTS = ("spaces", "algos", "objectives", "predictors", "budgets", "sweeps")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One search of a benchmark.
+
+    Attributes:
+        config: the search.
+        label: the algorithm as tables name it: its name, and with several sweeps ``apq-ga/8``.
+    """
+
+    config: RunConfig
+    label: str
+
+    @property
+    def problem(self) -> str:
+        """Names what is solved: space, device, predictor, limits and objectives."""
+        config = self.config
+        limits = "".join(f" {name}<={value:g}" for name, value in config.limits.items())
+        of = f"{config.space} {'+'.join(config.objectives)}{limits}"
+        return f"{of} [{config.predictor}, {config.device}]"
+
+    @property
+    def key(self) -> str:
+        """Changes with everything that the result depends on, but for files that are named."""
+        return digest_of(
+            {
+                "config": self.config.to_dict(),
+                "label": self.label,
+                "space": load_space(self.config.space).digest,
+            }
+        )
+
+
+@dataclass(frozen=True)
+class BenchPlan:
+    """All cells of a benchmark, as flags or a TOML file give them.
+
+    Attributes:
+        spaces: presets or TOML files.
+        algos: algorithms.
+        objectives: lists of objectives, each by commas.
+        seeds: how many; they are 0, 1, ... and the same for every algorithm.
+        budgets: evaluations of a search.
+        sweeps: numbers of limits over which single-objective algorithms are swept.
+        pop_size: networks a round.
+        predictors: of the accuracy; see :class:`apq_moo.study.config.RunConfig`.
+        device: the cost model.
+        assets: a folder of assets, or None for the shipped ones.
+        limits: constraints by name.
+    """
+
+    spaces: tuple[str, ...] = (RunConfig().space,)
+    algos: tuple[str, ...] = ("apq-ga", "nsga2", "random")
+    objectives: tuple[str, ...] = ("acc,latency",)
+    seeds: int = 5
+    budgets: tuple[int, ...] = (10_000,)
+    sweeps: tuple[int, ...] = (8,)
+    pop_size: int = 100
+    predictors: tuple[str, ...] = (RunConfig().predictor,)
+    device: str = "bitfusion"
+    assets: str | None = None
+    limits: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in _LISTS:
+            values = getattr(self, name)
+            if not values:
+                raise UserError(f"{name} is empty: name at least one")
+            if len(set(values)) < len(values):
+                twice = next(value for value in values if list(values).count(value) > 1)
+                raise UserError(f"{name} names {twice!r} twice")
+        if self.seeds < 1:
+            raise UserError(f"seeds must be at least 1, not {self.seeds}")
+
+    @classmethod
+    def from_dict(cls, data: Any, *, source: str = "the plan") -> BenchPlan:
+        """Read what :meth:`to_dict` or a TOML file gives; what is left out is the default.
+
+        Raises:
+            UserError: a key is unknown, or a value of the wrong type.
+        """
+        if not isinstance(data, dict):
+            raise UserError(f"{source} is no table")
+        known = {item.name for item in fields(cls)}
+        for name in data:
+            if name not in known:
+                raise UserError(
+                    f"{source}: unknown key {name!r}; known: {', '.join(sorted(known))}"
+                )
+        defaults = asdict(cls())
+        given = {name: _checked(name, data[name], defaults[name], source) for name in data}
+        return cls(**given)
+
+    @classmethod
+    def read(cls, path: str | Path) -> BenchPlan:
+        """Read a TOML file.
+
+        Raises:
+            UserError: it is missing or malformed; see :meth:`from_dict`.
+        """
+        return cls.from_dict(read_toml(path), source=str(path))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+        }
+
+    def with_given(self, **given: Any) -> BenchPlan:
+        """A copy with some entries replaced."""
+        return replace(self, **given)
+
+    def cells(self) -> list[Cell]:
+        """Every search, those of one seed together, so that an early look is a fair one.
+
+        Raises:
+            UserError: an unknown algorithm.
+        """
+        return [
+            cell
+            for seed in range(self.seeds)
+            for space, objectives, predictor, budget in product(
+                self.spaces, self.objectives, self.predictors, self.budgets
+            )
+            for algo in self.algos
+            for cell in self._of(space, parse_objectives(objectives), predictor, budget, algo, seed)
+        ]
+
+    def _of(
+        self,
+        space: str,
+        objectives: Sequence[str],
+        predictor: str,
+        budget: int,
+        algo: str,
+        seed: int,
+    ) -> list[Cell]:
+        swept = ALGORITHMS.get(algo).kind == _SWEPT
+        sweeps = self.sweeps if swept else self.sweeps[:1]
+        many = swept and len(self.sweeps) > 1
+        return [
+            Cell(
+                RunConfig(
+                    algo=algo,
+                    objectives=tuple(objectives),
+                    space=space,
+                    device=self.device,
+                    predictor=predictor,
+                    assets=self.assets,
+                    limits=dict(self.limits),
+                    budget=budget,
+                    sweep=sweep,
+                    pop_size=self.pop_size,
+                    seed=seed,
+                ),
+                f"{algo}/{sweep}" if many else algo,
+            )
+            for sweep in sweeps
+        ]
+
+
+def _checked(name: str, value: Any, default: Any, source: str) -> Any:
+    """A value of a plan, of the type that it must have."""
+    if name in _LISTS:
+        kind = type(default[0])
+        good = isinstance(value, list | tuple) and all(type(item) is kind for item in value)
+        wanted = f"a list of {'integers' if kind is int else 'texts'}"
+        found = tuple(value) if good else None
+    elif name == "limits":
+        good, wanted = isinstance(value, dict), "a table of numbers"
+        found = parse_limits([f"{key}={number}" for key, number in value.items()]) if good else None
+    else:
+        kinds = (str, type(None)) if name == "assets" else (type(default),)
+        good, found = type(value) in kinds, value
+        wanted = "an integer" if isinstance(default, int) else "a text"
+    if not good:
+        raise UserError(f"{source}: {name} must be {wanted}, not {shown(value)}")
+    return found
