@@ -148,6 +148,8 @@ class ProblemResults:
             UserError: an unknown indicator.
         """
         entry = INDICATORS.get(indicator)
+        if entry.needs_known and not len(self.known):  # no run found anything
+            return np.empty(0)
         found = [
             entry.function(getattr(outcome, part), self.frame, self.known)
             for outcome in self.of(label)

@@ -7,6 +7,7 @@ every figure.
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any, Self
 
@@ -26,6 +27,7 @@ class Meter:
             from codecarbon import OfflineEmissionsTracker
         except ImportError:
             return self
+        logging.getLogger("codecarbon").disabled = True
         self._country = os.environ.get("APQ_MOO_COUNTRY", COUNTRY)
         self._tracker = OfflineEmissionsTracker(
             country_iso_code=self._country,

@@ -36,7 +36,7 @@ class Cell:
         config = self.config
         limits = "".join(f" {name}<={value:g}" for name, value in config.limits.items())
         of = f"{config.space} {'+'.join(config.objectives)}{limits}"
-        return f"{of} [{config.predictor}, {config.device}]"
+        return f"{of} ({config.predictor}, {config.device})"
 
     @property
     def key(self) -> str:
@@ -56,7 +56,7 @@ class BenchPlan:
 
     Attributes:
         spaces: presets or TOML files.
-        algos: algorithms.
+        algos: algorithms; ``apq-ga/16`` is one swept over 16 limits, whatever ``sweeps`` says.
         objectives: lists of objectives, each by commas.
         seeds: how many; they are 0, 1, ... and the same for every algorithm.
         budgets: evaluations of a search.
@@ -155,13 +155,21 @@ class BenchPlan:
         algo: str,
         seed: int,
     ) -> list[Cell]:
-        swept = ALGORITHMS.get(algo).kind == _SWEPT
+        name, slash, own = algo.partition("/")
+        swept = ALGORITHMS.get(name).kind == _SWEPT
         sweeps = self.sweeps if swept else self.sweeps[:1]
-        many = swept and len(self.sweeps) > 1
+        if slash:
+            if not swept or not own.isdecimal():
+                raise UserError(
+                    f"algos: {algo!r} is no algorithm; only swept ones take a number of limits, "
+                    "such as apq-ga/8"
+                )
+            sweeps = (int(own),)
+        many = bool(slash) or (swept and len(self.sweeps) > 1)
         return [
             Cell(
                 RunConfig(
-                    algo=algo,
+                    algo=name,
                     objectives=tuple(objectives),
                     space=space,
                     device=self.device,
@@ -173,7 +181,7 @@ class BenchPlan:
                     pop_size=self.pop_size,
                     seed=seed,
                 ),
-                f"{algo}/{sweep}" if many else algo,
+                f"{name}/{sweep}" if many else name,
             )
             for sweep in sweeps
         ]

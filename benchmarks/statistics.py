@@ -73,8 +73,7 @@ def _quantile(ordered: FloatArray, q: float) -> float:
     low = float(ordered[int(below)])
     if part == 0:
         return low
-    high = float(ordered[int(below) + 1])
-    return low if low == high else (1 - part) * low + part * high
+    return (1 - part) * low + part * float(ordered[int(below) + 1])
 
 
 def a12(x: ArrayLike, y: ArrayLike) -> float:

@@ -270,6 +270,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--random", type=int, default=3, help="random subnets of a training step")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--no-static", action="store_true")
+    parser.add_argument("--no-full-precision", action="store_true", help="random bits only")
     parser.add_argument("--on", default="cuda")
     parser.add_argument("--out", type=Path, help="figures as JSON")
     args = parser.parse_args(argv)
@@ -286,7 +287,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     name = torch.cuda.get_device_name() if device.type == "cuda" else "a CPU"
     _say(f"{space.name} on {name}, {len(images)} images, {json.dumps(versions())}")
     results: dict[str, object] = {"space": space.name, "device": name, "versions": versions()}
-    for quantised in (False, True):
+    for quantised in (True,) if args.no_full_precision else (False, True):
         kind = "random bits" if quantised else "full precision"
         _say(kind)
         found = speed.evaluation(

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from pymoo.core.problem import Problem
 from pymoo.core.variable import Integer
 
-from apq_moo.defaults import DEFAULT_SPACE
+from apq_moo.defaults import DEFAULT_PREDICTOR, DEFAULT_SPACE
 from apq_moo.errors import UserError, shown
 from apq_moo.hardware import (
     CostBatch,
@@ -78,7 +78,7 @@ class APQProblem(Problem):  # type: ignore[misc]
         space: str | Path | Space = DEFAULT_SPACE,
         objectives: Sequence[str] = ("acc", "latency"),
         constraints: Mapping[str, float] | None = None,
-        predictor: str | Path | AccuracyModel | AccuracyFunction = "mlp",
+        predictor: str | Path | AccuracyModel | AccuracyFunction = DEFAULT_PREDICTOR,
         device: str | Path | Device = "bitfusion",
     ) -> None:
         self.space = load_space(space)

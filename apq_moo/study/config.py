@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from apq_moo.defaults import DEFAULT_SPACE
+from apq_moo.defaults import DEFAULT_PREDICTOR, DEFAULT_SPACE
 from apq_moo.errors import UserError
 
 
@@ -36,7 +36,7 @@ class RunConfig:
     space: str = DEFAULT_SPACE
     device: str = "bitfusion"
     missing: str = "error"
-    predictor: str = "mlp"
+    predictor: str = DEFAULT_PREDICTOR
     assets: str | None = None
     warm_start: str | None = None
     limits: dict[str, float] = field(default_factory=dict)

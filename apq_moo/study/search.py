@@ -15,6 +15,7 @@ from apq_moo.algorithms import ALGORITHMS, ApqGA
 from apq_moo.data import load_images
 from apq_moo.data.assets import SUPERNET, find_assets
 from apq_moo.data.evaluations import Evaluations
+from apq_moo.defaults import DEFAULT_PREDICTOR
 from apq_moo.errors import UserError
 from apq_moo.files import digest_of, sha256
 from apq_moo.hardware import find_device
@@ -138,7 +139,7 @@ class Search:
             load_space(self.config.space),
             objectives,
             limits,
-            predictor=self.predictor or "mlp",
+            predictor=self.predictor or DEFAULT_PREDICTOR,
             device=self._device,
         )
 

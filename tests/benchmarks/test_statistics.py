@@ -79,9 +79,9 @@ ROUNDING = np.array(
 )
 
 
-def one(x, y, *, paired, larger_is_better=True, alpha=0.05):
+def one(x, y, *, paired, larger_is_better=True, **alpha):
     (found,) = compare_pairs(
-        {"x": x, "y": y}, paired=paired, larger_is_better=larger_is_better, alpha=alpha
+        {"x": x, "y": y}, paired=paired, larger_is_better=larger_is_better, **alpha
     )
     return found
 
