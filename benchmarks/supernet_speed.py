@@ -224,11 +224,12 @@ class Speed:
         for way in ways:
             self.supernet.zero_grad()
             way.step(x, y, pupils(0))
-            found.append(
-                torch.cat(
-                    [p.grad.flatten() for p in self.supernet.parameters() if p.grad is not None]
-                )
-            )
+            # What a way does not reach has no gradient with one and a zero one with the other.
+            grads = [
+                torch.zeros_like(p) if p.grad is None else p.grad
+                for p in self.supernet.parameters()
+            ]
+            found.append(torch.cat([grad.flatten() for grad in grads]))
         error = float((found[0] - found[1]).norm() / found[0].norm())
         _say(f"  gradients differ by {error:.3f} of their norm")
         if error > 0.5:

@@ -1,0 +1,281 @@
+"""Benchmarks: plans, the store, interruptions, back ends, failures."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from apq_moo.benchmarks import bench, cells
+from apq_moo.benchmarks.frames import computed, frame_of
+from apq_moo.benchmarks.plan import BenchPlan, Cell
+from apq_moo.benchmarks.store import NAME, Outcome, Store
+from apq_moo.errors import UserError
+from apq_moo.files import read_json
+from apq_moo.problems import APQProblem
+from apq_moo.study.archive import Archive
+from apq_moo.study.config import RunConfig
+from apq_moo.study.search import Search
+
+PLAN = BenchPlan(
+    spaces=("digits",),
+    algos=("apq-ga", "nsga2", "random"),
+    seeds=2,
+    budgets=(400,),
+    sweeps=(2,),
+    pop_size=20,
+    predictors=("additive",),
+)
+
+
+def same(a, b):
+    """Whether two outcomes found the same."""
+    return (
+        a.cell == b.cell
+        and np.array_equal(a.front, b.front)
+        and np.array_equal(a.genotypes, b.genotypes)
+        and np.array_equal(a.population, b.population)
+        and np.array_equal(a.curve, b.curve)
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    store = bench.begin(str(tmp_path_factory.mktemp("bench") / "b"), PLAN)
+    assert bench.run(store) == (6, 0)
+    return store
+
+
+def test_cells_are_the_product_seed_by_seed():
+    plan = replace(PLAN, objectives=("acc,latency", "acc,energy"), sweeps=(2, 3), budgets=(900,))
+    found = plan.cells()
+    assert len(found) == 2 * 2 * (2 + 1 + 1)
+    assert [cell.config.seed for cell in found] == [0] * 8 + [1] * 8
+    assert [cell.label for cell in found[:4]] == ["apq-ga/2", "apq-ga/3", "nsga2", "random"]
+    assert len({cell.key for cell in found}) == len(found)
+    assert {cell.config.objectives for cell in found} == {("acc", "latency"), ("acc", "energy")}
+    own = replace(PLAN, algos=("apq-ga/3", "nsga2")).cells()
+    assert (own[0].config.algo, own[0].config.sweep, own[0].label) == ("apq-ga", 3, "apq-ga/3")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"algos": ()}, "algos is empty"),
+        ({"algos": ("nsga2", "nsga2")}, "algos names 'nsga2' twice"),
+        ({"seeds": 0}, "seeds must be at least 1, not 0"),
+    ],
+)
+def test_plans_that_cannot_be(change, words):
+    with pytest.raises(UserError, match=words):
+        replace(PLAN, **change)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("sedes = 3", "unknown key 'sedes'; known: algos, assets, budgets"),
+        ("seeds = 'x'", "seeds must be an integer, not 'x'"),
+        ("algos = 'nsga2'", "algos must be a list of texts, not 'nsga2'"),
+        ("budgets = [1.5]", r"budgets must be a list of integers, not \[1.5\]"),
+        ("limits = 3", "limits must be a table of numbers, not 3"),
+        ("device = 3", "device must be a text, not 3"),
+        ("seeds = ", "not valid TOML"),
+    ],
+)
+def test_plans_that_cannot_be_read(tmp_path, text, words):
+    (tmp_path / "plan.toml").write_text(text)
+    with pytest.raises(UserError, match=words):
+        BenchPlan.read(tmp_path / "plan.toml")
+
+
+def test_a_plan_survives_its_dictionary():
+    plan = replace(PLAN, limits={"latency": 0.02})
+    assert BenchPlan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"algos": ("nsga9",)}, "unknown algorithm 'nsga9'; known: apq-ga"),
+        ({"algos": ("nsga2/3",)}, "only swept ones take a number of limits"),
+        ({"objectives": ("acc,speed",)}, "unknown objective 'speed'; known"),
+        ({"budgets": (100,)}, "too small for 5 rounds of 20 at each of 2 limits"),
+        ({"predictors": ("magic",)}, "unknown predictor 'magic'"),
+        ({"limits": {"latency": 1e-9}}, "latency"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_there_is_a_folder(tmp_path, change, words):
+    with pytest.raises(UserError, match=words):
+        bench.begin(str(tmp_path / "b"), replace(PLAN, **change))
+    assert not (tmp_path / "b").exists()
+
+
+def test_outcomes_are_those_of_the_searches(finished):
+    outcomes = finished.outcomes()
+    assert [o.cell for o in outcomes] == PLAN.cells()
+    for outcome in outcomes[:3]:
+        search = Search(outcome.cell.config)
+        archive = search.run()
+        np.testing.assert_array_equal(outcome.front, archive.front().F)
+        np.testing.assert_array_equal(outcome.genotypes, archive.front().X)
+        assert outcome.evaluations == len(archive) == 400
+        assert outcome.measured == 0
+        X = search.population
+        F, _ = search.problem.evaluate_blocks(search.problem.space.block_index(X))
+        held = Archive(X, F, np.ones(len(X), dtype=bool)).front()
+        np.testing.assert_array_equal(outcome.population, held.F)
+        assert outcome.marks[-1] == 400
+        assert (np.diff(outcome.curve) >= 0).all()
+        assert outcome.curve[-1] > 0
+    about = finished.about()
+    assert about["frames"][PLAN.cells()[0].problem]["objectives"] == ["acc", "latency"]
+    assert about["cost"][0]["co2e_kg"] > 0
+    assert about["cost"][0]["country"] == "USA"
+
+
+def test_a_finished_benchmark_does_nothing(finished):
+    told = []
+    assert bench.run(finished, callback=lambda *a: told.append(a)) == (6, 0)
+    assert told == [(6, 6, None)]
+
+
+def test_a_killed_benchmark_goes_on_without_repeating_a_cell(tmp_path, finished):
+    arguments = ["--space", "digits", "--algos", "apq-ga,nsga2,random", "--seeds", "2"]
+    arguments += ["--budget", "400", "--sweep", "2", "--pop-size", "20", "--predictor", "additive"]
+    command = [sys.executable, "-m", "apq_moo", "bench"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(  # noqa: S603
+        [*command, *arguments, "--out", "b"], cwd=tmp_path, env=environment,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    ) as process:  # fmt: skip
+        path = tmp_path / "b" / NAME
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            time.sleep(0.02)
+            if path.is_file() and stored(path) >= 2:
+                break
+        os.killpg(process.pid, signal.SIGKILL)
+    before = rows(path)
+    assert len(before) >= 2
+    done = subprocess.run(  # noqa: S603
+        [*command, "--resume", "b"], cwd=tmp_path, env=environment, capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    assert "6 cells done" in done.stdout
+    after = rows(path)
+    assert {key: after[key] for key in before} == before  # the same bytes: not made again
+    for a, b in zip(Store.open(tmp_path / "b").outcomes(), finished.outcomes(), strict=True):
+        assert same(a, b)
+
+
+def stored(path):
+    try:
+        return len(rows(path))
+    except sqlite3.OperationalError:  # its tables are not made yet
+        return 0
+
+
+def rows(path):
+    connection = sqlite3.connect(path)
+    found = dict(connection.execute("SELECT key, facts FROM cells"))
+    connection.close()
+    return found
+
+
+@pytest.mark.parametrize("backend", ["loky", "dask"])
+def test_two_workers_find_the_same(tmp_path, finished, backend):
+    store = bench.begin(str(tmp_path / "b"), PLAN)
+    assert bench.run(store, jobs=2, backend=backend) == (6, 0)
+    for a, b in zip(store.outcomes(), finished.outcomes(), strict=True):
+        assert same(a, b)
+    assert store.about()["cost"][0]["backend"] == backend
+
+
+def test_back_ends_that_are_not_there(tmp_path, monkeypatch):
+    store = bench.begin(str(tmp_path / "b"), PLAN)
+    with pytest.raises(UserError, match="unknown back end 'mpi'; known: loky, dask, ray"):
+        bench.run(store, backend="mpi")
+    for name in ("ray", "distributed"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(UserError, match="pip install ray"):
+        bench.run(store, backend="ray")
+    with pytest.raises(UserError, match=r"apq-moo\[dask\]"):
+        bench.run(store, backend="dask")
+
+
+def test_failed_cells_are_kept_as_failed_and_tried_again(tmp_path, monkeypatch):
+    store = bench.begin(str(tmp_path / "b"), replace(PLAN, seeds=1))
+    carry_out = cells._search
+
+    def fail(cell):
+        if cell.config.algo == "nsga2":
+            raise RuntimeError("no luck\ntoday")
+        return carry_out(cell)
+
+    monkeypatch.setattr(cells, "_search", fail)
+    told = []
+    assert bench.run(store, callback=lambda *a: told.append(a)) == (2, 1)
+    (failed,) = [o for o in store.outcomes() if not o.ok]
+    assert (failed.status, failed.error) == ("failed", "no luck today")
+    assert [a[:2] for a in told] == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    monkeypatch.undo()
+    assert bench.run(store) == (3, 0)
+    assert all(o.ok for o in store.outcomes())
+
+
+def test_folders_in_use_and_stores_of_another_version(tmp_path, finished):
+    with pytest.raises(UserError, match="holds a benchmark; go on with it by --resume"):
+        Store.create(finished.folder, PLAN, {})
+    (tmp_path / "x").write_text("")
+    with pytest.raises(UserError, match="is no empty folder"):
+        Store.create(tmp_path, PLAN, {})
+    with pytest.raises(UserError, match="holds no benchmark"):
+        Store.open(tmp_path)
+    store = bench.begin(str(tmp_path / "b"), PLAN)
+    store.note(versions={"apq-moo": "0.0"})
+    with pytest.raises(UserError, match="was begun with other versions"):
+        bench.run(store)
+    store.note(format="apq-moo bench 0")
+    with pytest.raises(UserError, match="written by another version"):
+        Store.open(tmp_path / "b")
+    (tmp_path / "b" / NAME).write_bytes(b"no database at all" * 100)
+    with pytest.raises(UserError, match="cannot use"):
+        Store.open(tmp_path / "b")
+
+
+def test_damaged_outcomes_are_refused(tmp_path):
+    store = Store.create(tmp_path / "b", PLAN, {})
+    store.put(Outcome(PLAN.cells()[0], "ok"))
+    with sqlite3.connect(store.path) as connection:
+        connection.execute("UPDATE cells SET arrays = ?", (b"no",))
+    with pytest.raises(UserError, match="is damaged"):
+        store.outcomes()
+
+
+def test_shipped_frames_are_those_of_the_spaces():
+    assert read_json(bench.__file__.replace("bench.py", "frames.json")) == computed()
+
+
+def test_frames_belong_to_the_problem():
+    problem = APQProblem("digits", ("latency", "acc"), predictor=lambda X: np.zeros(len(X)))
+    frame = frame_of(problem)
+    assert frame.objectives == ("latency", "acc")
+    assert (frame.ideal[1], frame.nadir[1]) == (-100.0, -30.0)
+    limited = APQProblem("digits", ("acc", "latency"), {"latency": 0.02}, lambda X: 0 * X[:, 0])
+    assert frame_of(limited).nadir[1] == 0.02
+    edge = APQProblem("digits", ("acc", "latency"), predictor=lambda X: 0 * X[:, 0],
+                      device="bitfusion-edge")  # fmt: skip
+    assert frame_of(edge).nadir[1] != frame_of(problem).nadir[0]
+
+
+def test_a_cell_whose_predictor_is_missing_fails_with_its_reason():
+    outcome = cells.carry_out(Cell(RunConfig(space="digits", predictor="gone.npz"), "apq-ga"))
+    assert outcome.status == "failed"
+    assert "unknown predictor 'gone.npz'" in outcome.error
