@@ -39,6 +39,16 @@ def check_plan(plan: BenchPlan) -> None:
             )  # fmt: skip
 
 
+def check_backend(backend: str) -> None:
+    """Check the name of a back end.
+
+    Raises:
+        UserError: it is unknown.
+    """
+    if backend not in BACKENDS:
+        raise UserError(f"unknown back end {backend!r}; known: {', '.join(BACKENDS)}")
+
+
 def begin(folder: str, plan: BenchPlan) -> Store:
     """Begin a benchmark in a new folder.
 
@@ -73,6 +83,7 @@ def run(
         UserError: an unknown back end, or one that is not installed; or other versions of the
             package or its libraries than those that the benchmark was begun with.
     """
+    check_backend(backend)
     if store.about()["versions"] != versions():
         raise UserError(
             f"{store.folder} was begun with other versions of the package or its libraries; "
@@ -139,12 +150,10 @@ def _cluster(backend: str, jobs: int, scheduler: str | None) -> Iterator[None]:
     elif backend == "dask":
         with _dask(jobs, scheduler), parallel_config("dask"):
             yield
-    elif backend == "ray":
+    else:
         _ray(jobs, scheduler)
         with parallel_config("ray"):
             yield
-    else:
-        raise UserError(f"unknown back end {backend!r}; known: {', '.join(BACKENDS)}")
 
 
 def _dask(jobs: int, scheduler: str | None) -> AbstractContextManager[Any]:

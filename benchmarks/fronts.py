@@ -1,18 +1,24 @@
-"""Known fronts: true ones of spaces that were measured whole, shipped ones, unions of runs."""
+"""Known fronts: true ones of spaces that were measured whole, shipped ones, unions of runs.
+
+``python -m apq_moo.benchmarks.fronts BENCH`` keeps the unions of a benchmark's fronts among those
+that are shipped.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from apq_moo.data.assets import find_assets
+from apq_moo.data.assets import find_assets, predictor_file
 from apq_moo.errors import UserError
-from apq_moo.files import read_arrays
+from apq_moo.files import read_arrays, write_arrays
 from apq_moo.problems import APQProblem
 from apq_moo.problems.tabulated import NAME as TABULATED
 from apq_moo.space import all_networks, load_space
@@ -66,21 +72,23 @@ def _true_front(
 def shipped_front(config: RunConfig) -> FloatArray | None:
     """The union of all fronts of the published benchmark, if that had this problem; or None."""
     space = load_space(config.space)
-    path = Path(str(files("apq_moo.benchmarks") / "fronts" / f"{space.name}.npz"))
+    path = _folder() / f"{space.name}.npz"
     if config.limits or config.assets is not None or not path.is_file():
         return None
     arrays = read_arrays(path)
     try:
-        predictor = find_assets(space).manifest["files"][
-            f"predictors/{config.predictor}.safetensors"
-        ]
+        predictor = find_assets(space).manifest["files"][predictor_file(config.predictor)]
     except (KeyError, UserError):
         return None
-    name = f"{'+'.join(config.objectives)}|{config.device}|{config.predictor}"
+    name = _name(config)
     if str(arrays.get(f"{name}|sha256", "")) != str(predictor["sha256"]):
         return None
     found: FloatArray = arrays[name]
     return found
+
+
+def _name(config: RunConfig) -> str:
+    return f"{'+'.join(config.objectives)}|{config.device}|{config.predictor}"
 
 
 def known_front(config: RunConfig, fronts: Sequence[FloatArray]) -> tuple[FloatArray, str]:
@@ -103,3 +111,31 @@ def known_front(config: RunConfig, fronts: Sequence[FloatArray]) -> tuple[FloatA
     if published is not None:
         parts.append(published)
     return nondominated(np.vstack(parts)), "union" if published is None else "shipped"
+
+
+def keep(folder: str | Path) -> None:
+    """Write the unions of a benchmark's fronts to the shipped files, one for each space.
+
+    Args:
+        folder: of a benchmark whose predictors are shipped.
+    """
+    from apq_moo.benchmarks.analysis import Analysis
+
+    arrays: dict[str, dict[str, NDArray[Any]]] = {}
+    for problem in Analysis.read(folder).problems:
+        config = problem.config
+        listed = find_assets(problem.space).manifest["files"]
+        name = _name(config)
+        checksum = listed[predictor_file(config.predictor)]["sha256"]
+        found = arrays.setdefault(problem.space.name, {})
+        found |= {name: problem.known, f"{name}|sha256": np.array(checksum)}
+    for space, of in arrays.items():
+        write_arrays(_folder() / f"{space}.npz", of)
+
+
+def _folder() -> Path:
+    return Path(str(files("apq_moo.benchmarks") / "fronts"))
+
+
+if __name__ == "__main__":
+    keep(sys.argv[1])

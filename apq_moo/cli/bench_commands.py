@@ -73,7 +73,7 @@ def bench(
     resume: Annotated[Path | None, typer.Option(help="Continue the benchmark there.")] = None,
 ) -> None:
     """Compare algorithms on problems over many seeds."""
-    from apq_moo.benchmarks.bench import begin, run
+    from apq_moo.benchmarks.bench import begin, check_backend, run
     from apq_moo.benchmarks.plan import BenchPlan
     from apq_moo.benchmarks.store import Store
 
@@ -90,6 +90,7 @@ def bench(
         "pop_size": pop_size,
     }
     given = {name: value for name, value in given.items() if value is not None}
+    check_backend(backend)
     if resume is not None:
         if given or plan is not None or folder is not None:
             raise UserError("--resume DIR continues the benchmark there and needs no other option")

@@ -1,0 +1,77 @@
+"""The commands bench and audit; report and plot have tests with what they draw."""
+
+import json
+
+import pytest
+
+SMALL = (
+    *("--space", "digits", "--algos", "nsga2,random", "--seeds", "2", "--budget", "200"),
+    *("--pop-size", "20", "--predictor", "additive"),
+)
+
+
+def test_bench_prints_scores_and_goes_on(call, tmp_path):
+    done = call("bench", *SMALL, "--out", "b", "--jobs", "1")
+    assert done.code == 0, done.err
+    assert "nsga2" in done.out
+    assert "4 cells done" in done.out
+    assert "next: apq-moo report b" in done.out
+    again = call("bench", "--resume", "b")
+    assert again.code == 0
+    assert "4 cells done" in again.out
+
+
+def test_flags_replace_a_plan_s_entries(call, tmp_path):
+    (tmp_path / "plan.toml").write_text(
+        'spaces = ["digits"]\nalgos = ["random"]\nseeds = 5\nbudgets = [150]\npop_size = 20\n'
+        'predictors = ["additive"]\n'
+    )
+    done = call("bench", "--plan", "plan.toml", "--seeds", "1", "--out", "b")
+    assert done.code == 0, done.err
+    assert "1 cells done" in done.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--algos", "nsga9"), "unknown algorithm 'nsga9'"),
+        (("--budget", "1e4"), "--budget '1e4': write whole numbers by commas"),
+        (("--budget", ""), "budgets is empty"),
+        (("--backend", "mpi"), "unknown back end 'mpi'"),
+        (("--plan", "gone.toml"), "cannot read gone.toml"),
+        (("--resume", "gone"), "--resume DIR continues the benchmark there"),
+        (("--space", "none"), "unknown space 'none'"),
+        (("--space", "imagenet"), "predictor"),
+    ],
+)
+def test_mistakes(call, arguments, words):
+    done = call("bench", *SMALL, *arguments)
+    assert done.code == 2
+    assert words in done.err
+    assert len(done.err.strip().splitlines()) == 1
+
+
+def test_other_mistakes(call, tmp_path):
+    for arguments, words in (
+        (("bench", "--resume", "gone"), "gone holds no benchmark"),
+        (("audit", "gone"), "gone holds neither a run (run.json) nor a benchmark"),
+        (("report", "gone"), "gone holds neither a run (run.json) nor a benchmark"),
+    ):
+        done = call(*arguments)
+        assert done.code == 2, done.out
+        assert words in done.err
+
+
+def test_audit_of_a_run(call, tmp_path):
+    call("run", "--algo", "random", "--predictor", "additive", "--budget", "200", "--out", "r")
+    done = call("audit", "r", "--most", "3", "--choose")
+    assert done.code == 0, done.err
+    assert "supernet measure" in done.out
+    done = call("supernet", "measure", "r/audit-digits.npz", "--space", "digits")
+    assert done.code == 0, done.err
+    assert "3 networks" in done.out
+    done = call("audit", "r", "--most", "3")
+    assert done.code == 0, done.err
+    found = json.loads((tmp_path / "r" / "audit.json").read_text())
+    assert found["networks"] == 3
+    assert done.out.count("random") >= 1
