@@ -89,6 +89,7 @@ def main() -> None:
     parser.add_argument("--assets")
     parser.add_argument("--algos", default="apq-ga,nsga2,random")
     parser.add_argument("--cost", default="latency")
+    parser.add_argument("--predictor", default="mlp")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--budget", type=int, default=20_000)
     given = parser.parse_args()
@@ -101,6 +102,7 @@ def main() -> None:
                 objectives=("acc", given.cost),
                 space=given.space,
                 assets=given.assets,
+                predictor=given.predictor,
                 budget=given.budget,
                 seed=seed,
             )

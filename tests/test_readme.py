@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from apq_moo.benchmarks.plan import BenchPlan
 from apq_moo.cli import main
 
 README = Path(__file__).parent.parent / "README.md"
 HARDWARE = README.parent / "docs" / "hardware.md"
 SEARCH = README.parent / "docs" / "search.md"
+BENCHMARK = README.parent / "docs" / "benchmark.md"
 
 
 def blocks(language, section, page=README):
@@ -44,7 +46,7 @@ def test_the_commands_that_search(tmp_path):
     for arguments in commands("Search"):
         call(arguments)
     fronts = list((tmp_path / "runs").glob("*/front.csv"))
-    assert len(fronts) == 4
+    assert len(fronts) == 5
     assert all(len(path.read_text().splitlines()) > 10 for path in fronts)
 
 
@@ -53,6 +55,22 @@ def test_the_commands_about_a_device(tmp_path):
         call(arguments)
     assert len(list((tmp_path / "runs").glob("*/front.csv"))) == 2
     assert len(list((tmp_path / "runs").glob("*/breakdown-0.png"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("page", "section"), [(README, "Compare algorithms"), (BENCHMARK, "# Comparing algorithms")]
+)
+def test_the_commands_that_compare(page, section, tmp_path):
+    for arguments in commands(section, page):
+        call(arguments)
+    kinds = {path.suffix for path in (tmp_path / "runs").glob("*.*")}
+    assert {".html", ".md"} < kinds
+
+
+def test_the_plan_of_a_benchmark():
+    (text,) = blocks("toml", "# Comparing algorithms", BENCHMARK)
+    Path("plan.toml").write_text(text)
+    assert len(BenchPlan.read("plan.toml").cells()) == 31 * 2 * 5
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def test_too_small_a_budget_names_the_smallest(call, refused):
         (("--max", "latency=0.0001"), ("smallest reachable", "0.00213 ms")),
         (("--budget", "0"), ("--budget must be at least 1",)),
         (("--assets", "nowhere"), ("apq-moo pipeline", "--assets")),
-        (("--space", "imagenet"), ("'mlp'", "imagenet", "--predictor FILE")),
+        (("--space", "imagenet"), ("'xgboost-stacked'", "imagenet", "--predictor FILE")),
         (("--resume", "nowhere"), ("holds no run",)),
     ],
 )
