@@ -139,7 +139,8 @@ class ProblemResults:
     def natural(self, F: FloatArray) -> FloatArray:
         """Objectives in natural signs: percent for accuracy."""
         signs = [-1.0 if OBJECTIVES.get(name).maximise else 1.0 for name in self.objectives]
-        return F * np.array(signs)
+        found: FloatArray = F * np.array(signs)
+        return found
 
     def values(self, label: str, indicator: str, part: Part = "front") -> FloatArray:
         """Scores of an algorithm, one for each finished seed.

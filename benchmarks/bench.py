@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from apq_moo.benchmarks.cells import carry_out
@@ -49,7 +50,7 @@ def check_backend(backend: str) -> None:
         raise UserError(f"unknown back end {backend!r}; known: {', '.join(BACKENDS)}")
 
 
-def begin(folder: str, plan: BenchPlan) -> Store:
+def begin(folder: str | Path, plan: BenchPlan) -> Store:
     """Begin a benchmark in a new folder.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from apq_moo.benchmarks.frames import frame_of
 from apq_moo.benchmarks.plan import Cell
@@ -54,5 +55,5 @@ def _population(search: Search) -> Archive:
     X = search.population
     assert X is not None
     F, G = search.problem.evaluate_blocks(search.problem.space.block_index(X), X)
-    feasible = (G <= 0).all(axis=1)
+    feasible: NDArray[np.bool_] = np.all(G <= 0, axis=1)
     return Archive(X.astype(search.problem.space.gene_type), F, feasible).front()

@@ -189,6 +189,7 @@ class BenchPlan:
 
 def _checked(name: str, value: Any, default: Any, source: str) -> Any:
     """A value of a plan, of the type that it must have."""
+    found: Any
     if name in _LISTS:
         kind = type(default[0])
         good = isinstance(value, list | tuple) and all(type(item) is kind for item in value)

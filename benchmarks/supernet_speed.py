@@ -120,7 +120,9 @@ class Speed:
         graph = StaticGraph(self.supernet, quantised=quantised).eval()
         inductor = importlib.import_module("torch._inductor.config")
         # Round to half precision wherever the graph does, not only where a tensor is stored.
-        options = {"emulate_precision_casts": True}
+        options: dict[str, str | int | bool | Callable[..., object]] = {
+            "emulate_precision_casts": True
+        }
         known = all(hasattr(inductor, name) for name in options)
         run = torch.compile(graph, dynamic=False, options=options if known else None)
 

@@ -46,7 +46,8 @@ class TabulatedAccuracy:
         self._accuracies = table.accuracies()
 
     def _codes(self, index: IntArray) -> IntArray:
-        return np.ravel_multi_index(tuple(index.T), self._shape)
+        codes: IntArray = np.ravel_multi_index(tuple(index.T), self._shape)
+        return codes
 
     def predict(self, X: IntArray) -> NDArray[np.float64]:
         """Accuracies on the validation images in percent, shape ``(n,)``.

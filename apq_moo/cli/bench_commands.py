@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 FolderArgument = Annotated[Path, typer.Argument(metavar="RUN|BENCH", help="A folder of either.")]
 OnOption = Annotated[str, typer.Option("--on", help="Where torch runs: cpu, cuda or cuda:1.")]
 
-_SHOWN = ("hv", "igd+", "epsilon")
-_SHOWN_IF_TRUE = ("regret", "coverage")
-
 
 def _listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
@@ -135,12 +132,9 @@ def _print_bench(folder: Path) -> None:
         out.print(_score_table(problem))
 
 
-def indicators_of(problem: ProblemResults) -> list[str]:
-    """The indicators that tables show for a problem."""
-    return [*_SHOWN, *(_SHOWN_IF_TRUE if problem.known_kind == "true" else ())]
-
-
 def _score_table(problem: ProblemResults) -> Table:
+    from apq_moo.benchmarks.tables import indicators_of
+
     table = Table(title=problem.title, box=SIMPLE)
     table.add_column("algorithm", no_wrap=True)
     names = indicators_of(problem)
@@ -246,7 +240,7 @@ def report(
 
 def _write_tables(folder: Path, markdown: Path | None, latex: Path | None) -> None:
     from apq_moo.benchmarks.analysis import Analysis
-    from apq_moo.benchmarks.tables import latex_table, markdown_table
+    from apq_moo.benchmarks.tables import indicators_of, latex_table, markdown_table
     from apq_moo.files import write_text
 
     analysis = Analysis.read(folder)

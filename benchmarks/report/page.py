@@ -1,0 +1,108 @@
+"""Putting the page together."""
+
+from __future__ import annotations
+
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+from apq_moo.benchmarks.analysis import Analysis, ProblemResults
+from apq_moo.benchmarks.audit import FILE as AUDIT
+from apq_moo.benchmarks.report import plots, sections
+from apq_moo.files import read_json, write_text
+
+
+def write_report(folder: str | Path, out: str | Path) -> None:
+    """Write a self-contained page about a run or a benchmark, finished or not.
+
+    Args:
+        folder: of either.
+        out: the HTML file.
+
+    Raises:
+        UserError: the folder holds neither, nothing has come to its end, or the file cannot be
+            written.
+    """
+    from plotly.offline import get_plotlyjs
+
+    analysis = Analysis.read(folder)
+    parts = [_head(analysis), sections.failures(analysis)]
+    parts += [_problem(problem, number) for number, problem in enumerate(analysis.problems)]
+    parts.append(sections.ranks(analysis))
+    audit = analysis.folder / AUDIT
+    if audit.is_file():
+        parts.append(sections.audit(read_json(audit)))
+    parts += [sections.costs(analysis), sections.reproducing(analysis)]
+    page = Template(_text("page.html")).substitute(
+        title=escape(_title(analysis)),
+        style=_text("style.css"),
+        body="\n".join(part for part in parts if part),
+        plotly=get_plotlyjs(),
+        script=_text("page.js"),
+    )
+    write_text(out, page)
+
+
+def _text(name: str) -> str:
+    return (files("apq_moo.benchmarks.report") / name).read_text(encoding="utf-8")
+
+
+def _title(analysis: Analysis) -> str:
+    labels = {label for problem in analysis.problems for label in problem.labels}
+    spaces = ", ".join(dict.fromkeys(problem.space.name for problem in analysis.problems))
+    if len(labels) == 1:
+        return f"{labels.pop()} on {spaces}"
+    return f"{len(labels)} algorithms on {spaces}"
+
+
+def _head(analysis: Analysis) -> str:
+    problems = analysis.problems
+    links = "".join(
+        f'<a href="#problem{i}">{escape("+".join(p.objectives))}</a>'
+        for i, p in enumerate(problems)
+    )
+    seeds = f"{analysis.seeds} seed{'s' if analysis.seeds > 1 else ''}"
+    return (
+        f"<h1>{escape(_title(analysis))}</h1>"
+        f"<p>{len(problems)} problem{'s' if len(problems) > 1 else ''}, {seeds} of each algorithm. "
+        "Tap or point at a network of a front to see its layers and bits; tap a name in a legend "
+        f"to hide it.</p><nav>{links}</nav>"
+    )
+
+
+def _plot(name: str, plot: plots.Plot, *, subnet: bool = False) -> str:
+    box = f'<div class="subnet" id="{name}-subnet"></div>' if subnet else ""
+    return (
+        f'<div class="plot" id="{name}"></div>{box}'
+        f'<script type="application/json" id="{name}-data">{plots.as_json(plot)}</script>'
+    )
+
+
+def _problem(problem: ProblemResults, number: int) -> str:
+    name = f"problem{number}"
+    parts = [f'<h2 id="{name}">{escape(problem.title)}</h2>', "<h3>Fronts</h3>"]
+    many = any(len(problem.of(label)) > 1 for label in problem.labels)
+    if many:
+        parts.append('<p class="note">Of each algorithm, the run of median hypervolume.</p>')
+    parts += [
+        _plot(f"{name}-front{column}", plots.fronts(problem, column), subnet=True)
+        for column in range(1, max(2, len(problem.objectives)))
+    ]
+    parts += [
+        "<h3>Hypervolume over evaluations</h3>",
+        _plot(f"{name}-curve", plots.curves(problem)),
+    ]
+    if many and len(problem.objectives) == 2:
+        parts += [
+            "<h3>Attainment surfaces</h3>",
+            '<p class="note">What half of the runs reached, and a quarter and three quarters '
+            "(dotted).</p>",
+            _plot(f"{name}-attainment", plots.attainment(problem)),
+        ]
+    parts += ["<h3>Scores of all that was evaluated</h3>", sections.scores(problem, "front")]
+    if any(len(o.population) for label in problem.labels for o in problem.of(label)):
+        parts.append("<h3>Scores of the final population</h3>")
+        parts.append(sections.scores(problem, "population"))
+    parts.append(sections.reading(problem))
+    return "\n".join(parts)

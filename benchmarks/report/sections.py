@@ -1,0 +1,226 @@
+"""Tables and texts of the page."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from apq_moo.benchmarks.analysis import Analysis, Part, ProblemResults, Score
+from apq_moo.benchmarks.scores import INDICATORS
+from apq_moo.benchmarks.statistics import a12
+from apq_moo.benchmarks.tables import indicators_of
+from apq_moo.data.assets import find_assets
+from apq_moo.errors import UserError
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """An HTML table; cells are HTML already, those that begin with ``*`` are the best."""
+    top = "".join(f"<th>{cell}</th>" for cell in head)
+    body = []
+    for row in rows:
+        cells = (
+            f'<td class="best">{cell[1:]}</td>' if cell.startswith("*") else f"<td>{cell}</td>"
+            for cell in row
+        )
+        body.append(f"<tr>{''.join(cells)}</tr>")
+    return (
+        f'<div class="scroll"><table><thead><tr>{top}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
+    )
+
+
+def _cell(score: Score) -> str:
+    if score.summary is None:
+        return "failed"
+    found = score.summary
+    text = f"{found.median:.4f} [{found.q1:.4f}, {found.q3:.4f}]"
+    return f"*{text}" if score.best else text
+
+
+def scores(problem: ProblemResults, part: Part) -> str:
+    """Scores of one problem with marks of significance, and A12 against the best."""
+    names = indicators_of(problem)
+    columns = {name: problem.scores(name, part) for name in names}
+    first = columns[names[0]]
+    done = [score for score in first if score.summary is not None]
+    best = max(done, key=lambda s: s.summary.median if s.summary else 0.0) if done else None
+    rows = []
+    for i, score in enumerate(first):
+        effect = (
+            "" if best is None or not len(score.values) else f"{a12(score.values, best.values):.2f}"
+        )
+        failed = f" ({score.failed} failed or missing)" if score.failed else ""
+        rows.append(
+            [
+                escape(score.label),
+                *(_cell(columns[name][i]) for name in names),
+                f"{len(score.worse_than)} / {len(score.better_than)}",
+                effect,
+                f"{len(score.values)}{failed}",
+            ]
+        )
+    head = ["algorithm", *names, "better / worse", "A12", "seeds"]
+    return table(head, rows)
+
+
+def reading(problem: ProblemResults) -> str:
+    """How to read a table of scores."""
+    lines = [
+        f"<li><b>{escape(name)}</b>: {escape(INDICATORS.get(name).summary)}; "
+        f"{'larger' if INDICATORS.get(name).larger_is_better else 'smaller'} is better</li>"
+        for name in indicators_of(problem)
+    ]
+    lines.append(
+        "<li>Medians and quartiles over seeds. In colour: no other algorithm is significantly "
+        "better (signed-rank test where seeds are paired, else rank-sum, Holm's correction, 0.05). "
+        "<b>better / worse</b>: how many algorithms are significantly better and worse by the "
+        "first indicator. <b>A12</b>: chance that a run scores more than one of the best algorithm "
+        "(0.5: alike).</li>"
+    )
+    return f'<ul class="note">{"".join(lines)}</ul>'
+
+
+def failures(analysis: Analysis) -> str:
+    """Failed and missing cells, or nothing."""
+    failed = [outcome for problem in analysis.problems for outcome in problem.failures()]
+    parts = []
+    if failed:
+        items = "".join(
+            f"<li>{escape(o.cell.label)} on {escape(o.cell.problem)}, seed {o.cell.config.seed}: "
+            f"{escape(o.error)}</li>"
+            for o in failed
+        )
+        parts.append(f"<p>{len(failed)} runs failed:</p><ul>{items}</ul>")
+    if analysis.missing:
+        parts.append(f"<p>{analysis.missing} runs are still to be carried out.</p>")
+    return f'<div class="failed">{"".join(parts)}</div>' if parts else ""
+
+
+def ranks(analysis: Analysis) -> str:
+    """Mean ranks over problems, if there are enough of them."""
+    found = analysis.ranks("hv")
+    if found is None:
+        return ""
+    order = sorted(range(len(found.names)), key=lambda i: found.mean_ranks[i])
+    rows = [[escape(found.names[i]), f"{found.mean_ranks[i]:.2f}"] for i in order]
+    return (
+        "<h2>Over all problems</h2>"
+        f"<p>Mean ranks by hypervolume over {found.problems} problems (1 is best). Friedman's "
+        f"test: p = {found.p:.2g}. By Nemenyi's test, ranks that differ by less than "
+        f"{found.critical_difference:.2f} do not differ significantly.</p>"
+        + table(["algorithm", "mean rank"], rows)
+    )
+
+
+def audit(found: Mapping[str, Any]) -> str:
+    """Predicted and measured fronts, from ``audit.json``.
+
+    Raises:
+        UserError: it is malformed.
+    """
+    try:
+        rows = [
+            [
+                f"{escape(row['label'])} on {escape(row['problem'])}",
+                f"{row['predicted_hv']:.4f}",
+                f"{row['true_hv_validation']:.4f}",
+                f"{row['true_hv_test']:.4f}",
+                f"{row['kendall_tau']:.3f}",
+                f"{row['overestimate_points']:+.2f}",
+                str(row["networks"]),
+            ]
+            for row in found["rows"]
+        ]
+        text = f"{found['networks']:,} distinct networks were measured: {escape(found['rule'])}."
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"audit.json is malformed: {error}") from error
+    head = ["", "predicted HV", "HV, validation", "HV, test", "tau", "overestimate", "networks"]
+    return (
+        "<h2>Do predicted fronts hold?</h2>"
+        f"<p>Members of predicted fronts, measured on the supernet. {text} Hypervolumes are those "
+        "of these members; tau is Kendall's, between predicted and measured accuracy along a "
+        "front; the overestimate is in points of accuracy. Medians over seeds.</p>"
+        + table(head, rows)
+    )
+
+
+def costs(analysis: Analysis) -> str:
+    """What the searches and the space's assets cost."""
+    outcomes = [o for problem in analysis.problems for o in problem.outcomes if o.ok]
+    seconds = sum(o.seconds.get("search", 0.0) for o in outcomes)
+    evaluations = sum(o.evaluations for o in outcomes)
+    measured = sum(o.measured for o in outcomes)
+    lines = [
+        f"{len(outcomes):,} searches, {seconds:,.0f} s of searching in all; {evaluations:,} "
+        f"evaluations, of which {measured:,} were measured on a supernet and "
+        f"{evaluations - measured:,} came from a predictor or a table."
+    ]
+    for entry in analysis.about.get("cost", []):
+        line = f"{entry['seconds']:,.0f} s of wall time, {entry['jobs']} searches at a time"
+        if "co2e_kg" in entry:
+            line += (
+                f": {1000 * entry['energy_kwh']:.3g} Wh and {1000 * entry['co2e_kg']:.3g} g of "
+                f"CO2e, estimated by codecarbon for {entry['cpu']} on the grid of "
+                f"{entry['country']}"
+            )
+        else:
+            line += "; energy was not metered (codecarbon was not installed)"
+        lines.append(line + ".")
+    for name in dict.fromkeys(problem.space.name for problem in analysis.problems):
+        lines += _assets(next(p for p in analysis.problems if p.space.name == name))
+    return "<h2>Cost</h2><ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
+
+
+def _assets(problem: ProblemResults) -> list[str]:
+    """What making a space's assets cost, as far as their manifest says."""
+    try:
+        manifest = find_assets(problem.space, problem.config.assets).manifest
+    except UserError:
+        return []
+    spent = manifest.get("seconds")
+    if not isinstance(spent, dict) or "accelerator" not in manifest:
+        return []
+    parts = ", ".join(f"{stage} {float(value):.0f} s" for stage, value in spent.items())
+    hours = sum(float(value) for value in spent.values()) / 3600
+    return [
+        f"Assets of {problem.space.name}: {parts} ({hours:.2f} h) on {manifest['accelerator']}."
+    ]
+
+
+def reproducing(analysis: Analysis) -> str:
+    """The plan or configuration, the commands and the versions."""
+    about = analysis.about
+    if "plan" in about:
+        plan = "\n".join(
+            f"{name} = {json.dumps(value)}"
+            for name, value in about["plan"].items()
+            if value not in (None, {})
+        )
+        limits = about["plan"].get("limits") or {}
+        if limits:
+            plan += "\n[limits]\n" + "\n".join(f"{k} = {v}" for k, v in limits.items())
+        command = "apq-moo bench --plan plan.toml --out BENCH\napq-moo report BENCH -o report.html"
+    else:
+        plan = json.dumps(about["config"], indent=2)
+        command = f"{_run_command(about['config'])} --out RUN\napq-moo report RUN -o report.html"
+    versions = ", ".join(f"{name} {text}" for name, text in about.get("versions", {}).items())
+    return (
+        f"<h2>How to reproduce it</h2><pre>{escape(plan)}</pre><pre>{escape(command)}</pre>"
+        f"<p>{escape(versions)}; {escape(str(about.get('processor', '')))}.</p>"
+    )
+
+
+def _run_command(config: Mapping[str, Any]) -> str:
+    """The command that carries out a run of this configuration."""
+    words = ["apq-moo run"]
+    for name, value in config.items():
+        if name == "limits":
+            words += [f"--max {limit}={bound}" for limit, bound in value.items()]
+        elif name == "objectives":
+            words.append(f"--objectives {','.join(value)}")
+        elif value is not None:
+            words.append(f"--{name.replace('_', '-')} {shlex.quote(str(value))}")
+    return " ".join(words)

@@ -1,0 +1,339 @@
+"""The page, in a real browser; tables and pictures."""
+
+import json
+import re
+import shutil
+import time
+from dataclasses import replace
+from html import unescape
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from apq_moo.benchmarks import bench, pictures
+from apq_moo.benchmarks.analysis import Analysis
+from apq_moo.benchmarks.plan import BenchPlan
+from apq_moo.benchmarks.report import sections, write_report
+from apq_moo.benchmarks.scores import hypervolume
+from apq_moo.benchmarks.store import Outcome, Store
+from apq_moo.benchmarks.tables import latex_table, markdown_table, ranks_table
+from apq_moo.errors import UserError
+from apq_moo.study.config import RunConfig
+from apq_moo.study.folder import RunFolder
+from apq_moo.study.run import execute
+
+PLAN = BenchPlan(
+    spaces=("digits",),
+    algos=("apq-ga", "nsga2", "random"),
+    objectives=("acc,latency", "acc,latency,energy", "acc"),
+    seeds=3,
+    budgets=(400,),
+    sweeps=(2,),
+    pop_size=20,
+    predictors=("additive",),
+)
+AUDIT = {
+    "networks": 12,
+    "rule": "all of <them>",
+    "rows": [
+        {
+            "problem": "digits",
+            "label": "nsga2",
+            "seeds": 2,
+            "networks": 12,
+            "predicted_hv": 1.0,
+            "true_hv_validation": 0.9,
+            "true_hv_test": 0.8,
+            "kendall_tau": 0.7,
+            "overestimate_points": 1.5,
+        }
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A benchmark of three problems with a failed and a missing run, and an audit."""
+    base = tmp_path_factory.mktemp("report")
+    whole = bench.begin(base / "whole", PLAN)
+    bench.run(whole)
+    store = Store.create(base / "b", PLAN, whole.about() | {"format": whole.about()["format"]})
+    outcomes = whole.outcomes()
+    for outcome in outcomes[:-2]:
+        store.put(outcome)
+    failed = Outcome(outcomes[-2].cell, "failed", error="<b>disk & full</b>")
+    store.put(failed)
+    (base / "b" / "audit.json").write_text(json.dumps(AUDIT))
+    return base / "b"
+
+
+@pytest.fixture(scope="module")
+def page(folder, tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    write_report(folder, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    webdriver = pytest.importorskip("selenium.webdriver")
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("needs chromium and chromedriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in (
+        *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+        *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+        f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
+        "--window-size=1200,900",
+    ):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield chrome
+    chrome.quit()
+
+
+def visit(browser, path):
+    browser.get(path.as_uri())
+    wait(lambda: browser.execute_script("return document.documentElement.dataset.ready") == "yes")
+
+
+def wait(condition, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened in time"
+        time.sleep(0.05)
+
+
+def test_the_page_loads_alone_and_without_an_error(browser, page):
+    visit(browser, page)
+    assert browser.get_log("browser") == []
+    loaded = browser.execute_script(
+        "return performance.getEntriesByType('resource').map(entry => entry.name)"
+    )
+    assert [name for name in loaded if not name.startswith("data:")] == []
+    own = page.read_text(encoding="utf-8").partition("<script>")[0]  # before plotly.js
+    assert not re.search(r'(src|href)="(https?:)?//', own)
+
+
+def test_every_plot_shows_its_points(browser, page, folder):
+    visit(browser, page)
+    counts = "return document.getElementById(arguments[0]).data.map(t => [t.name, t.x.length])"
+    for number, problem in enumerate(Analysis.read(folder).problems):
+        shown = browser.execute_script(counts, f"problem{number}-front1")
+        wanted = {label: len(problem.typical(label).front) for label in problem.labels}
+        if len(problem.objectives) > 1:
+            wanted["front of all runs"] = len(problem.known)
+        assert dict(shown) == wanted
+        curves = browser.execute_script(counts, f"problem{number}-curve")
+        assert {name for name, _ in curves if name} == set(problem.labels)
+    plots = browser.execute_script("return [...document.querySelectorAll('.plot')].map(p => p.id)")
+    assert "problem1-front2" in plots
+    assert [name for name in plots if "attainment" in name] == ["problem0-attainment"]
+
+
+def test_a_network_under_the_pointer_is_drawn(browser, page, folder):
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.by import By
+
+    visit(browser, page)
+    plot = browser.find_element(By.ID, "problem0-front1")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", plot)
+    problem = Analysis.read(folder).problems[0]
+    outcome = problem.typical("nsga2")
+    # The others' points might cover it.
+    browser.execute_async_script(
+        """const [g, name, done] = arguments;
+        Plotly.restyle(g, {visible: g.data.map(t => t.name === name)}).then(() => done());""",
+        plot, "nsga2",
+    )  # fmt: skip
+    place = browser.execute_script(
+        """const g = arguments[0], box = g.getBoundingClientRect();
+        const t = g.data.find(t => t.name === arguments[1]), i = arguments[2];
+        const {xaxis: x, yaxis: y} = g._fullLayout;
+        return [x._offset + x.d2p(t.x[i]) - box.width / 2,
+                y._offset + y.d2p(t.y[i]) - box.height / 2];""",
+        plot, "nsga2", len(outcome.front) - 1,
+    )  # fmt: skip
+    box = browser.find_element(By.ID, "problem0-front1-subnet")
+    assert box.find_elements(By.TAG_NAME, "rect") == []
+    middle = ActionChains(browser).move_to_element(plot)
+    middle.move_to_element_with_offset(plot, round(place[0]), round(place[1])).perform()
+    wait(lambda: box.find_elements(By.TAG_NAME, "rect"))
+    title = box.find_element(By.TAG_NAME, "p").text
+    subnets = problem.subnets(outcome)
+    bars = box.find_elements(By.TAG_NAME, "rect")
+    blocks = int(re.search(r"(\d+) blocks", title)[1])
+    assert len(bars) == 4 * blocks
+    accuracy = float(re.search(r"acc ([\d.]+) %", title)[1])
+    row = int(np.abs(-outcome.front[:, 0] - accuracy).argmin())
+    assert blocks == len(subnets[row].blocks)
+    assert f"{subnets[row].mean_bits:.2f} bits on average" in title
+    texts = [text.text for text in box.find_elements(By.TAG_NAME, "text")]
+    assert str(subnets[row].blocks[0].channels) in texts
+
+
+def test_the_legend_hides_an_algorithm(browser, page):
+    from selenium.webdriver.common.by import By
+
+    visit(browser, page)
+    plot = browser.find_element(By.ID, "problem0-front1")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", plot)
+    names = plot.find_elements(By.CSS_SELECTOR, ".legendtoggle")
+    names[1].click()
+    seen = "return arguments[0].data.map(t => t.visible ?? true)"
+    wait(lambda: browser.execute_script(seen, plot).count("legendonly") == 1)
+
+
+def test_the_page_fits_a_phone(browser, page):
+    size = {"width": 390, "height": 844, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        visit(browser, page)
+        widths = browser.execute_script(
+            "return [document.documentElement.scrollWidth, window.innerWidth]"
+        )
+    finally:
+        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert widths[0] <= widths[1] == 390
+
+
+def test_what_the_page_says(page, folder):
+    body = page.read_text(encoding="utf-8").partition("<script>")[0]
+    text = unescape(re.sub(r"<[^>]+>", " ", body))
+    assert "&lt;b&gt;disk &amp; full&lt;/b&gt;" in body
+    assert "1 runs failed" in text
+    assert "1 runs are still to be carried out" in text
+    assert "all of &lt;them&gt;" in body
+    assert "codecarbon" in text
+    assert 'algos = ["apq-ga", "nsga2", "random"]' in text
+    problem = Analysis.read(folder).problems[0]
+    for label in problem.labels:
+        volumes = [hypervolume(o.front, problem.frame) for o in problem.of(label)]
+        low, middle, high = np.quantile(volumes, (0.25, 0.5, 0.75))
+        assert f"{middle:.4f} [{low:.4f}, {high:.4f}]" in text
+    assert page.stat().st_size < 8e6
+
+
+def test_the_plan_of_the_page_is_the_plan(page, tmp_path):
+    text = page.read_text(encoding="utf-8")
+    plan = unescape(re.search(r"<pre>(spaces.*?)</pre>", text, flags=re.DOTALL)[1])
+    (tmp_path / "plan.toml").write_text(plan)
+    assert BenchPlan.read(tmp_path / "plan.toml") == PLAN
+
+
+def test_a_run_s_page(tmp_path, browser):
+    config = RunConfig(
+        algo="nsga2", space="digits", predictor="additive", budget=200, pop_size=20,
+        limits={"latency": 0.03},
+    )  # fmt: skip
+    execute(RunFolder.create(tmp_path / "r", config, verify=None, overwrite=False))
+    write_report(tmp_path / "r", tmp_path / "r.html")
+    visit(browser, tmp_path / "r.html")
+    assert browser.get_log("browser") == []
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert "apq-moo run --algo nsga2 --objectives acc,latency --space digits" in text
+    assert "--max latency=0.03" in text
+
+
+def test_pages_that_cannot_be_written(tmp_path, folder):
+    with pytest.raises(UserError, match="holds neither a run"):
+        write_report(tmp_path, tmp_path / "x.html")
+    Store.create(tmp_path / "empty", PLAN, {})
+    with pytest.raises(UserError, match="no finished cells yet"):
+        write_report(tmp_path / "empty", tmp_path / "x.html")
+    assert not (tmp_path / "x.html").exists()
+    for found in ({}, {"rows": [{}], "networks": 3, "rule": ""}, {"rows": 3}):
+        with pytest.raises(UserError, match=r"audit\.json is malformed"):
+            sections.audit(found)
+
+
+def test_markdown_and_latex(folder):
+    analysis = Analysis.read(folder)
+    problem = analysis.problems[0]
+    lines = markdown_table(problem, ["hv", "igd+"]).splitlines()
+    assert lines[2] == "| algorithm | hv | igd+ | better/worse | seeds |"
+    assert len(lines) == 4 + len(problem.labels)
+    medians = {s.label: s.summary.median for s in problem.scores("hv")}
+    found = [line.split(" | ")[0].removeprefix("| ") for line in lines[4:]]
+    assert found == sorted(medians, key=medians.get, reverse=True)
+    latex = latex_table(problem, ["hv"])
+    assert latex.count(r" \\") == 1 + len(problem.labels)
+    assert latex.index(r"\toprule") < latex.index(r"\midrule") < latex.index(r"\bottomrule")
+    assert r"\textbf{" in latex
+    last = markdown_table(analysis.problems[2], ["hv"])
+    assert "(1 failed)" in last
+    ranks = ranks_table(analysis.ranks("hv")).splitlines()
+    assert len(ranks) == 2 + 3
+
+
+@pytest.mark.parametrize("kind", ["svg", "png", "pdf"])
+def test_pictures_are_drawn_the_same_twice(folder, tmp_path, kind):
+    analysis = Analysis.read(folder)
+    problem = analysis.problems[0]
+    for name, draw in (
+        ("fronts", lambda path: pictures.draw_fronts(path, problem)),
+        ("curves", lambda path: pictures.draw_curves(path, problem, ["nsga2"])),
+        ("attainment", lambda path: pictures.draw_attainment(path, problem)),
+        ("ranks", lambda path: pictures.draw_ranks(path, analysis)),
+    ):
+        first, second = (tmp_path / f"{name}{i}.{kind}" for i in (1, 2))
+        draw(first)
+        draw(second)
+        assert first.read_bytes() == second.read_bytes()
+        if kind == "svg":
+            text = first.read_text(encoding="utf-8")
+            width = float(re.search(r'width="([\d.]+)pt"', text)[1])
+            assert width == pytest.approx(72 * pictures.WIDTH_IN, abs=1)
+
+
+def test_pictures_that_cannot_be_drawn(folder, tmp_path):
+    analysis = Analysis.read(folder)
+    two, three, one = analysis.problems
+    for draw, words in (
+        (lambda: pictures.draw_fronts(tmp_path / "x.gif", two), "ends in .png"),
+        (lambda: pictures.draw_fronts(tmp_path / "x.svg", one), "two objectives at least"),
+        (lambda: pictures.draw_attainment(tmp_path / "x.svg", three), "need two objectives"),
+        (lambda: pictures.draw_curves(tmp_path / "x.svg", two, ["walk"]), "no algorithm 'walk'"),
+    ):
+        with pytest.raises(UserError, match=words):
+            draw()
+    assert not list(tmp_path.iterdir())
+    single = replace(PLAN, objectives=("acc,latency",), seeds=1)
+    store = Store.create(tmp_path / "b", single, {})
+    for outcome in Store.open(folder).outcomes():
+        if outcome.cell.key in {cell.key for cell in single.cells()}:
+            store.put(outcome)
+    with pytest.raises(UserError, match="ranks need at least 2 problems"):
+        pictures.draw_ranks(tmp_path / "x.svg", Analysis.read(store.folder))
+
+
+def test_the_commands_report_and_plot(folder, tmp_path, monkeypatch, capsys):
+    from apq_moo.cli import main
+
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            main([str(argument) for argument in arguments])
+        return int(stop.value.code or 0), capsys.readouterr()
+
+    code, _ = call("report", folder, "-o", "r.html", "--markdown", "t.md", "--latex", "t.tex")
+    assert code == 0
+    assert Path("t.md").read_text().count("| algorithm") == 3
+    code, printed = call("report", folder, "-o", "r.html")
+    assert code == 2
+    assert "r.html exists" in printed.err
+    assert call("plot", folder, "-o", "p.svg", "--kind", "curves", "--problem", "2")[0] == 0
+    for arguments, words in (
+        (("--kind", "pie"), "unknown kind of picture 'pie'; known: fronts"),
+        (("--problem", "9"), "--problem 9: there are 3"),
+        (("--algos", "walk"), "no algorithm 'walk'"),
+    ):
+        code, printed = call("plot", folder, "-o", "q.svg", *arguments)
+        assert code == 2
+        assert words in printed.err
