@@ -21,7 +21,7 @@ function drawSubnet(box, title, blocks, bits) {
   const heading = document.createElement("p");
   heading.textContent = title;
   box.appendChild(heading);
-  const svg = shape(box, "svg", { viewBox: `0 0 ${width} 176`, width: width, role: "img" });
+  const svg = shape(box, "svg", { viewBox: `0 0 ${width} 164`, width: width, role: "img" });
   svg.setAttribute("aria-label", title);
   blocks.forEach((block, i) => {
     const [stage, kernel, channels] = block;
@@ -43,8 +43,10 @@ function drawSubnet(box, title, blocks, bits) {
     shape(svg, "text", { ...label, y: 146 }, channels);
     shape(svg, "text", { ...label, y: 158 }, `stage ${stage + 1}`);
   });
-  shape(svg, "text", { x: 10, y: 172, "font-size": 9 },
-    "bars: pointwise weights, activations, depthwise weights, activations; height: channels");
+  const caption = document.createElement("p");
+  caption.className = "note";
+  caption.textContent = `Four bars a block, darker with fewer bits: ${ROLES.join(", ")}. Height: channels.`;
+  box.appendChild(caption);
 }
 
 function show(plot, box, data) {

@@ -72,7 +72,8 @@ def _head(analysis: Analysis) -> str:
 
 
 def _plot(name: str, plot: plots.Plot, *, subnet: bool = False) -> str:
-    box = f'<div class="subnet" id="{name}-subnet"></div>' if subnet else ""
+    hint = '<p class="note">Point at a network, or tap it, to see its layers and bits here.</p>'
+    box = f'<div class="subnet" id="{name}-subnet">{hint}</div>' if subnet else ""
     return (
         f'<div class="plot" id="{name}"></div>{box}'
         f'<script type="application/json" id="{name}-data">{plots.as_json(plot)}</script>'

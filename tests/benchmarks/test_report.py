@@ -160,8 +160,8 @@ def test_a_network_under_the_pointer_is_drawn(browser, page, folder):
     )  # fmt: skip
     box = browser.find_element(By.ID, "problem0-front1-subnet")
     assert box.find_elements(By.TAG_NAME, "rect") == []
-    middle = ActionChains(browser).move_to_element(plot)
-    middle.move_to_element_with_offset(plot, round(place[0]), round(place[1])).perform()
+    pointer = ActionChains(browser)
+    pointer.move_to_element_with_offset(plot, round(place[0]), round(place[1])).perform()
     wait(lambda: box.find_elements(By.TAG_NAME, "rect"))
     title = box.find_element(By.TAG_NAME, "p").text
     subnets = problem.subnets(outcome)
