@@ -96,10 +96,11 @@ def test_a_run_with_all_three_by_name(python, tmp_path):
 def test_a_predictor_in_a_file(python, tmp_path):
     samples = find_assets(load_space("digits")).path(SAMPLES)
     file = tmp_path / "nearest.safetensors"
-    fit = python("-m", "apq_moo", "predictor", "fit", "nearest", "--samples", samples, "-o", file)
+    given = ("--space", "digits", "--samples", samples)
+    fit = python("-m", "apq_moo", "predictor", "fit", "nearest", *given, "-o", file)
     assert fit.returncode == 0, fit.stderr
-    run = ("-m", "apq_moo", "run", "--algo", "random", "--budget", "200", "--predictor", file)
-    result = python(*run, "--out", "a")
+    run = ("-m", "apq_moo", "run", "--space", "digits", "--algo", "random", "--budget", "200")
+    result = python(*run, "--predictor", file, "--out", "a")
     assert result.returncode == 0, result.stderr
 
 
