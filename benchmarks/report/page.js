@@ -5,6 +5,8 @@ const ROLES = ["pointwise weights", "pointwise activations", "depthwise weights"
 // Fewer bits are darker.
 const SHADES = ["#08306b", "#2171b5", "#6baed6", "#c6dbef", "#f0f4f9"];
 const NAMESPACE = "http://www.w3.org/2000/svg";
+const BLOCK = 46; // pixels
+const HEIGHT = 360; // of a plot without its legend
 
 function shape(parent, name, attributes, text) {
   const node = document.createElementNS(NAMESPACE, name);
@@ -14,39 +16,51 @@ function shape(parent, name, attributes, text) {
   return node;
 }
 
-function drawSubnet(box, title, blocks, bits) {
-  const width = Math.max(340, 30 + blocks.length * 46);
-  const most = Math.max(...blocks.map((block) => block[2]));
-  box.replaceChildren();
-  const heading = document.createElement("p");
-  heading.textContent = title;
-  box.appendChild(heading);
-  const svg = shape(box, "svg", { viewBox: `0 0 ${width} 164`, width: width, role: "img" });
-  svg.setAttribute("aria-label", title);
-  blocks.forEach((block, i) => {
-    const [stage, kernel, channels] = block;
-    const height = 12 + 80 * Math.sqrt(channels / most);
-    const left = 10 + i * 46;
-    block.slice(3).forEach((width_, role) => {
-      const level = bits.indexOf(width_);
-      const colour = SHADES[Math.round((level * (SHADES.length - 1)) / Math.max(1, bits.length - 1))];
-      const bar = shape(svg, "rect", {
-        x: left + role * 9, y: 110 - height, width: 9, height: height, fill: colour, stroke: "#808080",
-      });
-      shape(bar, "title", {}, `${ROLES[role]}: ${width_} bits`);
-      shape(svg, "text", {
-        x: left + role * 9 + 4.5, y: 121, "font-size": 8, "text-anchor": "middle",
-      }, width_);
+function element(parent, name, className, text) {
+  const node = document.createElement(name);
+  node.className = className;
+  node.textContent = text;
+  parent.appendChild(node);
+  return node;
+}
+
+function shade(bits, width) {
+  return SHADES[Math.round((bits.indexOf(width) * (SHADES.length - 1)) / Math.max(1, bits.length - 1))];
+}
+
+function drawBlock(svg, block, left, most, bits) {
+  const [stage, kernel, channels, ...widths] = block;
+  const height = 12 + 80 * (channels / most);
+  widths.forEach((width, role) => {
+    const bar = shape(svg, "rect", {
+      x: left + role * 9, y: 110 - height, width: 9, height: height, fill: shade(bits, width), stroke: "#808080",
     });
-    const label = { x: left + 18, "font-size": 9, "text-anchor": "middle" };
-    shape(svg, "text", { ...label, y: 134 }, `${kernel}x${kernel}`);
-    shape(svg, "text", { ...label, y: 146 }, channels);
-    shape(svg, "text", { ...label, y: 158 }, `stage ${stage + 1}`);
+    shape(bar, "title", {}, `${ROLES[role]}: ${width} bits`);
+    shape(svg, "text", {
+      x: left + role * 9 + 4.5, y: 121, "font-size": 8, "text-anchor": "middle",
+    }, width);
   });
-  const caption = document.createElement("p");
-  caption.className = "note";
-  caption.textContent = `Four bars a block, darker with fewer bits: ${ROLES.join(", ")}. Height: channels.`;
-  box.appendChild(caption);
+  const label = { x: left + 18, "font-size": 10, "text-anchor": "middle" };
+  shape(svg, "text", { ...label, y: 135 }, `${kernel}x${kernel}`);
+  shape(svg, "text", { ...label, y: 148 }, channels);
+  shape(svg, "text", { ...label, y: 161 }, `stage ${stage + 1}`);
+}
+
+function drawSubnet(box, title, blocks, bits) {
+  box.replaceChildren();
+  element(box, "p", "title", title);
+  const width = 10 + blocks.length * BLOCK;
+  const svg = shape(element(box, "div", "scroll", ""), "svg", {
+    viewBox: `0 0 ${width} 166`, width: width, height: 166, role: "img", "aria-label": title,
+  });
+  const most = Math.max(...blocks.map((block) => block[2]));
+  blocks.forEach((block, i) => drawBlock(svg, block, 10 + i * BLOCK, most, bits));
+  const key = element(box, "p", "note key", "");
+  for (const bit of bits) {
+    element(key, "span", "swatch", "").style.background = shade(bits, bit);
+    element(key, "span", "", `${bit} bits`);
+  }
+  element(box, "p", "note", `Four bars a block: ${ROLES.join(", ")}. Height: channels. Below: bits, kernel, channels, stage.`);
 }
 
 function show(plot, box, data) {
@@ -54,18 +68,45 @@ function show(plot, box, data) {
     const found = event.points.find((point) => point.customdata !== undefined);
     if (!found) return;
     const network = data.networks[found.customdata];
-    drawSubnet(box, network.title, network.blocks, data.bits);
+    drawSubnet(box, `${found.data.name}: ${network.title}`, network.blocks, data.bits);
   };
 }
 
-for (const plot of document.querySelectorAll(".plot")) {
-  const data = JSON.parse(document.getElementById(`${plot.id}-data`).textContent);
-  const options = { responsive: true, displaylogo: false, displayModeBar: false };
-  Plotly.newPlot(plot, data.traces, data.layout, options);
-  const box = document.getElementById(`${plot.id}-subnet`);
-  if (box !== null) {
-    plot.on("plotly_hover", show(plot, box, data));
-    plot.on("plotly_click", show(plot, box, data));
-  }
+function read(name) {
+  return JSON.parse(document.getElementById(name).textContent);
 }
-document.documentElement.dataset.ready = "yes";
+
+// The legend stands above the plot, which grows by it: a phone shows one or two names a line.
+function fit(plot) {
+  const legend = plot.querySelector(".legend .bg");
+  const height = HEIGHT + (legend === null ? 0 : Math.ceil(legend.getBBox().height));
+  if (Math.abs(plot.clientHeight - height) < 2) return undefined;
+  plot.style.height = `${height}px`;
+  return Plotly.Plots.resize(plot);
+}
+
+async function draw(plot) {
+  const figure = read(`${plot.id}-data`);
+  const box = document.getElementById(`${plot.id}-subnet`);
+  const data = box === null ? null : read(`${plot.id.split("-")[0]}-networks`);
+  for (const trace of figure.traces) {
+    if (trace.customdata === undefined) continue;
+    trace.text = trace.customdata.map((i) => data.networks[i].title.replaceAll(", ", "<br>"));
+  }
+  const options = { responsive: true, displaylogo: false, displayModeBar: false };
+  await Plotly.newPlot(plot, figure.traces, figure.layout, options);
+  await fit(plot);
+  if (box === null) return;
+  plot.on("plotly_hover", show(plot, box, data));
+  plot.on("plotly_click", show(plot, box, data));
+}
+
+const plots = [...document.querySelectorAll(".plot")];
+let waiting;
+window.addEventListener("resize", () => {
+  clearTimeout(waiting);
+  waiting = setTimeout(() => plots.forEach(fit), 300);
+});
+Promise.all(plots.map(draw)).then(() => {
+  document.documentElement.dataset.ready = "yes";
+});

@@ -58,26 +58,24 @@ def _title(analysis: Analysis) -> str:
 
 def _head(analysis: Analysis) -> str:
     problems = analysis.problems
-    links = "".join(
-        f'<a href="#problem{i}">{escape("+".join(p.objectives))}</a>'
-        for i, p in enumerate(problems)
-    )
+    links = "".join(f'<a href="#problem{i}">{escape(p.title)}</a>' for i, p in enumerate(problems))
     seeds = f"{analysis.seeds} seed{'s' if analysis.seeds > 1 else ''}"
     return (
         f"<h1>{escape(_title(analysis))}</h1>"
         f"<p>{len(problems)} problem{'s' if len(problems) > 1 else ''}, {seeds} of each algorithm. "
         "Tap or point at a network of a front to see its layers and bits; tap a name in a legend "
-        f"to hide it.</p><nav>{links}</nav>"
+        f"to hide it.</p>{sections.compared(analysis)}<nav>{links}</nav>"
     )
 
 
 def _plot(name: str, plot: plots.Plot, *, subnet: bool = False) -> str:
     hint = '<p class="note">Point at a network, or tap it, to see its layers and bits here.</p>'
     box = f'<div class="subnet" id="{name}-subnet">{hint}</div>' if subnet else ""
-    return (
-        f'<div class="plot" id="{name}"></div>{box}'
-        f'<script type="application/json" id="{name}-data">{plots.as_json(plot)}</script>'
-    )
+    return f'<div class="plot" id="{name}"></div>{box}' + _data(f"{name}-data", plot)
+
+
+def _data(name: str, value: plots.Plot) -> str:
+    return f'<script type="application/json" id="{name}">{plots.as_json(value)}</script>'
 
 
 def _problem(problem: ProblemResults, number: int) -> str:
@@ -86,10 +84,12 @@ def _problem(problem: ProblemResults, number: int) -> str:
     many = any(len(problem.of(label)) > 1 for label in problem.labels)
     if many:
         parts.append('<p class="note">Of each algorithm, the run of median hypervolume.</p>')
+    found = plots.members(problem)
     parts += [
-        _plot(f"{name}-front{column}", plots.fronts(problem, column), subnet=True)
-        for column in range(1, max(2, len(problem.objectives)))
+        _plot(f"{name}-front{i}", plot, subnet=True)
+        for i, plot in enumerate(plots.front_plots(problem, found), 1)
     ]
+    parts.append(_data(f"{name}-networks", plots.networks(problem, found)))
     parts += [
         "<h3>Hypervolume over evaluations</h3>",
         _plot(f"{name}-curve", plots.curves(problem)),

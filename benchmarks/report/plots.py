@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from apq_moo.benchmarks.analysis import ProblemResults
+from apq_moo.space import Subnet
 from apq_moo.space.spec import FIELDS
 
 Plot = dict[str, Any]
-"""``traces`` and ``layout``; with ``networks`` and ``bits`` where points stand for networks."""
+"""``traces`` and ``layout``."""
 
 KNOWN = {
     "true": "true front",
@@ -47,71 +50,147 @@ def _layout(x: Plot, y: Plot) -> Plot:
         "xaxis": {**x, "automargin": True},
         "yaxis": {**y, "automargin": True},
         "margin": {"l": 50, "r": 10, "t": 10, "b": 45},
-        "legend": {"orientation": "h", "y": -0.25, "font": {"size": 11}},
+        "legend": {
+            "orientation": "h", "y": 1.02, "yanchor": "bottom", "font": {"size": 11},
+        },
         "hovermode": "closest",
         "template": "none",
-    }
+    }  # fmt: skip
 
 
-def _rounded(values: NDArray[np.float64]) -> list[float]:
-    """Six digits say more than any plot shows."""
-    return [float(f"{value:.6g}") for value in values]
+def _rounded(values: NDArray[np.float64]) -> list[float | None]:
+    """Six digits say more than any plot shows; JSON knows finite numbers only."""
+    return [float(f"{value:.6g}") if np.isfinite(value) else None for value in values]
 
 
-def fronts(problem: ProblemResults, column: int) -> Plot:
-    """Each algorithm's front of median hypervolume: the first objective against another.
+@dataclass(frozen=True)
+class Members:
+    """One algorithm's front, of the run of median hypervolume.
 
-    Args:
-        problem: its results.
-        column: which other objective; with one objective, the mean bits stand in for it.
+    Attributes:
+        label: the algorithm.
+        number: its place among all, which says how it looks.
+        points: objectives in natural signs.
+        subnets: the networks.
+        first: place of the first of them among all networks of the problem.
     """
-    single = len(problem.objectives) == 1
-    traces: list[Plot] = []
-    networks: list[Plot] = []
-    if len(problem.known) and not single:
-        known = problem.natural(problem.known)
-        traces.append(
-            {
-                "type": "scatter", "mode": "markers", "name": KNOWN[problem.known_kind],
-                "x": _rounded(known[:, column]), "y": _rounded(known[:, 0]),
-                "marker": {"color": "#b0b0b0", "size": 4}, "hoverinfo": "skip",
-            }
-        )  # fmt: skip
+
+    label: str
+    number: int
+    points: NDArray[np.float64]
+    subnets: list[Subnet]
+    first: int
+
+
+def members(problem: ProblemResults) -> list[Members]:
+    """The fronts that are shown: of every algorithm that came to its end and found something."""
+    found: list[Members] = []
+    first = 0
     for number, label in enumerate(problem.labels):
         outcome = problem.typical(label)
         if outcome is None or not len(outcome.front):
             continue
-        points = problem.natural(outcome.front)
-        subnets = problem.subnets(outcome)
-        texts = [_text(problem, row) for row in points]
-        first = len(networks)
-        networks += [
-            {
-                "title": f"{label}: {text}, {len(subnet.blocks)} blocks, "
-                f"{subnet.mean_bits:.2f} bits on average",
-                "blocks": [
-                    [block.stage, *(getattr(block, name) for name in FIELDS)]
-                    for block in subnet.blocks
-                ],
-            }
-            for text, subnet in zip(texts, subnets, strict=True)
-        ]
-        across = [subnet.mean_bits for subnet in subnets] if single else points[:, column]
-        colour, symbol, _ = _look(number)
-        traces.append(
-            {
-                "type": "scatter", "mode": "markers", "name": label,
-                "x": _rounded(np.asarray(across)), "y": _rounded(points[:, 0]), "text": texts,
-                "customdata": list(range(first, len(networks))),
-                "hovertemplate": f"{label}<br>%{{text}}<extra></extra>",
-                "marker": {"color": colour, "symbol": symbol, "size": 6},
-            }
-        )  # fmt: skip
-    x = {"title": {"text": "mean bits"}} if single else _axis(problem, column)
+        points, subnets = problem.natural(outcome.front), problem.subnets(outcome)
+        found.append(Members(label, number, points, subnets, first))
+        first += len(subnets)
+    return found
+
+
+def networks(problem: ProblemResults, found: Sequence[Members]) -> Plot:
+    """All networks of a problem's fronts, by their places, and the bits that there are."""
     roles = problem.space.spec.bits.values()
     bits = sorted({width for role in roles for width in role})
-    layout = _layout(x, _axis(problem, 0))
-    return {"traces": traces, "layout": layout, "networks": networks, "bits": bits}
+    listed = [
+        {
+            "title": f"{_text(problem, row)}, {len(subnet.blocks)} blocks, "
+            f"{subnet.mean_bits:.2f} bits on average",
+            "blocks": [
+                [block.stage, *(getattr(block, name) for name in FIELDS)] for block in subnet.blocks
+            ],
+        }
+        for of in found
+        for row, subnet in zip(of.points, of.subnets, strict=True)
+    ]
+    return {"networks": listed, "bits": bits}
+
+
+def front_plots(problem: ProblemResults, found: Sequence[Members]) -> list[Plot]:
+    """Fronts: up to three objectives each against each, more on parallel axes.
+
+    With one objective, the mean bits stand in for the other.
+    """
+    n_obj = len(problem.objectives)
+    if n_obj == 1:
+        return [_bits(problem, found)]
+    if n_obj > _MOST_PAIRED:
+        return [_parallel(problem, found)]
+    return [_pair(problem, found, y, x) for y, x in combinations(range(n_obj), 2)]
+
+
+_MOST_PAIRED = 3
+"""Objectives that are shown in pairs."""
+
+
+def _pair(problem: ProblemResults, found: Sequence[Members], y: int, x: int) -> Plot:
+    traces: list[Plot] = []
+    if len(problem.known):
+        known = problem.natural(problem.known)
+        traces.append(
+            {
+                "type": "scatter", "mode": "markers", "name": KNOWN[problem.known_kind],
+                "legendgroup": "known", "x": _rounded(known[:, x]), "y": _rounded(known[:, y]),
+                "marker": {"color": "#b0b0b0", "size": 4}, "hoverinfo": "skip",
+            }
+        )  # fmt: skip
+    traces += [_front(of, of.points[:, x], of.points[:, y]) for of in found]
+    return {"traces": traces, "layout": _layout(_axis(problem, x), _axis(problem, y))}
+
+
+def _bits(problem: ProblemResults, found: Sequence[Members]) -> Plot:
+    traces = [
+        _front(of, np.array([subnet.mean_bits for subnet in of.subnets]), of.points[:, 0])
+        for of in found
+    ]
+    return {
+        "traces": traces,
+        "layout": _layout({"title": {"text": "mean bits"}}, _axis(problem, 0)),
+    }
+
+
+def _front(of: Members, x: NDArray[np.float64], y: NDArray[np.float64]) -> Plot:
+    colour, symbol, _ = _look(of.number)
+    return {
+        "type": "scatter", "mode": "markers", "name": of.label, "legendgroup": of.label,
+        "x": _rounded(x), "y": _rounded(y),
+        "customdata": list(range(of.first, of.first + len(x))),
+        "hovertemplate": f"{of.label}<br>%{{text}}<extra></extra>",
+        "marker": {"color": colour, "symbol": symbol, "size": 6},
+    }  # fmt: skip
+
+
+def _parallel(problem: ProblemResults, found: Sequence[Members]) -> Plot:
+    """A line for each network, over axes that the problem's frame scales."""
+    signs = problem.natural(np.ones((1, len(problem.objectives))))[0]
+    names = [_axis(problem, i)["title"]["text"] for i in range(len(signs))]
+    traces: list[Plot] = []
+    for of in found:
+        scaled = problem.frame.normalise(of.points * signs)
+        gap = np.full((len(scaled), 1), np.nan)  # ends a network's line
+        places = np.arange(of.first, of.first + len(scaled))
+        colour, symbol, dash = _look(of.number)
+        traces.append(
+            {
+                "type": "scatter", "mode": "lines+markers", "name": of.label,
+                "legendgroup": of.label, "x": [*names, None] * len(scaled),
+                "y": _rounded(np.hstack([scaled, gap]).ravel()),
+                "customdata": np.repeat(places, len(names) + 1).tolist(),
+                "hovertemplate": f"{of.label}<br>%{{text}}<extra></extra>",
+                "line": {"color": colour, "dash": dash, "width": 0.5},
+                "marker": {"color": colour, "symbol": symbol, "size": 5},
+            }
+        )  # fmt: skip
+    y = {"title": {"text": "0: ideal, 1: nadir"}}
+    return {"traces": traces, "layout": _layout({"type": "category"}, y)}
 
 
 def _text(problem: ProblemResults, row: NDArray[np.float64]) -> str:

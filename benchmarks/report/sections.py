@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -30,6 +31,26 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         f'<div class="scroll"><table><thead><tr>{top}</tr></thead>'
         f"<tbody>{''.join(body)}</tbody></table></div>"
     )
+
+
+def compared(analysis: Analysis) -> str:
+    """What was compared, as a list of facts."""
+    problems = analysis.problems
+    configs = [problem.config for problem in problems]
+    facts = {
+        "spaces": [problem.space.name for problem in problems],
+        "objectives": ["+".join(problem.objectives) for problem in problems],
+        "algorithms": [label for problem in problems for label in problem.labels],
+        "seeds": [str(analysis.seeds)],
+        "evaluations": [f"{problem.budget:,} a search" for problem in problems],
+        "accuracy": [config.predictor for config in configs],
+        "device": [config.device for config in configs],
+    }
+    items = (
+        f"<dt>{name}</dt><dd>{escape('; '.join(dict.fromkeys(values)))}</dd>"
+        for name, values in facts.items()
+    )
+    return f"<dl>{''.join(items)}</dl>"
 
 
 def _cell(score: Score) -> str:
@@ -80,7 +101,24 @@ def reading(problem: ProblemResults) -> str:
         "first indicator. <b>A12</b>: chance that a run scores more than one of the best algorithm "
         "(0.5: alike).</li>"
     )
+    if _least_p(problem) > ALPHA:
+        lines.append("<li>So few runs cannot differ significantly, whatever they find.</li>")
     return f'<ul class="note">{"".join(lines)}</ul>'
+
+
+ALPHA = 0.05
+"""Level of significance."""
+
+
+def _least_p(problem: ProblemResults) -> float:
+    """The least p-value that a comparison can have, after Holm's correction."""
+    counts = [len(problem.of(label)) for label in problem.labels]
+    counts = [count for count in counts if count > 1]
+    if len(counts) < 2:
+        return 1.0
+    n = max(counts)
+    paired = min(counts) == n  # all signs, or all ranks, the same way
+    return 2 * math.comb(len(counts), 2) / (2**n if paired else math.comb(2 * n, n))
 
 
 def failures(analysis: Analysis) -> str:
@@ -124,17 +162,19 @@ def audit(found: Mapping[str, Any]) -> str:
     try:
         rows = [
             [
-                f"{escape(row['label'])} on {escape(row['problem'])}",
+                escape(f"{row['label']} on {row['problem']}"),
                 f"{row['predicted_hv']:.4f}",
                 f"{row['true_hv_validation']:.4f}",
                 f"{row['true_hv_test']:.4f}",
-                f"{row['kendall_tau']:.3f}",
+                _tau(row["kendall_tau"]),
                 f"{row['overestimate_points']:+.2f}",
                 str(row["networks"]),
             ]
             for row in found["rows"]
         ]
-        text = f"{found['networks']:,} distinct networks were measured: {escape(found['rule'])}."
+        text = (
+            f"{found['networks']:,} distinct networks were measured: {escape(str(found['rule']))}."
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"audit.json is malformed: {error}") from error
     head = ["", "predicted HV", "HV, validation", "HV, test", "tau", "overestimate", "networks"]
@@ -145,6 +185,11 @@ def audit(found: Mapping[str, Any]) -> str:
         "front; the overestimate is in points of accuracy. Medians over seeds.</p>"
         + table(head, rows)
     )
+
+
+def _tau(value: float | None) -> str:
+    """A rank correlation; one member, or equal accuracies, have none."""
+    return "none" if value is None or math.isnan(value) else f"{value:.3f}"
 
 
 def costs(analysis: Analysis) -> str:
@@ -194,14 +239,7 @@ def reproducing(analysis: Analysis) -> str:
     """The plan or configuration, the commands and the versions."""
     about = analysis.about
     if "plan" in about:
-        plan = "\n".join(
-            f"{name} = {json.dumps(value)}"
-            for name, value in about["plan"].items()
-            if value not in (None, {})
-        )
-        limits = about["plan"].get("limits") or {}
-        if limits:
-            plan += "\n[limits]\n" + "\n".join(f"{k} = {v}" for k, v in limits.items())
+        plan = plan_toml(about["plan"])
         command = "apq-moo bench --plan plan.toml --out BENCH\napq-moo report BENCH -o report.html"
     else:
         plan = json.dumps(about["config"], indent=2)
@@ -211,6 +249,21 @@ def reproducing(analysis: Analysis) -> str:
         f"<h2>How to reproduce it</h2><pre>{escape(plan)}</pre><pre>{escape(command)}</pre>"
         f"<p>{escape(versions)}; {escape(str(about.get('processor', '')))}.</p>"
     )
+
+
+def plan_toml(plan: Mapping[str, Any]) -> str:
+    """A plan, as :meth:`BenchPlan.to_dict` gives it, as TOML."""
+    limits = plan.get("limits") or {}
+    entries = {name: value for name, value in plan.items() if name != "limits"}
+    lines = [f"{name} = {_toml(value)}" for name, value in entries.items() if value is not None]
+    if limits:
+        lines += ["", "[limits]", *(f"{name} = {_toml(value)}" for name, value in limits.items())]
+    return "\n".join(lines)
+
+
+def _toml(value: Any) -> str:
+    """Texts, numbers and lists of them read the same in JSON, but for one character."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _run_command(config: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from apq_moo.benchmarks.analysis import Analysis
 from apq_moo.benchmarks.plan import BenchPlan
 from apq_moo.benchmarks.report import sections, write_report
 from apq_moo.benchmarks.scores import hypervolume
+from apq_moo.benchmarks.statistics import compare_pairs
 from apq_moo.benchmarks.store import Outcome, Store
 from apq_moo.benchmarks.tables import latex_table, markdown_table, ranks_table
 from apq_moo.errors import UserError
@@ -26,7 +27,7 @@ from apq_moo.study.run import execute
 PLAN = BenchPlan(
     spaces=("digits",),
     algos=("apq-ga", "nsga2", "random"),
-    objectives=("acc,latency", "acc,latency,energy", "acc"),
+    objectives=("acc,latency", "acc,latency,energy", "acc", "acc,latency,energy,size"),
     seeds=3,
     budgets=(400,),
     sweeps=(2,),
@@ -125,13 +126,18 @@ def test_every_plot_shows_its_points(browser, page, folder):
     for number, problem in enumerate(Analysis.read(folder).problems):
         shown = browser.execute_script(counts, f"problem{number}-front1")
         wanted = {label: len(problem.typical(label).front) for label in problem.labels}
-        if len(problem.objectives) > 1:
+        if len(problem.objectives) > 3:  # a line of four points and a gap for each network
+            wanted = {label: 5 * count for label, count in wanted.items()}
+        elif len(problem.objectives) > 1:
             wanted["front of all runs"] = len(problem.known)
         assert dict(shown) == wanted
         curves = browser.execute_script(counts, f"problem{number}-curve")
         assert {name for name, _ in curves if name} == set(problem.labels)
     plots = browser.execute_script("return [...document.querySelectorAll('.plot')].map(p => p.id)")
-    assert "problem1-front2" in plots
+    assert [name for name in plots if "-front" in name] == [
+        *("problem0-front1", "problem1-front1", "problem1-front2", "problem1-front3"),
+        *("problem2-front1", "problem3-front1"),
+    ]
     assert [name for name in plots if "attainment" in name] == ["problem0-attainment"]
 
 
@@ -176,6 +182,34 @@ def test_a_network_under_the_pointer_is_drawn(browser, page, folder):
     assert str(subnets[row].blocks[0].channels) in texts
 
 
+def test_three_objectives_are_shown_in_every_pair(browser, page, folder):
+    visit(browser, page)
+    problem = Analysis.read(folder).problems[1]
+    points = problem.natural(problem.typical("nsga2").front)
+    script = """const t = document.getElementById(arguments[0]).data.find(t => t.name === "nsga2");
+        return [t.x, t.y, t.text];"""
+    for number, (y, x) in enumerate(((0, 1), (0, 2), (1, 2)), 1):
+        found = browser.execute_script(script, f"problem1-front{number}")
+        np.testing.assert_allclose(found[0], points[:, x], rtol=1e-5)
+        np.testing.assert_allclose(found[1], points[:, y], rtol=1e-5)
+    subnet = problem.subnets(problem.typical("nsga2"))[0]
+    assert f"acc {points[0, 0]:.4g} %" in found[2][0]
+    assert f"{len(subnet.blocks)} blocks<br>{subnet.mean_bits:.2f} bits on avera" in found[2][0]
+
+
+def test_four_objectives_lie_on_scaled_axes(browser, page, folder):
+    visit(browser, page)
+    problem = Analysis.read(folder).problems[3]
+    front = problem.typical("random").front
+    found = browser.execute_script(
+        """const t = document.getElementById("problem3-front1").data;
+        return t.find(t => t.name === "random").y;"""
+    )
+    rows = np.array(found, dtype=float).reshape(len(front), 5)
+    np.testing.assert_allclose(rows[:, :4], problem.frame.normalise(front), rtol=1e-4, atol=1e-9)
+    assert np.isnan(rows[:, 4]).all()
+
+
 def test_the_legend_hides_an_algorithm(browser, page):
     from selenium.webdriver.common.by import By
 
@@ -196,6 +230,18 @@ def test_the_page_fits_a_phone(browser, page):
         widths = browser.execute_script(
             "return [document.documentElement.scrollWidth, window.innerWidth]"
         )
+        # No legend covers the plot or an axis's title.
+        overlaps = browser.execute_script(
+            """const box = (plot, what) => plot.querySelector(what).getBoundingClientRect();
+            const apart = (a, b) => a.bottom <= b.top + 1 || b.bottom <= a.top + 1;
+            return [...document.querySelectorAll(".plot")].filter(plot => {
+                const legend = box(plot, ".legend .bg");
+                const title = plot.querySelector(".xtitle");
+                return legend.right > 390 || !apart(legend, box(plot, ".nsewdrag"))
+                    || (title && !apart(legend, title.getBoundingClientRect()));
+            }).map(plot => plot.id);"""
+        )
+        assert overlaps == []
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     assert widths[0] <= widths[1] == 390
@@ -210,6 +256,9 @@ def test_what_the_page_says(page, folder):
     assert "all of &lt;them&gt;" in body
     assert "codecarbon" in text
     assert 'algos = ["apq-ga", "nsga2", "random"]' in text
+    assert "apq-ga; nsga2; random" in text
+    assert "400 a search" in text
+    assert "So few runs cannot differ significantly" in text
     problem = Analysis.read(folder).problems[0]
     for label in problem.labels:
         volumes = [hypervolume(o.front, problem.frame) for o in problem.of(label)]
@@ -223,6 +272,28 @@ def test_the_plan_of_the_page_is_the_plan(page, tmp_path):
     plan = unescape(re.search(r"<pre>(spaces.*?)</pre>", text, flags=re.DOTALL)[1])
     (tmp_path / "plan.toml").write_text(plan)
     assert BenchPlan.read(tmp_path / "plan.toml") == PLAN
+
+
+def test_a_plan_with_limits_is_a_plan(tmp_path):
+    plan = replace(PLAN, limits={"latency": 1e-7, "energy": 2.0}, assets='a "b"\\c\x7f')
+    (tmp_path / "plan.toml").write_text(sections.plan_toml(plan.to_dict()), encoding="utf-8")
+    assert BenchPlan.read(tmp_path / "plan.toml") == plan
+
+
+def test_fewest_runs_that_can_differ(folder):
+    problem = Analysis.read(folder).problems[0]
+    assert sections._least_p(problem) == pytest.approx(2 * 3 / 2**3)
+    samples = {name: np.arange(8.0) + 10 * i for i, name in enumerate("abc")}
+    least = min(c.p_adjusted for c in compare_pairs(samples, paired=True, larger_is_better=True))
+    assert least == pytest.approx(2 * 3 / 2**8)
+
+
+def test_an_audit_of_single_members_has_no_tau():
+    row = AUDIT["rows"][0] | {"label": "<i>"}
+    for tau, cell in ((0.7, "0.700"), (float("nan"), "none"), (None, "none")):
+        found = sections.audit(AUDIT | {"rows": [row | {"kendall_tau": tau}]})
+        assert f"<td>{cell}</td>" in found
+        assert "<td>&lt;i&gt; on digits</td>" in found
 
 
 def test_a_run_s_page(tmp_path, browser):
@@ -264,7 +335,7 @@ def test_markdown_and_latex(folder):
     assert latex.count(r" \\") == 1 + len(problem.labels)
     assert latex.index(r"\toprule") < latex.index(r"\midrule") < latex.index(r"\bottomrule")
     assert r"\textbf{" in latex
-    last = markdown_table(analysis.problems[2], ["hv"])
+    last = markdown_table(analysis.problems[3], ["hv"])
     assert "(1 failed)" in last
     ranks = ranks_table(analysis.ranks("hv")).splitlines()
     assert len(ranks) == 2 + 3
@@ -292,7 +363,7 @@ def test_pictures_are_drawn_the_same_twice(folder, tmp_path, kind):
 
 def test_pictures_that_cannot_be_drawn(folder, tmp_path):
     analysis = Analysis.read(folder)
-    two, three, one = analysis.problems
+    two, three, one, _ = analysis.problems
     for draw, words in (
         (lambda: pictures.draw_fronts(tmp_path / "x.gif", two), "ends in .png"),
         (lambda: pictures.draw_fronts(tmp_path / "x.svg", one), "two objectives at least"),
@@ -324,14 +395,14 @@ def test_the_commands_report_and_plot(folder, tmp_path, monkeypatch, capsys):
 
     code, _ = call("report", folder, "-o", "r.html", "--markdown", "t.md", "--latex", "t.tex")
     assert code == 0
-    assert Path("t.md").read_text().count("| algorithm") == 3
+    assert Path("t.md").read_text().count("| algorithm") == 4
     code, printed = call("report", folder, "-o", "r.html")
     assert code == 2
     assert "r.html exists" in printed.err
     assert call("plot", folder, "-o", "p.svg", "--kind", "curves", "--problem", "2")[0] == 0
     for arguments, words in (
         (("--kind", "pie"), "unknown kind of picture 'pie'; known: fronts"),
-        (("--problem", "9"), "--problem 9: there are 3"),
+        (("--problem", "9"), "--problem 9: there are 4"),
         (("--algos", "walk"), "no algorithm 'walk'"),
     ):
         code, printed = call("plot", folder, "-o", "q.svg", *arguments)
