@@ -71,9 +71,8 @@ def summarise(values: ArrayLike) -> Summary:
 def _quantile(ordered: FloatArray, q: float) -> float:
     part, below = math.modf((len(ordered) - 1) * q)
     low = float(ordered[int(below)])
-    if part == 0:
-        return low
-    return (1 - part) * low + part * float(ordered[int(below) + 1])
+    high = low if part == 0 else float(ordered[int(below) + 1])
+    return low if low == high else (1 - part) * low + part * high
 
 
 def a12(x: ArrayLike, y: ArrayLike) -> float:

@@ -89,7 +89,17 @@ def test_two_processes_train_one_supernet(tmp_path, image_set):
     """Close to what one process does: they differ by batch-norm statistics of half the batch."""
     settings = ("--steps", "6", "--warmup-steps", "2", "--batch-size", "256")
     done = run(
-        *("-m", "apq_moo", "supernet", "train", *settings, "-o", "two.safetensors"),
+        *(
+            "-m",
+            "apq_moo",
+            "supernet",
+            "train",
+            "--space",
+            "digits",
+            *settings,
+            "-o",
+            "two.safetensors",
+        ),
         folder=tmp_path,
     )
     assert done.stdout.count("trained 6 steps") == 1
@@ -134,7 +144,17 @@ def test_a_batch_smaller_than_the_group_is_refused(digits, image_set):
 def test_two_processes_collect_the_same_samples(tmp_path):
     shipped = find_assets(load_space("digits")).path(SUPERNET)
     sizes = ("--fp", "12", "--mp", "25", "--held-out", "3", "--jobs", "1")
-    command = ("-m", "apq_moo", "samples", "collect", "--supernet", shipped, *sizes)
+    command = (
+        "-m",
+        "apq_moo",
+        "samples",
+        "collect",
+        "--space",
+        "digits",
+        "--supernet",
+        shipped,
+        *sizes,
+    )
     done = run(*command, "-o", "two.npz", folder=tmp_path)
     assert done.stdout.count("12 fp, 25 mp") == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["two.npz"]
