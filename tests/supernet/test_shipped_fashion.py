@@ -48,6 +48,7 @@ def test_shipped_predictors_rank_held_out_networks(name):
     assert pairwise_accuracy(y, find_predictor(SPACE, name).predict(X)) > 0.9
 
 
+@pytest.mark.slow
 def test_samples_are_measured_again():
     """On a machine that has the images."""
     try:
