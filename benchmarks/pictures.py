@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from apq_moo.benchmarks.analysis import Analysis, ProblemResults
 from apq_moo.errors import UserError
-from apq_moo.files import replacing
-from apq_moo.predictors.curves import picture_type
+from apq_moo.pictures import picture_type, save_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,6 +19,9 @@ if TYPE_CHECKING:
 
 WIDTH_IN = 3.4
 """Width of a column, in inches."""
+
+DPI = 300
+"""Dots an inch of a PNG."""
 
 MOST_TOLD_APART = 7
 """Algorithms that colours and markers tell apart; more are drawn in grey."""
@@ -29,11 +31,6 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 _MARKERS = "os^DvPX"
 _LINES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 _GREY = "#b0b0b0"
-_METADATA: dict[str, dict[str, None]] = {
-    "png": {"Software": None},
-    "svg": {"Date": None},
-    "pdf": {"CreationDate": None},
-}
 _STYLE: Any = {
     "font.size": 7,
     "axes.linewidth": 0.6,
@@ -42,9 +39,6 @@ _STYLE: Any = {
     "svg.hashsalt": "apq-moo",
     "pdf.fonttype": 42,
 }
-
-
-_KNOWN = {"true": "true front", "union": "all runs", "shipped": "published and all runs"}
 
 
 def _chosen(problem: ProblemResults, algos: Sequence[str] | None) -> list[str]:
@@ -70,12 +64,6 @@ def _look(number: int) -> dict[str, Any]:
 def _label(problem: ProblemResults, column: int) -> str:
     name, unit = problem.objectives[column], problem.units[column]
     return f"{'accuracy' if name == 'acc' else name} ({unit})"
-
-
-def _save(figure: Figure, path: str | Path) -> None:
-    kind = picture_type(path)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=300, format=kind, metadata=_METADATA[kind])
 
 
 def _figure(panels: int = 1) -> tuple[Figure, list[Axes]]:
@@ -129,7 +117,7 @@ def draw_fronts(
         for axis, column in zip(axes, others, strict=True):
             if len(problem.known):
                 known = problem.natural(problem.known)
-                name = _KNOWN[problem.known_kind]
+                name = problem.known_name
                 axis.plot(known[:, column], known[:, 0], ".", color=_GREY, ms=2.5, label=name)
             for label in problem.labels:
                 _front(axis, problem, label, column, chosen)
@@ -137,7 +125,7 @@ def draw_fronts(
             axis.set_xlabel(_label(problem, column))
             axis.set_ylabel(_label(problem, 0))
         _legend(figure, axes[0])
-        _save(figure, path)
+        save_picture(figure, path, DPI)
 
 
 def _front(
@@ -192,7 +180,7 @@ def draw_curves(
         axis.set_xlabel("evaluations")
         axis.set_ylabel("hypervolume")
         _legend(figure, axis)
-        _save(figure, path)
+        save_picture(figure, path, DPI)
 
 
 def draw_attainment(
@@ -230,7 +218,7 @@ def draw_attainment(
         axis.set_xlabel(_label(problem, 1))
         axis.set_ylabel(_label(problem, 0))
         _legend(figure, axis)
-        _save(figure, path)
+        save_picture(figure, path, DPI)
 
 
 def _staircase(
@@ -279,4 +267,4 @@ def draw_ranks(path: str | Path, analysis: Analysis) -> None:
             f"shaded: within {ranks.critical_difference:.1f} of the best (Nemenyi)"
         )
         axis.grid(axis="x", alpha=0.3, linewidth=0.4)
-        _save(figure, path)
+        save_picture(figure, path, DPI)

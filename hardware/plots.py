@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from apq_moo.errors import UserError
-from apq_moo.files import replacing
 from apq_moo.hardware.breakdown import breakdown
 from apq_moo.hardware.costs import COSTS
 from apq_moo.hardware.devices import Device
@@ -19,32 +18,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SUFFIXES = (".png", ".svg", ".pdf")
 PARTS = ("expand", "depthwise", "project")
 
 _COLOURS = {"expand": "#0072B2", "depthwise": "#E69F00", "project": "#009E73", "fixed": "#8C8C8C"}
 """Colours that colour-blind readers tell apart (Okabe and Ito)."""
-
-
-def save(figure: Figure, path: str | Path) -> None:
-    """Write a picture atomically; the suffix decides the format.
-
-    Raises:
-        UserError: another suffix than those of :data:`SUFFIXES`, or it cannot be written.
-    """
-    check_picture(path)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=150)
-
-
-def check_picture(path: str | Path) -> None:
-    """Check a picture's suffix.
-
-    Raises:
-        UserError: it is none of :data:`SUFFIXES`.
-    """
-    if Path(path).suffix not in SUFFIXES:
-        raise UserError(f"{path}: pictures end in {', '.join(SUFFIXES)}")
 
 
 def short_name(device: Device) -> str:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from apq_moo.errors import UserError
-from apq_moo.files import replacing, write_text
+from apq_moo.files import write_text
+from apq_moo.pictures import picture_type, save_picture
 from apq_moo.predictors.compare import Row
 
 
@@ -32,18 +32,6 @@ def mean_and_band(values: Sequence[float]) -> tuple[float, float]:
     return float(np.mean(values)), half
 
 
-def picture_type(path: str | Path) -> str:
-    """``png``, ``svg`` or ``pdf``, by the end of a file's name.
-
-    Raises:
-        UserError: it ends otherwise.
-    """
-    kind = Path(path).suffix.lower().lstrip(".")
-    if kind not in _METADATA:
-        raise UserError(f"{path}: name a picture that ends in .png, .svg or .pdf")
-    return kind
-
-
 def draw_curves(path: str | Path, rows: Sequence[Row], *, ceiling: float | None = None) -> None:
     """Draw pairwise accuracy against the number of mixed-precision samples, with 95 % bands.
 
@@ -57,7 +45,7 @@ def draw_curves(path: str | Path, rows: Sequence[Row], *, ceiling: float | None 
     """
     from matplotlib.figure import Figure
 
-    kind = picture_type(path)
+    picture_type(path)
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     axis = figure.subplots()
     for number, name in enumerate(dict.fromkeys(row.predictor for row in rows)):
@@ -82,17 +70,11 @@ def draw_curves(path: str | Path, rows: Sequence[Row], *, ceiling: float | None 
     axis.set_ylabel("pairwise accuracy on held-out networks")
     axis.grid(alpha=0.3)
     axis.legend(loc="lower right")
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=120, format=kind, metadata=_METADATA[kind])
+    save_picture(figure, path)
 
 
 _COLOURS = ("#0072B2", "#56B4E9", "#D55E00", "#E69F00", "#009E73", "#44AA77", "#CC79A7")
 _MARKERS = "os^vDPX"
-_METADATA: dict[str, dict[str, None]] = {
-    "png": {"Software": None},
-    "svg": {"Date": None},
-    "pdf": {"CreationDate": None},
-}
 
 
 def write_curves(path: str | Path, rows: Sequence[Row]) -> None:

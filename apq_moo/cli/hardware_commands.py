@@ -11,7 +11,7 @@ import typer
 from rich.box import SIMPLE
 from rich.table import Table
 
-from apq_moo.cli.app import app, err, out
+from apq_moo.cli.app import app, err, out, refuse_existing
 from apq_moo.defaults import DEFAULT_SPACE
 from apq_moo.errors import UserError
 
@@ -117,16 +117,6 @@ def _provenance(space: Space, **entries: Any) -> dict[str, Any]:
     }
 
 
-def refuse_existing(path: Path) -> None:
-    """Refuse to write over ``path``.
-
-    Raises:
-        UserError: it exists.
-    """
-    if path.exists():
-        raise UserError(f"-o {path} exists; remove it or name another file")
-
-
 @lut_app.command("build")
 def lut_build(
     file: OutOption, space: SpaceOption = DEFAULT_SPACE, device: DeviceOption = "bitfusion"
@@ -229,16 +219,11 @@ def lut_plot(
 ) -> None:
     """Draw what a layer costs, or where in a network its costs arise."""
     from apq_moo.hardware import find_device
-    from apq_moo.hardware.plots import (
-        check_picture,
-        layer_picture,
-        network_picture,
-        save,
-        short_name,
-    )
+    from apq_moo.hardware.plots import layer_picture, network_picture, short_name
+    from apq_moo.pictures import picture_type, save_picture
     from apq_moo.space import load_space
 
-    check_picture(file)
+    picture_type(file)
     loaded, found = load_space(space), find_device(device)
     if layer is not None:
         block, _, part = layer.partition(".")
@@ -250,7 +235,7 @@ def lut_plot(
         network = _subnet(loaded, subnet, device)
         title = f"{Path(subnet).stem} network of {loaded.name} on {short_name(found)}"
         figure = network_picture(loaded, network, list(found.units), found, title)
-    save(figure, file)
+    save_picture(figure, file, dpi=150)
     out.print(f"{file}", soft_wrap=True)
 
 

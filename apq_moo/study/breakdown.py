@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from apq_moo.errors import UserError
 from apq_moo.hardware import COSTS, find_device
 from apq_moo.hardware.breakdown import breakdown
-from apq_moo.hardware.plots import network_picture, save
+from apq_moo.hardware.plots import network_picture
+from apq_moo.pictures import save_picture
 from apq_moo.space import Subnet, load_space
 from apq_moo.study.folder import RunFolder
 
@@ -75,5 +76,5 @@ def break_down(folder: RunFolder, columns: dict[str, list[Any]], row: int) -> tu
     sums = [text for name in names for text in (f"{totals[name]:.4g}", "")]
     table.add_row("all", "", *sums)
     picture = folder.path / f"breakdown-{row}.png"
-    save(network_picture(space, subnet, names, device, title), picture)
+    save_picture(network_picture(space, subnet, names, device, title), picture, dpi=150)
     return table, picture

@@ -147,7 +147,7 @@ def test_tables_are_imported_and_shown(call, refused, table):
         (("lut", "measure", "--backend", "tvm", "-o", "t.npz"), "unknown backend 'tvm'; known:"),
         (("lut", "measure", "-o", "t.json"), "no place for spread and provenance"),
         (("lut", "measure", "-o", "t.npz", "--precision", "2"), "write a fraction, such as 0.02"),
-        (("lut", "plot", "-o", "x.gif"), "pictures end in .png, .svg, .pdf"),
+        (("lut", "plot", "-o", "x.gif"), "name a picture that ends in .png, .svg or .pdf"),
         (("lut", "plot", "-o", "x.png", "--layer", "stem"), "write block<number>.<part>"),
         (("lut", "plot", "-o", "x.png", "--layer", "block99.expand"), "blocks are 0 to 7"),
         (("lut", "plot", "-o", "x.png", "--layer", "block1.pool"), "use expand, depthwise, proj"),

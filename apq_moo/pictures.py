@@ -1,0 +1,47 @@
+"""Writing pictures: which files they may go to, and bytes that do not change from run to run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from apq_moo.errors import UserError
+from apq_moo.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Without what says when, and by which version, a picture was drawn.
+_METADATA: dict[str, dict[str, None]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None},
+    "pdf": {"CreationDate": None},
+}
+
+
+def picture_type(path: str | Path) -> str:
+    """``png``, ``svg`` or ``pdf``, by the end of a file's name.
+
+    Raises:
+        UserError: it ends otherwise.
+    """
+    kind = Path(path).suffix.lower().lstrip(".")
+    if kind not in _METADATA:
+        raise UserError(f"{path}: name a picture that ends in .png, .svg or .pdf")
+    return kind
+
+
+def save_picture(figure: Figure, path: str | Path, dpi: int = 120) -> None:
+    """Write a figure atomically.
+
+    Args:
+        figure: the figure.
+        path: a PNG, SVG or PDF file.
+        dpi: dots an inch of a PNG.
+
+    Raises:
+        UserError: another kind of file, or it cannot be written.
+    """
+    kind = picture_type(path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=dpi, format=kind, metadata=_METADATA[kind])
