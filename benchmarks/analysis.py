@@ -127,6 +127,12 @@ class ProblemResults:
         """``true``, ``shipped`` or ``union``: where :attr:`known` comes from."""
         return self._known[1]
 
+    @property
+    def known_name(self) -> str:
+        """For legends: what :attr:`known` is."""
+        names = {"true": "true front", "union": "front of all runs", "shipped": "published front"}
+        return names[self.known_kind]
+
     def of(self, label: str) -> list[Outcome]:
         """The finished outcomes of an algorithm, by seed."""
         found = [o for o in self.outcomes if o.cell.label == label and o.ok]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from apq_moo.benchmarks.analysis import Part, ProblemResults, Score
+from apq_moo.benchmarks.scores import INDICATORS
 from apq_moo.benchmarks.statistics import Ranks
 
 _TITLES = {"front": "all evaluated", "population": "final population"}
@@ -19,7 +20,7 @@ def indicators_of(problem: ProblemResults) -> list[str]:
     return [*SHOWN, *(SHOWN_IF_TRUE if problem.known_kind == "true" else ())]
 
 
-def _cell(score: Score) -> str:
+def cell_text(score: Score) -> str:
     """Median and quartiles, or that no run came to its end."""
     if score.summary is None:
         return "failed"
@@ -32,19 +33,25 @@ def _marks(score: Score) -> str:
     return f"{len(score.worse_than)}/{len(score.better_than)}"
 
 
-def _columns(
-    problem: ProblemResults, indicators: Sequence[str], part: Part
-) -> tuple[list[int], dict[str, list[Score]]]:
-    """Rows by the first indicator, the best first, and every column."""
-    columns = {name: problem.scores(name, part) for name in indicators}
-    first = columns[indicators[0]]
-    order = sorted(range(len(first)), key=lambda i: _worth(first[i], indicators[0]))
-    return order, columns
+def _head(indicators: Sequence[str]) -> list[str]:
+    return ["algorithm", *indicators, "better/worse", "seeds"]
+
+
+def _rows(
+    problem: ProblemResults, indicators: Sequence[str], part: Part, bold: Callable[[str], str]
+) -> list[list[str]]:
+    """Cells of each algorithm, the best by the first indicator first."""
+    columns = [problem.scores(name, part) for name in indicators]
+    rows = []
+    for scores in sorted(zip(*columns, strict=True), key=lambda row: _worth(row[0], indicators[0])):
+        first = scores[0]
+        cells = [bold(cell_text(score)) if score.best else cell_text(score) for score in scores]
+        seeds = f"{len(first.values)}" + (f" ({first.failed} failed)" if first.failed else "")
+        rows.append([first.label, *cells, _marks(first), seeds])
+    return rows
 
 
 def _worth(score: Score, indicator: str) -> float:
-    from apq_moo.benchmarks.scores import INDICATORS
-
     if score.summary is None:
         return float("inf")
     median = score.summary.median
@@ -65,45 +72,29 @@ def markdown_table(problem: ProblemResults, indicators: Sequence[str], part: Par
     Raises:
         UserError: an unknown indicator.
     """
-    order, columns = _columns(problem, indicators, part)
     lines = [
         f"{problem.title}; {_TITLES[part]}",
         "",
-        f"| algorithm | {' | '.join(indicators)} | better/worse | seeds |",
+        f"| {' | '.join(_head(indicators))} |",
         f"|---|{'---|' * (len(indicators) + 2)}",
     ]
-    for i in order:
-        cells = []
-        for name in indicators:
-            score = columns[name][i]
-            text = _cell(score)
-            cells.append(f"**{text}**" if score.best else text)
-        first = columns[indicators[0]][i]
-        seeds = f"{len(first.values)}" + (f" ({first.failed} failed)" if first.failed else "")
-        lines.append(f"| {first.label} | {' | '.join(cells)} | {_marks(first)} | {seeds} |")
-    return "\n".join(lines)
+    rows = _rows(problem, indicators, part, lambda text: f"**{text}**")
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
 def latex_table(problem: ProblemResults, indicators: Sequence[str], part: Part = "front") -> str:
     """The same as a LaTeX table for the package ``booktabs``."""
-    order, columns = _columns(problem, indicators, part)
-    head = " & ".join(_escaped(name) for name in ("algorithm", *indicators, "better/worse"))
+    rows = _rows(problem, indicators, part, lambda text: rf"\textbf{{{text}}}")
     lines = [
         r"\begin{table}",
-        rf"\caption{{{_escaped(problem.title)}; {_TITLES[part]}. Medians and quartiles.}}",
-        rf"\begin{{tabular}}{{l{'r' * len(indicators)}c}}",
+        rf"\caption{{{_escaped(problem.title)}; {_TITLES[part]}. Medians and quartiles; bold: no "
+        r"algorithm is significantly better; better/worse: how many are, by the first column.}",
+        rf"\begin{{tabular}}{{l{'r' * len(indicators)}cc}}",
         r"\toprule",
-        head + r" \\",
+        " & ".join(_head(indicators)) + r" \\",
         r"\midrule",
+        *(" & ".join([_escaped(row[0]), *row[1:]]) + r" \\" for row in rows),
     ]
-    for i in order:
-        cells = []
-        for name in indicators:
-            score = columns[name][i]
-            text = _cell(score)
-            cells.append(rf"\textbf{{{text}}}" if score.best else text)
-        first = columns[indicators[0]][i]
-        lines.append(" & ".join([_escaped(first.label), *cells, _marks(first)]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"])
 
 

@@ -18,11 +18,6 @@ from apq_moo.space.spec import FIELDS
 Plot = dict[str, Any]
 """``traces`` and ``layout``."""
 
-KNOWN = {
-    "true": "true front",
-    "union": "front of all runs",
-    "shipped": "published front and all runs",
-}
 
 # Okabe and Ito's colours first, then Tol's muted ones.
 _COLOURS = (
@@ -137,7 +132,7 @@ def _pair(problem: ProblemResults, found: Sequence[Members], y: int, x: int) -> 
         known = problem.natural(problem.known)
         traces.append(
             {
-                "type": "scatter", "mode": "markers", "name": KNOWN[problem.known_kind],
+                "type": "scatter", "mode": "markers", "name": problem.known_name,
                 "legendgroup": "known", "x": _rounded(known[:, x]), "y": _rounded(known[:, y]),
                 "marker": {"color": "#b0b0b0", "size": 4}, "hoverinfo": "skip",
             }

@@ -12,7 +12,7 @@ from typing import Any
 from apq_moo.benchmarks.analysis import Analysis, Part, ProblemResults, Score
 from apq_moo.benchmarks.scores import INDICATORS
 from apq_moo.benchmarks.statistics import a12
-from apq_moo.benchmarks.tables import indicators_of
+from apq_moo.benchmarks.tables import cell_text, indicators_of
 from apq_moo.data.assets import find_assets
 from apq_moo.errors import UserError
 
@@ -54,11 +54,7 @@ def compared(analysis: Analysis) -> str:
 
 
 def _cell(score: Score) -> str:
-    if score.summary is None:
-        return "failed"
-    found = score.summary
-    text = f"{found.median:.4f} [{found.q1:.4f}, {found.q3:.4f}]"
-    return f"*{text}" if score.best else text
+    return f"*{cell_text(score)}" if score.best else cell_text(score)
 
 
 def scores(problem: ProblemResults, part: Part) -> str:
