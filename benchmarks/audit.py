@@ -227,7 +227,9 @@ def _measured(
     table = begin_table(space, assets, X, path)
     if choose_only or table.complete:
         return table
-    return tabulate(space, assets.path(SUPERNET), assets.images, X, path, on=on, callback=callback)
+    return tabulate(
+        space, assets.path(SUPERNET), assets.images, table.X, path, on=on, callback=callback
+    )
 
 
 def _rows(samples: Sequence[_Sample], tables: dict[str, AccuracyTable]) -> list[Row]:

@@ -11,6 +11,7 @@ from apq_moo.data.assets import TABLE, Assets
 from apq_moo.data.tables import SPLITS, load_table
 from apq_moo.errors import UserError
 from apq_moo.space import IntArray
+from apq_moo.space.parts import MOST_LISTED
 
 NAME = "table"
 """Stands for :class:`TabulatedAccuracy` where a predictor's name is asked for."""
@@ -32,9 +33,11 @@ class TabulatedAccuracy:
     def __init__(self, assets: Assets) -> None:
         space = self.space = assets.space
         if not assets.has(TABLE):
+            mend = "name a predictor"
+            if space.count() <= MOST_LISTED:
+                mend = f"make one with `apq-moo samples exhaust --space {space.name}`, or {mend}"
             raise UserError(
-                f"space {space.name!r} has no table of all its networks in {assets.folder}; make "
-                f"one with `apq-moo samples exhaust --space {space.name}`, or name a predictor"
+                f"space {space.name!r} has no table of all its networks in {assets.folder}: {mend}"
             )
         table = load_table(assets.path(TABLE), space)
         if not table.complete or len(table.X) != space.count():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import zipfile
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apq_moo.errors import UserError
-from apq_moo.files import replacing
+from apq_moo.files import read_arrays, replacing
 from apq_moo.space import IntArray, Space
 
 SPLITS = ("validation", "test")
@@ -71,12 +70,14 @@ def load_table(path: str | Path, space: Space) -> AccuracyTable:
     Raises:
         UserError: it is missing, damaged, or of another space.
     """
+    if Path(path).is_file() and not zipfile.is_zipfile(path):
+        raise UserError(f"{path} is no table of accuracies, or damaged")
+    arrays = read_arrays(path)
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            header = json.loads(archive["header"].tobytes())
-            X, right = archive["X"], archive["right"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"cannot read accuracies {path}: {error}") from error
+        header = json.loads(arrays["header"].tobytes())
+        X, right = arrays["X"], arrays["right"]
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{path} is no table of accuracies: it lacks {error}") from error
     if not isinstance(header, dict) or header.pop("format", None) != FORMAT:
         raise UserError(f"{path} is not a table of accuracies of this version")
     if header.get("digest") != space.digest:

@@ -83,7 +83,10 @@ def begin_table(space: Space, assets: Assets, X: IntArray, path: str | Path) -> 
         space: of the networks.
         assets: of the space, or of what it is part of.
         X: canonical genotypes, shape ``(n, n_var)``.
-        path: the file. Measured networks of an earlier one with the same supernet are taken over.
+        path: the file. What an earlier one with the same supernet has measured stays in it.
+
+    Returns:
+        These networks and those measured before, in lexicographic order.
 
     Raises:
         UserError: the file is unreadable, or cannot be written; or the images are not here.
@@ -92,15 +95,21 @@ def begin_table(space: Space, assets: Assets, X: IntArray, path: str | Path) -> 
     header = _provenance(space, checksums[SUPERNET], assets.images, checksums["images"])
     data = load_images(assets.images)
     sizes = len(data.validation), len(data.test)
-    right = np.full((len(X), len(SPLITS)), MISSING, dtype=np.int32)
+    known: dict[bytes, NDArray[np.int32]] = {}
     seconds = 0.0
     if Path(path).exists():
         earlier = load_table(path, space)
-        seconds = float(earlier.provenance.get("seconds", 0.0))
         if {**header, "seconds": 0} == {**earlier.provenance, "seconds": 0}:
-            known = dict(zip(map(bytes, earlier.X), earlier.right, strict=True))
-            for i, row in enumerate(X):
-                right[i] = known.get(bytes(row), right[i])
+            seconds = float(earlier.provenance.get("seconds", 0.0))
+            measured = (earlier.right != MISSING).all(axis=1)
+            known = {
+                bytes(row): right
+                for row, right in zip(earlier.X[measured], earlier.right[measured], strict=True)
+            }
+            X = np.vstack([X, earlier.X[measured]])
+    X = np.unique(X, axis=0)
+    nothing = np.full(len(SPLITS), MISSING, dtype=np.int32)
+    right = np.array([known.get(bytes(row), nothing) for row in X])
     table = AccuracyTable(X, right, sizes, {**header, "seconds": seconds})
     table.save(path)
     return table
