@@ -16,6 +16,7 @@ from apq_moo.benchmarks.plan import BenchPlan
 from apq_moo.benchmarks.store import Outcome, Store
 from apq_moo.errors import UserError
 from apq_moo.study.config import RunConfig
+from apq_moo.study.folder import alone
 from apq_moo.study.search import Search, check
 from apq_moo.versions import processor, versions
 
@@ -81,8 +82,9 @@ def run(
         How many cells are done, and how many have failed.
 
     Raises:
-        UserError: an unknown back end, or one that is not installed; or other versions of the
-            package or its libraries than those that the benchmark was begun with.
+        UserError: an unknown back end, or one that is not installed; other versions of the package
+            or its libraries than those that the benchmark was begun with; or another process
+            carries it out.
     """
     check_backend(backend)
     if store.about()["versions"] != versions():
@@ -100,7 +102,7 @@ def run(
     from joblib import Parallel, delayed
 
     begun = time.perf_counter()
-    with Meter() as meter, _cluster(backend, jobs, scheduler):
+    with alone(store.folder), Meter() as meter, _cluster(backend, jobs, scheduler):
         work = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
         for outcome in work(delayed(carry_out)(cell) for cell in todo):
             store.put(outcome)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -52,6 +53,17 @@ def progress_bar() -> Iterator[Progress]:
     )
     with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
         yield bar
+
+
+def refuse_existing(*paths: Path | None) -> None:
+    """Refuse to write over a file.
+
+    Raises:
+        UserError: one of them exists.
+    """
+    for path in paths:
+        if path is not None and path.exists():
+            raise UserError(f"-o {path} exists; remove it or name another file")
 
 
 _DEFAULTS = {"--verify": "10"}

@@ -11,7 +11,7 @@ import typer
 from rich.box import SIMPLE
 from rich.table import Table
 
-from apq_moo.cli.app import app, err, out, progress_bar
+from apq_moo.cli.app import app, err, out, progress_bar, refuse_existing
 from apq_moo.errors import UserError
 from apq_moo.study.config import parse_limits
 
@@ -211,12 +211,6 @@ def audit(
     out.print(f"{folder}/audit.json", soft_wrap=True, highlight=False)
 
 
-def _refuse_existing(*paths: Path | None) -> None:
-    for path in paths:
-        if path is not None and path.exists():
-            raise UserError(f"{path} exists; remove it or name another file")
-
-
 @app.command()
 def report(
     folder: FolderArgument,
@@ -231,7 +225,7 @@ def report(
     from apq_moo.benchmarks.report import write_report
 
     if not overwrite:
-        _refuse_existing(file, markdown, latex)
+        refuse_existing(file, markdown, latex)
     write_report(folder, file)
     if markdown is not None or latex is not None:
         _write_tables(folder, markdown, latex)
@@ -271,7 +265,7 @@ def plot(
 
     if kind not in KINDS:
         raise UserError(f"unknown kind of picture {kind!r}; known: {', '.join(KINDS)}")
-    _refuse_existing(file)
+    refuse_existing(file)
     analysis = Analysis.read(folder)
     if kind == "ranks":
         pictures.draw_ranks(file, analysis)

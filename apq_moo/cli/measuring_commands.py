@@ -12,13 +12,12 @@ import typer
 from rich.box import SIMPLE
 from rich.table import Table
 
-from apq_moo.cli.app import err, out, progress_bar
+from apq_moo.cli.app import err, out, progress_bar, refuse_existing
 from apq_moo.cli.hardware_commands import (
     OutOption,
     SpaceOption,
     TableArgument,
     lut_app,
-    refuse_existing,
 )
 from apq_moo.defaults import DEFAULT_SPACE
 from apq_moo.errors import UserError

@@ -11,7 +11,7 @@ import typer
 from rich.box import SIMPLE
 from rich.table import Table
 
-from apq_moo.cli.app import app, err, out, progress_bar
+from apq_moo.cli.app import app, err, out, progress_bar, refuse_existing
 from apq_moo.defaults import DEFAULT_SPACE
 from apq_moo.errors import UserError
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from apq_moo.predictors import Row
-    from apq_moo.space import Space
+    from apq_moo.space import IntArray, Space
 
 supernet_app = typer.Typer(no_args_is_help=True, help="Train and evaluate a supernet.")
 samples_app = typer.Typer(no_args_is_help=True, help="Collect accuracies of random subnets.")
@@ -43,13 +43,15 @@ SamplesOption = Annotated[
 OnOption = Annotated[str, typer.Option("--on", help="Where torch runs: cpu, cuda or cuda:1.")]
 
 
-def _image_set(space: str) -> str:
+def _image_set(space: str | Space) -> str:
     from apq_moo.space import load_space
 
-    images = load_space(space).spec.images
+    loaded = load_space(space)
+    images = loaded.spec.images
     if not images:
         raise UserError(
-            f"space {space!r} names no image set, so that nothing can be trained or measured on it"
+            f"space {loaded.name!r} names no image set, so that nothing can be trained or measured "
+            "on it"
         )
     return images
 
@@ -66,11 +68,6 @@ def _table(space: str, given: Path | None) -> Path:
     from apq_moo.space import load_space
 
     return given or find_assets(load_space(space)).path(SAMPLES)
-
-
-def _refuse_existing(path: Path) -> None:
-    if path.exists():
-        raise UserError(f"-o {path} exists; remove it or name another file")
 
 
 @supernet_app.command("train")
@@ -105,7 +102,7 @@ def supernet_train(
     from apq_moo.supernet.training import TrainConfig
 
     images = _image_set(space)
-    _refuse_existing(file)
+    refuse_existing(file)
     with progress_bar() as bar:
         task = bar.add_task("training", total=steps)
         seconds = train(
@@ -185,16 +182,21 @@ def supernet_measure(
     """Measure the networks of a table that are not measured yet, and keep the results in it."""
     from apq_moo.data.tables import load_table
     from apq_moo.space import load_space
+
+    loaded = load_space(space)
+    _measure_all(loaded, load_table(file, loaded).X, file, _checkpoint(space, supernet), on)
+
+
+def _measure_all(space: Space, X: IntArray, file: Path, supernet: Path, on: str) -> None:
+    """Measure networks, or what is left of them, into a table."""
     from apq_moo.supernet.distributed import rank_of_environment
     from apq_moo.supernet.tabulate import tabulate
 
-    path, images = _checkpoint(space, supernet), _image_set(space)
-    loaded = load_space(space)
-    X = load_table(file, loaded).X
+    images = _image_set(space)
     with progress_bar() as bar:
         task = bar.add_task("measuring", total=len(X))
         table = tabulate(
-            loaded, path, images, X, file, on=on,
+            space, supernet, images, X, file, on=on,
             callback=lambda done, total: bar.update(task, completed=done, total=total),
         )  # fmt: skip
     if rank_of_environment() == 0:
@@ -252,21 +254,9 @@ def samples_exhaust(
 ) -> None:
     """Measure every network of a small space; repeat the command to continue."""
     from apq_moo.space import all_networks, load_space
-    from apq_moo.supernet.distributed import rank_of_environment
-    from apq_moo.supernet.tabulate import tabulate
 
-    path, images = _checkpoint(space, supernet), _image_set(space)
     loaded = load_space(space)
-    X = all_networks(loaded)
-    with progress_bar() as bar:
-        task = bar.add_task("measuring", total=len(X))
-        table = tabulate(
-            loaded, path, images, X, file, on=on,
-            callback=lambda done, total: bar.update(task, completed=done, total=total),
-        )  # fmt: skip
-    if rank_of_environment() == 0:
-        seconds = table.provenance["seconds"]
-        out.print(f"{len(X):,} networks in {seconds:.0f} s: {file}", soft_wrap=True)
+    _measure_all(loaded, all_networks(loaded), file, _checkpoint(space, supernet), on)
 
 
 @predictor_app.command("fit")
@@ -284,7 +274,7 @@ def predictor_fit(
     from apq_moo.space import load_space
 
     PREDICTORS.get(name)
-    _refuse_existing(file)
+    refuse_existing(file)
     loaded, path = load_space(space), _table(space, samples)
     predictor = fit_to_samples(name, loaded, path, seed=seed)
     predictor.save(file)
@@ -316,8 +306,9 @@ def predictor_compare(
 ) -> None:
     """Compare predictors against the number of mixed-precision samples."""
     from apq_moo.data.samples import load_samples
+    from apq_moo.pictures import picture_type
     from apq_moo.predictors import PREDICTORS, compare
-    from apq_moo.predictors.curves import draw_curves, picture_type, write_curves
+    from apq_moo.predictors.curves import draw_curves, write_curves
     from apq_moo.space import load_space
 
     loaded = load_space(space)
@@ -330,7 +321,7 @@ def predictor_compare(
         raise UserError(f"--sizes {sizes!r}: write numbers by commas, such as 100,500") from None
     for path in (file, picture):
         if path is not None:
-            _refuse_existing(path)
+            refuse_existing(path)
     if picture is not None:
         picture_type(picture)
     table = load_samples(_table(space, samples), loaded)

@@ -194,7 +194,9 @@ def _locked(path: Path) -> int | None:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(handle)
-        raise UserError(f"the run in {path} is being carried out by another process") from error
+        raise UserError(
+            f"the run or benchmark in {path} is being carried out by another process"
+        ) from error
     except OSError:
         os.close(handle)
         return None

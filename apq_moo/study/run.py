@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from apq_moo.data.assets import find_assets
+from apq_moo.data.assets import TABLE, find_assets
 from apq_moo.errors import UserError
 from apq_moo.predictors.metrics import kendall_tau
 from apq_moo.problems.measured import SupernetAccuracy
+from apq_moo.problems.tabulated import TabulatedAccuracy
 from apq_moo.space import load_space
 from apq_moo.study.archive import Archive
 from apq_moo.study.folder import HISTORY, MEASURED, RunFolder, alone
@@ -137,15 +138,19 @@ def verify_front(
     """
     begun = time.perf_counter()
     config = folder.config
-    supernet = SupernetAccuracy(find_assets(load_space(config.space), config.assets))
+    assets = find_assets(load_space(config.space), config.assets)
     costs = [i for i, name in enumerate(config.objectives) if name != "acc"]
     rows = spread(front.F[:, costs[0] if costs else 0], k)
     X = front.genotypes[rows]
-    listener.say(
-        f"measuring {len(rows)} networks on the supernet takes about "
-        f"{max(1, round(supernet.estimate_s(X)))} s"
-    )
-    found = supernet.measure(X, callback=lambda done: listener.verifying(done, len(rows)))
+    if assets.has(TABLE):  # every network has been measured
+        found = TabulatedAccuracy(assets).measure(X)
+    else:
+        supernet = SupernetAccuracy(assets)
+        listener.say(
+            f"measuring {len(rows)} networks on the supernet takes about "
+            f"{max(1, round(supernet.estimate_s(X)))} s"
+        )
+        found = supernet.measure(X, callback=lambda done: listener.verifying(done, len(rows)))
     subnet = columns.pop("subnet")
     for column, name in enumerate(MEASURED):
         values: list[float | None] = [None] * len(front)

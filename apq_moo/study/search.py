@@ -13,7 +13,7 @@ import numpy as np
 from apq_moo import __version__
 from apq_moo.algorithms import ALGORITHMS, ApqGA
 from apq_moo.data import load_images
-from apq_moo.data.assets import SUPERNET, find_assets
+from apq_moo.data.assets import SUPERNET, TABLE, find_assets
 from apq_moo.data.evaluations import Evaluations
 from apq_moo.defaults import DEFAULT_PREDICTOR
 from apq_moo.errors import UserError
@@ -169,13 +169,15 @@ class Search:
         return found
 
     def require_supernet(self) -> None:
-        """Check that networks of the space can be measured.
+        """Check that networks of the space can be measured, if they have not all been.
 
         Raises:
             UserError: there is no supernet, or its images are not here.
         """
         try:
-            assets = find_assets(whole(self.problem.space), self.config.assets)
+            assets = find_assets(self.problem.space, self.config.assets)
+            if assets.has(TABLE):
+                return
             assets.path(SUPERNET)
             load_images(assets.images)
             Evaluations(self.problem.space, "", "")

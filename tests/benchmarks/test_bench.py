@@ -21,6 +21,7 @@ from apq_moo.files import read_json
 from apq_moo.problems import APQProblem
 from apq_moo.study.archive import Archive
 from apq_moo.study.config import RunConfig
+from apq_moo.study.folder import alone
 from apq_moo.study.search import Search
 
 PLAN = BenchPlan(
@@ -228,6 +229,12 @@ def test_failed_cells_are_kept_as_failed_and_tried_again(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert bench.run(store) == (3, 0)
     assert all(o.ok for o in store.outcomes())
+
+
+def test_two_processes_do_not_carry_out_one_benchmark(tmp_path):
+    store = bench.begin(tmp_path / "b", PLAN)
+    with alone(store.folder), pytest.raises(UserError, match="carried out by another process"):
+        bench.run(store)
 
 
 def test_folders_in_use_and_stores_of_another_version(tmp_path, finished):

@@ -360,3 +360,17 @@ def test_fashion_is_searched_where_no_space_is_named(tmp_path, monkeypatch, caps
     assert "install Debian's dataset-fashion-mnist" in line
     assert "apq-moo data download fashion-mnist" in line
     assert not (tmp_path / "b").exists()
+
+
+def test_networks_of_a_table_are_verified_by_it(call, monkeypatch, tmp_path):
+    """Without images."""
+    monkeypatch.setattr(fashion, "folders", list)
+    fashion.load_fashion_mnist.cache_clear()
+    done = call("run", "--space", "tiny", "--predictor", "table", "--verify", "4", "--out", "a",
+                "--budget", "4800")  # fmt: skip
+    assert done.code == 0, done.err
+    with Path("a/front.csv").open() as handle:
+        rows = [row for row in csv.DictReader(handle) if row["acc_test"]]
+    assert len(rows) == 4
+    assert all(float(row["acc"]) == float(row["acc_val_true"]) for row in rows)
+    assert all(float(row["acc_test"]) > 70 for row in rows)
