@@ -1,10 +1,13 @@
 """Do subnets rank by inherited weights as they do when each is trained alone?
 
 Run as ``python -m apq_moo.benchmarks.fidelity --supernet FILE --out fidelity.json --on cuda``.
-Random subnets are measured with the weights that they inherit, in full precision; of these, some
-that are equally far apart in rank, and the largest, are trained alone from random weights with the
-supernet's recipe. Kendall tau between the two accuracies, both on the validation images, says
-whether a search on the supernet finds what training would find.
+Subnets are measured with the weights that they inherit, in full precision, and trained alone from
+random weights with the supernet's recipe. Kendall tau between the two accuracies, both on the
+validation images, says whether a search on the supernet finds what training would find.
+
+With ``--spread accuracy`` they are the largest, and random subnets equally far apart in rank by
+what they inherit; with ``--spread size`` they reach from the smallest to the largest, each with the
+same factor more multiply-accumulates than the one before.
 
 An interrupted run goes on where it stopped: finished networks are in the file, unfinished ones in
 ``*.training`` beside it.
@@ -28,7 +31,7 @@ from apq_moo.data import load_images
 from apq_moo.errors import UserError
 from apq_moo.files import read_json, sha256, write_json
 from apq_moo.predictors.metrics import kendall_tau
-from apq_moo.space import IntArray, Space, load_space
+from apq_moo.space import IntArray, Space, Subnet, load_space
 from apq_moo.supernet.checkpoint import load_supernet
 from apq_moo.supernet.devices import torch_device
 from apq_moo.supernet.network import Supernet
@@ -72,6 +75,38 @@ def spread(inherited: Sequence[dict[str, float]], networks: int) -> list[int]:
     return [0, *(int(order[i]) for i in at)]
 
 
+def by_size(space: Space, networks: int, rng: np.random.Generator, pool: int = 20_000) -> IntArray:
+    """Networks from the largest to the smallest, nearest to sizes in geometric progression.
+
+    Args:
+        space: the space.
+        networks: how many.
+        rng: draws a pool, half of it between the smallest and random members, half of it between
+            these and the largest.
+        pool: its size.
+
+    Returns:
+        Architectures, shape ``(networks, n_var)``.
+    """
+    members = space.sample(pool, rng)
+    share = rng.random((pool, 1))
+    upper = rng.random((pool, 1)) < 0.5
+    low = np.where(upper, members, space.smallest())
+    high = np.where(upper, space.largest(), members)
+    between = space.canonical(low + np.rint(share * (high - low)).astype(int))
+    drawn = np.unique(space.architecture(between[space.valid(between)]), axis=0)
+    ends = space.architecture(np.vstack([space.largest(), space.smallest()]))
+    size = np.log([_macs(space, subnet) for subnet in space.decode(drawn)])
+    top, bottom = np.log([_macs(space, subnet) for subnet in space.decode(ends)])
+    wanted = np.linspace(top, bottom, networks)[1:-1]
+    near = np.abs(size[:, None] - wanted).argmin(axis=0)
+    return np.vstack([ends[0], drawn[near], ends[1]])
+
+
+def _macs(space: Space, subnet: Subnet) -> int:
+    return sum(layer.macs for layer in space.layers(subnet))
+
+
 def train_alone(job: Job) -> dict[str, Any]:
     """Train one network and measure it."""
     torch.set_num_threads(1)
@@ -93,6 +128,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--supernet", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--networks", type=int, default=17, help="the largest among them")
+    parser.add_argument("--spread", choices=("accuracy", "size"), default="accuracy")
     parser.add_argument("--pool", type=int, default=512, help="random subnets to choose from")
     parser.add_argument("--steps", type=int, default=9600)
     parser.add_argument("--batch", type=int, default=1024)
@@ -122,6 +158,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "train": asdict(config),
         "networks": args.networks,
         "pool": args.pool,
+        "spread": args.spread,
     }
     state = _begin(args, space, settings)
     todo = [i for i, network in enumerate(state["networks"]) if "alone" not in network]
@@ -161,15 +198,21 @@ def _begin(args: argparse.Namespace, space: Space, settings: dict[str, Any]) -> 
     begun = time.perf_counter()
     device = torch_device(args.on.partition(",")[0])
     supernet = load_supernet(args.supernet, space)[0].to(device)
-    drawn = space.sample(args.pool, np.random.default_rng([args.seed, 11]))
-    rows = np.vstack([space.largest(), drawn])
+    rng = np.random.default_rng([args.seed, 11])
+    if args.spread == "size":
+        rows = by_size(space, args.networks, rng)
+    else:
+        rows = np.vstack([space.largest(), space.sample(args.pool, rng)])
     inherited = accuracies(space, supernet, rows)
-    chosen = spread(inherited, args.networks)
+    chosen = list(range(len(rows))) if args.spread == "size" else spread(inherited, args.networks)
     state = {
         "settings": settings,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
         "versions": versions(),
-        "networks": [{"x": rows[i].tolist(), "inherited": inherited[i]} for i in chosen],
+        "networks": [
+            {"x": rows[i].tolist(), "macs": _macs(space, subnet), "inherited": inherited[i]}
+            for i, subnet in zip(chosen, space.decode(rows[chosen]), strict=True)
+        ],
     }
     write_json(args.out, state)
     _say(f"{len(rows)} subnets measured in {time.perf_counter() - begun:.0f} s")

@@ -151,10 +151,10 @@ class Trainer:
         if config.batch_size < group.size:
             raise UserError(f"batch_size {config.batch_size} is less than {group.size} processes")
         self.group = group
-        with torch.random.fork_rng():
+        self.device = torch.device(device)
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(config.seed)
             self.supernet = Supernet(space).to(device)
-        self.device = torch.device(device)
         self.optimiser = torch.optim.AdamW(
             self.supernet.parameters(),
             lr=config.learning_rate,

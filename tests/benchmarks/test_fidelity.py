@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -23,6 +24,17 @@ def supernet(tmp_path):
 def test_chosen_networks_are_equally_far_apart_in_rank():
     inherited = [{"validation": v} for v in (99.0, 5.0, 1.0, 4.0, 2.0, 3.0)]
     assert fidelity.spread(inherited, 4) == [0, 2, 5, 1]
+
+
+def test_networks_spread_by_size_reach_from_the_largest_to_the_smallest():
+    space = load_space("fashion")
+    rows = fidelity.by_size(space, 9, np.random.default_rng(0), pool=2000)
+    macs = [sum(layer.macs for layer in space.layers(s)) for s in space.decode(rows)]
+    ends = space.decode(np.vstack([space.largest(), space.smallest()]))
+    assert [macs[0], macs[-1]] == [sum(x.macs for x in space.layers(s)) for s in ends]
+    factors = np.array(macs[:-1]) / macs[1:]
+    assert factors == pytest.approx(np.full(8, (macs[0] / macs[-1]) ** (1 / 8)), rel=0.1)
+    assert len({tuple(row) for row in rows}) == 9
 
 
 def test_an_interrupted_run_goes_on(tmp_path, supernet, monkeypatch, capsys):
