@@ -139,13 +139,21 @@ class Workspace:
 
         What a compiled kernel depends on is its constants and the types of its tensors: all
         pointers are multiples of 16 bytes, and integers are not specialised, but for pitches,
-        which are all multiples of :data:`PITCH`.
+        which are all multiples of :data:`PITCH`. It is then started as Triton itself starts it,
+        without the description it would make for profilers: subnets of usual size run as fast as
+        the host can launch them.
         """
         types = tuple([x.dtype for x in args if isinstance(x, Tensor)])
         key = (kernel, constants, types)
         ready = self._ready.get(key)
         if ready is not None:
-            ready[(programs, 1, 1)](*args, *constants)
+            places = [x.data_ptr() if isinstance(x, Tensor) else x for x in args]
+            active = triton.runtime.driver.active
+            stream = active.get_current_stream(active.get_current_device())
+            ready.run(
+                programs, 1, 1, stream, ready.function, ready.packed_metadata, None, None, None,
+                *places, *constants,
+            )  # fmt: skip
             return
         # Products and sums are rounded one by one, as everywhere else.
         ready = kernel[(programs,)](
