@@ -41,13 +41,15 @@ def test_an_interrupted_run_goes_on(tmp_path, supernet, monkeypatch, capsys):
     out = tmp_path / "fidelity.json"
     arguments = ["--space", "digits", "--supernet", str(supernet), "--out", str(out)]
     arguments += ["--networks", "3", "--pool", "4", "--steps", "2", "--batch", "16"]
+    arguments += ["--picture", str(tmp_path / "fidelity.svg")]
     fidelity.main(arguments)
     whole = json.loads(out.read_text())
     assert "tau" in capsys.readouterr().out
     assert len(whole["networks"]) == 3
     pairs = [(n["inherited"]["test"], n["alone"]["test"]) for n in whole["networks"]]
     tau = kendall_tau(*zip(*pairs, strict=True))
-    assert whole["tau"]["test"] == pytest.approx(tau, nan_ok=True)
+    assert whole["tau"]["inherited and alone, test"] == pytest.approx(tau, nan_ok=True)
+    assert (tmp_path / "fidelity.svg").read_text().startswith("<?xml")
     assert not list(tmp_path.glob("*.training"))
 
     cut = json.loads(out.read_text())
