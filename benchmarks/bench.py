@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import product
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 from apq_moo.benchmarks.cells import carry_out
 from apq_moo.benchmarks.frames import frame_of
 from apq_moo.benchmarks.metering import Meter
-from apq_moo.benchmarks.plan import BenchPlan
+from apq_moo.benchmarks.plan import BenchPlan, Cell
 from apq_moo.benchmarks.store import Outcome, Store
 from apq_moo.errors import UserError
 from apq_moo.study.config import RunConfig
@@ -21,6 +21,9 @@ from apq_moo.study.search import Search, check
 from apq_moo.versions import processor, versions
 
 BACKENDS = ("loky", "dask", "ray")
+
+_AT_A_TIME = 4
+"""Cells of a process that ray works through before it hands over what was found."""
 
 
 def check_plan(plan: BenchPlan) -> None:
@@ -99,12 +102,9 @@ def run(
     callback(finished, len(cells), None)
     if not todo:
         return finished, 0
-    from joblib import Parallel, delayed
-
     begun = time.perf_counter()
     with alone(store.folder), Meter() as meter, _cluster(backend, jobs, scheduler):
-        work = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
-        for outcome in work(delayed(carry_out)(cell) for cell in todo):
+        for outcome in _carried_out(todo, jobs, backend):
             store.put(outcome)
             finished += outcome.ok
             failed += not outcome.ok
@@ -140,6 +140,20 @@ def problem_of(config: RunConfig) -> Any:
         predictor=lambda X: np.zeros(len(X)),
         device=find_device(config.device, missing=config.missing),
     )
+
+
+def _carried_out(cells: Sequence[Cell], jobs: int, backend: str) -> Iterator[Outcome]:
+    """Outcomes as they come; some at a time with ray, whose joblib back end gives only lists."""
+    from joblib import Parallel, delayed
+
+    if backend == "ray":
+        size = _AT_A_TIME * jobs
+        for start in range(0, len(cells), size):
+            part = cells[start : start + size]
+            yield from Parallel(n_jobs=jobs, batch_size=1)(delayed(carry_out)(c) for c in part)
+    else:
+        work = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
+        yield from work(delayed(carry_out)(cell) for cell in cells)
 
 
 @contextmanager

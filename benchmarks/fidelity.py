@@ -30,6 +30,7 @@ import torch
 from apq_moo.data import load_images
 from apq_moo.errors import UserError
 from apq_moo.files import read_json, sha256, write_json
+from apq_moo.pictures import picture_type, save_picture
 from apq_moo.predictors.metrics import kendall_tau
 from apq_moo.space import IntArray, Space, Subnet, load_space
 from apq_moo.supernet.checkpoint import load_supernet
@@ -138,8 +139,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--label-smoothing", type=float, default=0.1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1, help="networks trained at a time")
+    parser.add_argument("--picture", type=Path, help="a PNG, SVG or PDF file to draw")
     parser.add_argument("--on", default="cpu", help="devices by commas, such as cuda:0,cuda:1")
     args = parser.parse_args(argv)
+    if args.picture is not None:
+        picture_type(args.picture)
     space = load_space(args.space)
     config = TrainConfig(
         steps=args.steps,
@@ -182,11 +186,60 @@ def main(argv: Sequence[str] | None = None) -> None:
             write_json(args.out, state)
             jobs[i].checkpoint.unlink(missing_ok=True)
             _say(f"{i}: inherited {network['inherited']}, alone {network['alone']}")
-    for split in ("validation", "test"):
-        pairs = [(n["inherited"][split], n["alone"][split]) for n in state["networks"]]
-        tau = state.setdefault("tau", {})[split] = kendall_tau(*zip(*pairs, strict=True))
-        _say(f"Kendall tau over {len(pairs)} networks, {split}: {tau:.3f}")
+    state["tau"] = taus(state["networks"])
     write_json(args.out, state)
+    _say(f"Kendall tau over {args.networks} networks:")
+    for pair, tau in state["tau"].items():
+        _say(f"  {pair}: {tau:.3f}")
+    if args.picture is not None:
+        draw(args.picture, state["networks"])
+
+
+def taus(networks: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Kendall tau between what is inherited and trained alone, on either split of the images.
+
+    The last one is between the two splits for the same trained networks: where it is low, the
+    networks hardly differ, and no other ranking can agree with theirs.
+    """
+
+    def of(kind: str, split: str) -> list[float]:
+        return [network[kind][split] for network in networks]
+
+    return {
+        **{
+            f"inherited and alone, {split}": kendall_tau(of("inherited", split), of("alone", split))
+            for split in ("validation", "test")
+        },
+        "alone, validation and test": kendall_tau(of("alone", "validation"), of("alone", "test")),
+    }
+
+
+def draw(path: str | Path, networks: Sequence[dict[str, Any]]) -> None:
+    """Draw validation accuracies trained alone against inherited ones, sizes as colours.
+
+    Args:
+        path: a PNG, SVG or PDF file.
+        networks: of the results.
+
+    Raises:
+        UserError: it cannot be written, or is of another type.
+    """
+    from matplotlib.colors import LogNorm
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.6, 3.8), layout="constrained")
+    axis = figure.subplots()
+    x, y = ([n[kind]["validation"] for n in networks] for kind in ("inherited", "alone"))
+    size = [n["macs"] / 1e6 for n in networks]
+    ends = [min(*x, *y), max(*x, *y)]
+    axis.plot(ends, ends, color="black", linestyle=":", linewidth=1, label="equal")
+    points = axis.scatter(x, y, c=size, norm=LogNorm(), cmap="viridis", edgecolors="black", lw=0.5)
+    figure.colorbar(points, label="million multiply-accumulates")
+    axis.set_xlabel("inherited validation accuracy, %")
+    axis.set_ylabel("trained alone, %")
+    axis.grid(alpha=0.3)
+    axis.legend(loc="lower right")
+    save_picture(figure, path)
 
 
 def _begin(args: argparse.Namespace, space: Space, settings: dict[str, Any]) -> dict[str, Any]:

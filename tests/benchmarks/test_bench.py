@@ -190,8 +190,10 @@ def rows(path):
     return found
 
 
-@pytest.mark.parametrize("backend", ["loky", "dask"])
+@pytest.mark.parametrize("backend", ["loky", "dask", "ray"])
 def test_two_workers_find_the_same(tmp_path, finished, backend):
+    if backend == "ray":
+        pytest.importorskip("ray")
     store = bench.begin(str(tmp_path / "b"), PLAN)
     assert bench.run(store, jobs=2, backend=backend) == (6, 0)
     for a, b in zip(store.outcomes(), finished.outcomes(), strict=True):
