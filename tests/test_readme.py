@@ -8,6 +8,7 @@ import pytest
 
 from apq_moo.benchmarks.plan import BenchPlan
 from apq_moo.cli import main
+from apq_moo.hardware.measuring.timing import Rule
 
 README = Path(__file__).parent.parent / "README.md"
 HARDWARE = README.parent / "docs" / "hardware.md"
@@ -42,6 +43,12 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.setenv("APQ_MOO_CACHE", str(tmp_path / "cache"))
 
 
+@pytest.fixture
+def hurried(monkeypatch):
+    """Layers are timed for a moment each; how well is tested elsewhere."""
+    monkeypatch.setattr(Rule.__init__, "__defaults__", (0.2, 6, 0.005, 0.0, 0.05))
+
+
 def test_the_commands_that_search(tmp_path):
     for arguments in commands("Search"):
         call(arguments)
@@ -50,6 +57,7 @@ def test_the_commands_that_search(tmp_path):
     assert all(len(path.read_text().splitlines()) > 10 for path in fronts)
 
 
+@pytest.mark.usefixtures("hurried")
 def test_the_commands_about_a_device(tmp_path):
     for arguments in commands("Your own device"):
         call(arguments)
@@ -85,6 +93,7 @@ def test_the_commands_about_searching(section, tmp_path):
     )
 
 
+@pytest.mark.usefixtures("hurried")
 @pytest.mark.parametrize("section", ["A table for your own machine", "Tables as files"])
 def test_the_commands_about_hardware(section, tmp_path):
     for arguments in commands(section, HARDWARE):

@@ -169,7 +169,8 @@ def audit(found: Mapping[str, Any]) -> str:
             for row in found["rows"]
         ]
         text = (
-            f"{found['networks']:,} distinct networks were measured: {escape(str(found['rule']))}."
+            f"{found['networks']:,} distinct networks were measured in {found['seconds']:,.0f} s: "
+            f"{escape(str(found['rule']))}."
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"audit.json is malformed: {error}") from error
@@ -211,12 +212,16 @@ def costs(analysis: Analysis) -> str:
             line += "; energy was not metered (codecarbon was not installed)"
         lines.append(line + ".")
     for name in dict.fromkeys(problem.space.name for problem in analysis.problems):
-        lines += _assets(next(p for p in analysis.problems if p.space.name == name))
+        problem = next(p for p in analysis.problems if p.space.name == name)
+        lines += _assets(problem, analysis.about.get("cost", []))
     return "<h2>Cost</h2><ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
 
 
-def _assets(problem: ProblemResults) -> list[str]:
-    """What making a space's assets cost, as far as their manifest says."""
+def _assets(problem: ProblemResults, costs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What making a space's assets cost, as far as their manifest says.
+
+    CO2e is that of the grid on which the searches were metered, if they were.
+    """
     try:
         manifest = find_assets(problem.space, problem.config.assets).manifest
     except UserError:
@@ -226,9 +231,18 @@ def _assets(problem: ProblemResults) -> list[str]:
         return []
     parts = ", ".join(f"{stage} {float(value):.0f} s" for stage, value in spent.items())
     hours = sum(float(value) for value in spent.values()) / 3600
-    return [
-        f"Assets of {problem.space.name}: {parts} ({hours:.2f} h) on {manifest['accelerator']}."
-    ]
+    line = f"Assets of {problem.space.name}: {parts} ({hours:.2f} h) on {manifest['accelerator']}"
+    joules = manifest.get("gpu_joules", {})
+    if spent.keys() <= joules.keys():
+        kwh = sum(float(joules[stage]) for stage in spent) / 3.6e6
+        line += f"; {1000 * kwh:.3g} Wh of its own"
+        metered = [entry for entry in costs if entry.get("energy_kwh", 0) > 0]
+        if metered:
+            grid = sum(e["co2e_kg"] for e in metered) / sum(e["energy_kwh"] for e in metered)
+            line += f" and {1000 * grid * kwh:.3g} g of CO2e on the grid of {metered[0]['country']}"
+        if "gpu_joules_note" in manifest:
+            line += f" ({manifest['gpu_joules_note']})"
+    return [f"{line}."]
 
 
 def reproducing(analysis: Analysis) -> str:

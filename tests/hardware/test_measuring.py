@@ -1,4 +1,4 @@
-"""Measuring layers and networks: timing rules by fake clocks, models by torch, files by kills."""
+"""Measuring layers and networks: timing rules by fake clocks, files by kills."""
 
 import json
 import os
@@ -7,18 +7,13 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
-from onnx import load_from_string as load_onnx
-from onnx import numpy_helper
 
 from apq_moo.errors import UserError
 from apq_moo.hardware import cost_table, feasible_options, read_table
-from apq_moo.hardware.measuring import onnx_models
 from apq_moo.hardware.measuring.backends import BACKENDS
 from apq_moo.hardware.measuring.campaign import Campaign, CampaignFile
 from apq_moo.hardware.measuring.layers import ROUNDS as VISITS
@@ -26,8 +21,7 @@ from apq_moo.hardware.measuring.layers import layers_of, measure_layers
 from apq_moo.hardware.measuring.networks import fit, measure_networks
 from apq_moo.hardware.measuring.timing import Rule, half_width, observe
 from apq_moo.problems import APQProblem
-from apq_moo.space import Layer, Space, SpaceSpec, load_space
-from apq_moo.space.spec import ROLES
+from apq_moo.space import Layer, load_space
 
 
 class Stopped(Exception):  # noqa: N818
@@ -177,185 +171,10 @@ def test_an_interrupted_campaign_continues_with_what_is_left(tmp_path):
         CampaignFile(path, {"a": 1}).load(part)
 
 
-# -- models ----------------------------------------------------------------------------------------
-
-
-def small(bits=(8, 32)):
-    return Space(
-        SpaceSpec.from_dict(
-            {
-                "name": "small",
-                "input_size": 10,
-                "input_channels": 3,
-                "classes": 5,
-                "kernels": [3, 5],
-                "expand": [1, 2],
-                "bits": {role: list(bits) for role in ROLES} | {"fixed": bits[0]},
-                "stem": {"channels": 8, "kernel": 3, "stride": 1},
-                "first_block": {"channels": 8, "kernel": 3},
-                "stages": [
-                    {"width": 8, "stride": 1, "depths": [1, 2]},
-                    {"width": 16, "stride": 2, "depths": [1, 2]},
-                ],
-                "feature_mix": {"channels": 24},
-            }
-        )
-    )
-
-
-def by_torch(model, image):
-    """Run the nodes of an ONNX model one by one with torch's operators, without any fusion."""
-    graph = load_onnx(model).graph
-    values = {item.name: torch.tensor(numpy_helper.to_array(item)) for item in graph.initializer}
-    values[onnx_models.INPUT] = image
-    for node in graph.node:
-        a = [values[name] for name in node.input]
-        options = {item.name: item.ints or item.i for item in node.attribute}
-        match node.op_type:
-            case "QuantizeLinear":
-                y = torch.round(a[0] / a[1]).add(a[2]).clamp(0, 255).to(torch.uint8)
-            case "DequantizeLinear":
-                shape = [-1] + [1] * (a[0].ndim - 1) if a[1].ndim else []
-                y = (a[0].float() - a[2].float().reshape(shape)) * a[1].reshape(shape)
-            case "Conv":
-                y = torch.conv2d(
-                    *a,
-                    stride=list(options["strides"]),
-                    padding=list(options["pads"])[:2],
-                    groups=options["group"],
-                )
-            case "Clip":
-                y = a[0].clamp(a[1], a[2])
-            case "Transpose":
-                y = a[0].permute(*options["perm"])
-            case "Add":
-                y = a[0] + a[1]
-            case "GlobalAveragePool":
-                y = a[0].mean((2, 3), keepdim=True)
-            case kind:
-                raise AssertionError(kind)
-        values[node.output[0]] = y
-    return values[onnx_models.OUTPUT]
-
-
-def saturates():
-    """Whether 8-bit products saturate, as ONNX Runtime's do on x86 processors without VNNI."""
-    flags = Path("/proc/cpuinfo")
-    text = flags.read_text(encoding="utf-8") if flags.is_file() else ""
-    return "avx2" in text and "vnni" not in text
-
-
-WITHOUT_VNNI = "this processor lacks VNNI: ONNX Runtime's 8-bit sums saturate here"
-
-
-@pytest.mark.parametrize("bits", [8, 32])
-@pytest.mark.parametrize(
-    "layer",
-    [
-        Layer("pw", "block", 8, 24, 9, 1, 1, 1, 8, 8),
-        Layer("dw", "block", 16, 16, 9, 5, 2, 16, 8, 8),
-    ],
-    ids=lambda layer: layer.name,
-)
-def test_layer_models_compute_the_layer(layer, bits):
-    if bits == 8 and saturates():
-        pytest.skip(WITHOUT_VNNI)
-    layer = replace(layer, w_bits=bits, a_bits=bits)
-    model = onnx_models.layer_model(layer)
-    session = BACKENDS.get("onnxruntime")(1, "cpu").session(model)
-    rng = np.random.default_rng(0)
-    shape = (1, layer.c_in, layer.size, layer.size)
-    image = rng.integers(0, 256, shape, dtype=np.uint8)
-    image = image.transpose(0, 2, 3, 1).copy() if bits == 8 else image.astype(np.float32) / 50
-    (found,) = session.run(None, {onnx_models.INPUT: image})
-    expected = by_torch(model, torch.tensor(image)).numpy()
-    out_shape = (1, layer.c_out, layer.size_out, layer.size_out)
-    assert found.shape == (out_shape if bits == 32 else (1, *out_shape[2:], layer.c_out))
-    assert len(np.unique(found)) > 10
-    if bits == 8:
-        assert np.abs(found.astype(int) - expected.astype(int)).max() <= 1
-    else:
-        np.testing.assert_allclose(found, expected, atol=1e-4)
-
-
-def test_network_models_hold_the_networks_layers():
-    space = small()
-    for subnet in space.decode(space.sample(6, np.random.default_rng(0))):
-        model = onnx_models.network_model(space, subnet)
-        nodes = load_onnx(model).graph.node
-        convs = [node for node in nodes if node.op_type == "Conv"]
-        layers = space.layers(subnet)
-        sizes = {item.name: list(item.dims) for item in load_onnx(model).graph.initializer}
-        made = {node.output[0]: node for node in nodes}
-
-        def weights(conv, made=made, sizes=sizes):
-            name = conv.input[1]
-            return sizes.get(name) or sizes[made[name].input[0]]
-
-        assert [weights(conv) for conv in convs] == [
-            [layer.c_out, layer.c_in // layer.groups, layer.kernel, layer.kernel]
-            for layer in layers
-        ]
-        integer = [conv.input[1] in made for conv in convs]
-        assert integer == [layer.w_bits == 8 for layer in layers]
-        quantised = [made.get(conv.input[0]) for conv in convs]
-        assert [node is not None and node.op_type == "DequantizeLinear" for node in quantised] == [
-            layer.a_bits == 8 for layer in layers
-        ]
-        # The first block and every block without stride whose width stays add their input.
-        blocks = space.active(space.encode([subnet]))[0]
-        adds = 1 + sum(space.plans[b].residual for b in np.flatnonzero(blocks))
-        assert sum(node.op_type == "Add" for node in nodes) == adds
-
-
-@pytest.mark.skipif(saturates(), reason=WITHOUT_VNNI)
-def test_network_models_run_as_their_nodes_say():
-    space = small()
-    image = np.random.default_rng(1).random((1, 3, 10, 10), dtype=np.float32)
-    for subnet in space.decode(space.sample(4, np.random.default_rng(1))):
-        model = onnx_models.network_model(space, subnet)
-        (found,) = BACKENDS.get("onnxruntime")(1, "cpu").session(model).run(None, {"image": image})
-        expected = by_torch(model, torch.tensor(image)).numpy()
-        assert found.shape == (1, 5, 1, 1)
-        scale = np.abs(expected).max()
-        np.testing.assert_allclose(found / scale, expected / scale, atol=0.05)
-
-
-def kernels_run(model, tmp_path):
-    """The operators that ONNX Runtime makes of a model."""
-    options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
-    options.log_severity_level = 3
-    onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    graph = load_onnx((tmp_path / "optimised.onnx").read_bytes()).graph
-    return [node.op_type for node in graph.node]
-
-
-@pytest.mark.parametrize("groups", [1, 16])
-def test_int8_layers_run_as_integer_kernels(groups, tmp_path):
-    layer = Layer("dw", "block", 16, 16, 9, 3, 1, groups, 8, 8)
-    assert kernels_run(onnx_models.layer_model(layer), tmp_path) == ["QLinearConv"]
-    layer = replace(layer, w_bits=32, a_bits=32)
-    # Alone, a layer needs the runtime's own layout of floats made and unmade.
-    kinds = kernels_run(onnx_models.layer_model(layer), tmp_path)
-    assert [kind for kind in kinds if not kind.startswith("Reorder")] in (["Conv"], ["FusedConv"])
-
-
-def test_int8_networks_run_as_integer_kernels(tmp_path):
-    space = small((8,))
-    subnet = space.decode(space.largest())[0]
-    kinds = kernels_run(onnx_models.network_model(space, subnet), tmp_path)
-    assert kinds.count("QLinearConv") == len(space.layers(subnet))
-    assert kinds.count("QLinearAdd") == 1 + sum(plan.residual for plan in space.plans) == 4
-    assert kinds.count("Transpose") <= 2
-    assert "Conv" not in kinds
-    assert kinds.count("QuantizeLinear") == kinds.count("DequantizeLinear") == 1
-
-
 # -- layers ----------------------------------------------------------------------------------------
 
 
-def test_every_distinct_layer_is_measured_once():
+def test_every_distinct_layer_is_measured_once(small):
     space = small()
     layers = layers_of(space, (8, 32))
     assert len({(layer.component, layer.key) for layer in layers}) == len(layers)
@@ -396,7 +215,7 @@ class FakeBackend:
         return lambda _times: self.scale * (0.01 + total) + 0.5 * (self.scale - 1)
 
 
-def test_measured_tables_hold_what_was_measured(tmp_path):
+def test_measured_tables_hold_what_was_measured(tmp_path, small):
     space, backend = small(), FakeBackend()
     told = []
     path = tmp_path / "mine.npz"
@@ -422,7 +241,7 @@ def test_measured_tables_hold_what_was_measured(tmp_path):
         measure_layers(space, backend, tmp_path / "mine.json", rule=QUICK)
 
 
-def test_searches_are_offered_the_bits_that_run(tmp_path):
+def test_searches_are_offered_the_bits_that_run(tmp_path, small):
     space = small()
     measure_layers(space, FakeBackend(), tmp_path / "mine.npz", rule=QUICK)
     problem = APQProblem(space, ("latency", "params"), device=tmp_path / "mine.npz")
@@ -444,7 +263,7 @@ def test_searches_are_offered_the_bits_that_run(tmp_path):
         assert len(genes) == digits.plans[b].shape[0] * digits.plans[b].shape[1]
 
 
-def test_an_interrupted_measurement_continues(tmp_path):
+def test_an_interrupted_measurement_continues(tmp_path, small):
     space, path = small(), tmp_path / "mine.npz"
 
     def stop(done, _total):
@@ -503,7 +322,7 @@ def test_corrections_never_make_latencies_negative(measured):
     assert (found.scale * summed + found.offset > 0).all()
 
 
-def test_networks_are_predicted_and_corrected(tmp_path):
+def test_networks_are_predicted_and_corrected(tmp_path, small):
     space, path = small(), tmp_path / "mine.npz"
     table = measure_layers(space, FakeBackend(), path, rule=QUICK)
     found = measure_networks(space, table, "mine", 12, backend=FakeBackend(1.3), rule=QUICK)
@@ -528,7 +347,7 @@ TIMED = Rule(precision=0.1, observations=8, max_s=0.02, warm_up_s=0.001, block_m
 
 
 @pytest.mark.parametrize(("name", "bits"), [("onnxruntime", (8, 32)), ("torch", (32,))])
-def test_real_backends_time_layers_and_networks(name, bits, tmp_path):
+def test_real_backends_time_layers_and_networks(name, bits, tmp_path, small):
     backend = BACKENDS.get(name)(1, "cpu")
     assert backend.bits == bits
     space = small((8, 32) if 8 in bits else (32,))
@@ -544,7 +363,7 @@ def test_real_backends_time_layers_and_networks(name, bits, tmp_path):
     assert many > 4 * few
 
 
-def test_torch_networks_are_the_spaces_networks():
+def test_torch_networks_are_the_spaces_networks(small):
     from torch.utils.flop_counter import FlopCounterMode
 
     from apq_moo.hardware.measuring.torch_backend import _Network
