@@ -37,6 +37,7 @@ PLAN = BenchPlan(
 AUDIT = {
     "networks": 12,
     "rule": "all of <them>",
+    "seconds": 12.3,
     "rows": [
         {
             "problem": "digits",
@@ -317,7 +318,7 @@ def test_pages_that_cannot_be_written(tmp_path, folder):
     with pytest.raises(UserError, match="no finished cells yet"):
         write_report(tmp_path / "empty", tmp_path / "x.html")
     assert not (tmp_path / "x.html").exists()
-    for found in ({}, {"rows": [{}], "networks": 3, "rule": ""}, {"rows": 3}):
+    for found in ({}, {"rows": [{}], "networks": 3, "rule": "", "seconds": 1}, {"rows": 3}):
         with pytest.raises(UserError, match=r"audit\.json is malformed"):
             sections.audit(found)
 

@@ -134,7 +134,7 @@ def closing_connection(path):
 
 def test_searching_on_the_supernet_repeats_no_measurement():
     """Killed twice in the middle of a generation: every network is measured once."""
-    arguments = ("run", "--predictor", "supernet", "--algo", "nsga2")
+    arguments = ("run", "--space", "digits", "--predictor", "supernet", "--algo", "nsga2")
     arguments = (*arguments, "--budget", "60", "--pop-size", "20", "--out")
 
     def search(*given):
