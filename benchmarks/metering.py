@@ -15,6 +15,25 @@ COUNTRY = "USA"
 """ISO code of the grid whose mean emissions codecarbon counts; ``APQ_MOO_COUNTRY`` replaces it."""
 
 
+def country() -> str:
+    """ISO code of the grid that is counted with."""
+    return os.environ.get("APQ_MOO_COUNTRY", COUNTRY)
+
+
+def co2e_kg(energy_kwh: float) -> float | None:
+    """Emissions of that much electricity on the country's grid; None without codecarbon."""
+    try:
+        from codecarbon.core.emissions import Emissions
+        from codecarbon.core.units import Energy
+        from codecarbon.external.geography import GeoMetadata
+        from codecarbon.input import DataSource
+    except ImportError:
+        return None
+    place = GeoMetadata(country_iso_code=country(), country_name="")
+    energy = Energy.from_energy(kWh=energy_kwh)
+    return float(Emissions(DataSource()).get_country_emissions(energy, place))
+
+
 class Meter:
     """Meters what happens within a ``with`` block, on this machine."""
 
@@ -28,7 +47,7 @@ class Meter:
         except ImportError:
             return self
         logging.getLogger("codecarbon").disabled = True
-        self._country = os.environ.get("APQ_MOO_COUNTRY", COUNTRY)
+        self._country = country()
         self._tracker = OfflineEmissionsTracker(
             country_iso_code=self._country,
             save_to_file=False,

@@ -10,6 +10,7 @@ from html import escape
 from typing import Any
 
 from apq_moo.benchmarks.analysis import Analysis, Part, ProblemResults, Score
+from apq_moo.benchmarks.metering import co2e_kg, country
 from apq_moo.benchmarks.scores import INDICATORS
 from apq_moo.benchmarks.statistics import a12
 from apq_moo.benchmarks.tables import cell_text, indicators_of
@@ -213,15 +214,12 @@ def costs(analysis: Analysis) -> str:
         lines.append(line + ".")
     for name in dict.fromkeys(problem.space.name for problem in analysis.problems):
         problem = next(p for p in analysis.problems if p.space.name == name)
-        lines += _assets(problem, analysis.about.get("cost", []))
+        lines += _assets(problem)
     return "<h2>Cost</h2><ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
 
 
-def _assets(problem: ProblemResults, costs: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What making a space's assets cost, as far as their manifest says.
-
-    CO2e is that of the grid on which the searches were metered, if they were.
-    """
+def _assets(problem: ProblemResults) -> list[str]:
+    """What making a space's assets cost, as far as their manifest says."""
     try:
         manifest = find_assets(problem.space, problem.config.assets).manifest
     except UserError:
@@ -235,11 +233,10 @@ def _assets(problem: ProblemResults, costs: Sequence[Mapping[str, Any]]) -> list
     joules = manifest.get("gpu_joules", {})
     if spent.keys() <= joules.keys():
         kwh = sum(float(joules[stage]) for stage in spent) / 3.6e6
-        line += f"; {1000 * kwh:.3g} Wh of its own"
-        metered = [entry for entry in costs if entry.get("energy_kwh", 0) > 0]
-        if metered:
-            grid = sum(e["co2e_kg"] for e in metered) / sum(e["energy_kwh"] for e in metered)
-            line += f" and {1000 * grid * kwh:.3g} g of CO2e on the grid of {metered[0]['country']}"
+        line += f"; {1000 * kwh:.3g} Wh of the GPU alone"
+        emitted = co2e_kg(kwh)
+        if emitted is not None:
+            line += f", {1000 * emitted:.3g} g of CO2e on the grid of {country()}"
         if "gpu_joules_note" in manifest:
             line += f" ({manifest['gpu_joules_note']})"
     return [f"{line}."]

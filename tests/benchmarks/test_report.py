@@ -268,6 +268,18 @@ def test_what_the_page_says(page, folder):
     assert page.stat().st_size < 8e6
 
 
+def test_what_the_assets_cost(tmp_path, monkeypatch):
+    """88.2 Wh of a GPU, on a grid that emits 369.5 g for each kWh, or where that is not known."""
+    plan = BenchPlan(spaces=("fashion",), algos=("random",), seeds=1, budgets=(100,))
+    bench.run(bench.begin(str(tmp_path / "b"), plan))
+    analysis = Analysis.read(tmp_path / "b")
+    text = sections.costs(analysis)
+    assert "train 409 s, samples 546 s (0.27 h)" in text
+    assert "88.2 Wh of the GPU alone, 32.6 g of CO2e on the grid of USA" in text
+    monkeypatch.setattr(sections, "co2e_kg", lambda kwh: None)
+    assert "88.2 Wh of the GPU alone (mean power" in sections.costs(analysis)
+
+
 def test_the_plan_of_the_page_is_the_plan(page, tmp_path):
     text = page.read_text(encoding="utf-8")
     plan = unescape(re.search(r"<pre>(spaces.*?)</pre>", text, flags=re.DOTALL)[1])
