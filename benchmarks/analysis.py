@@ -36,6 +36,12 @@ from apq_moo.study.folder import RunFolder
 from apq_moo.study.pick import read_archive
 
 FloatArray = NDArray[np.float64]
+
+_KNOWN_NAMES = {
+    "true": "true front",
+    "union": "front of all runs",
+    "shipped": "published and all runs",
+}
 Part = Literal["front", "population"]
 """What is scored: the front of all that was evaluated, or that of the final population."""
 
@@ -130,8 +136,7 @@ class ProblemResults:
     @property
     def known_name(self) -> str:
         """For legends: what :attr:`known` is."""
-        names = {"true": "true front", "union": "front of all runs", "shipped": "published front"}
-        return names[self.known_kind]
+        return _KNOWN_NAMES[self.known_kind]
 
     def of(self, label: str) -> list[Outcome]:
         """The finished outcomes of an algorithm, by seed."""

@@ -261,7 +261,7 @@ def draw_ranks(path: str | Path, analysis: Analysis) -> None:
         axis.axvspan(best, end, color=_COLOURS[4], alpha=0.2, linewidth=0)
         axis.set_yticks(range(len(order)), [ranks.names[i] for i in order])
         axis.invert_yaxis()
-        axis.set_xlim(0.8, len(order) + 0.2)
+        axis.set_xlim(0.8, len(order) + 0.4)
         axis.set_xlabel(
             f"mean rank by hypervolume, {ranks.problems} problems;\n"
             f"shaded: within {ranks.critical_difference:.1f} of the best (Nemenyi)"

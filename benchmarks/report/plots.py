@@ -18,7 +18,6 @@ from apq_moo.space.spec import FIELDS
 Plot = dict[str, Any]
 """``traces`` and ``layout``."""
 
-
 # Okabe and Ito's colours first, then Tol's muted ones.
 _COLOURS = (
     *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"),
