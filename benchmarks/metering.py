@@ -11,17 +11,38 @@ import logging
 import os
 from typing import Any, Self
 
+from apq_moo.errors import UserError
+
 COUNTRY = "USA"
 """ISO code of the grid whose mean emissions codecarbon counts; ``APQ_MOO_COUNTRY`` replaces it."""
 
 
 def country() -> str:
-    """ISO code of the grid that is counted with."""
-    return os.environ.get("APQ_MOO_COUNTRY", COUNTRY)
+    """ISO code of the grid that is counted with.
+
+    Raises:
+        UserError: codecarbon is installed and knows no such country; it would count with the mean
+            of the world instead.
+    """
+    code = os.environ.get("APQ_MOO_COUNTRY", COUNTRY)
+    try:
+        from codecarbon.input import DataSource
+    except ImportError:
+        return code
+    if code not in DataSource().get_global_energy_mix_data():
+        raise UserError(
+            f"APQ_MOO_COUNTRY={code!r} is no country whose grid is known; write an ISO code of "
+            "three capital letters, such as FRA"
+        )
+    return code
 
 
 def co2e_kg(energy_kwh: float) -> float | None:
-    """Emissions of that much electricity on the country's grid; None without codecarbon."""
+    """Emissions of that much electricity on the country's grid; None without codecarbon.
+
+    Raises:
+        UserError: see :func:`country`.
+    """
     try:
         from codecarbon.core.emissions import Emissions
         from codecarbon.core.units import Energy

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from codecarbon.input import DataSource
 
 from apq_moo.benchmarks import bench, pictures
 from apq_moo.benchmarks.analysis import Analysis
@@ -269,15 +270,27 @@ def test_what_the_page_says(page, folder):
 
 
 def test_what_the_assets_cost(tmp_path, monkeypatch):
-    """88.2 Wh of a GPU, on a grid that emits 369.5 g for each kWh, or where that is not known."""
+    """88.2 Wh of a GPU, on the reader's grid, or where codecarbon is not installed."""
+    monkeypatch.setenv("APQ_MOO_COUNTRY", "FRA")
     plan = BenchPlan(spaces=("fashion",), algos=("random",), seeds=1, budgets=(100,))
     bench.run(bench.begin(str(tmp_path / "b"), plan))
     analysis = Analysis.read(tmp_path / "b")
     text = sections.costs(analysis)
     assert "train 409 s, samples 546 s (0.27 h)" in text
-    assert "88.2 Wh of the GPU alone, 32.6 g of CO2e on the grid of USA" in text
+    grams = 0.0882 * DataSource().get_global_energy_mix_data()["FRA"]["carbon_intensity"]
+    found = re.search(r"88.2 Wh of the GPU alone, ([0-9.]+) g of CO2e on the grid of FRA", text)
+    assert float(found[1]) == pytest.approx(grams, rel=0.01)
     monkeypatch.setattr(sections, "co2e_kg", lambda kwh: None)
     assert "88.2 Wh of the GPU alone (mean power" in sections.costs(analysis)
+
+
+def test_a_country_that_is_none(tmp_path, monkeypatch):
+    monkeypatch.setenv("APQ_MOO_COUNTRY", "Atlantis")
+    store = bench.begin(str(tmp_path / "b"), replace(PLAN, seeds=1))
+    with pytest.raises(UserError, match="'Atlantis' is no country whose grid is known") as caught:
+        bench.run(store)
+    assert len(str(caught.value).splitlines()) == 1
+    assert not list(store.outcomes())
 
 
 def test_the_plan_of_the_page_is_the_plan(page, tmp_path):
