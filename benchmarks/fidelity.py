@@ -130,7 +130,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--networks", type=int, default=17, help="the largest among them")
     parser.add_argument("--spread", choices=("accuracy", "size"), default="accuracy")
-    parser.add_argument("--pool", type=int, default=512, help="random subnets to choose from")
+    parser.add_argument(
+        "--pool", type=int, default=512, help="random subnets to choose from by accuracy"
+    )
     parser.add_argument("--steps", type=int, default=9600)
     parser.add_argument("--batch", type=int, default=1024)
     parser.add_argument("--learning-rate", type=float, default=4e-3)

@@ -63,7 +63,7 @@ def refuse_existing(*paths: Path | None) -> None:
     """
     for path in paths:
         if path is not None and path.exists():
-            raise UserError(f"-o {path} exists; remove it or name another file")
+            raise UserError(f"{path} exists; remove it or name another file")
 
 
 _DEFAULTS = {"--verify": "10"}

@@ -319,9 +319,7 @@ def predictor_compare(
         counts = sorted({int(text) for text in sizes.split(",")})
     except ValueError:
         raise UserError(f"--sizes {sizes!r}: write numbers by commas, such as 100,500") from None
-    for path in (file, picture):
-        if path is not None:
-            refuse_existing(path)
+    refuse_existing(file, picture)
     if picture is not None:
         picture_type(picture)
     table = load_samples(_table(space, samples), loaded)

@@ -114,9 +114,9 @@ def test_gradients_are_autograd_s(supernet, spatial, quantised):
     gradients = GpuGradients(supernet, 0.2, forward_type=torch.float32, **exact)
     assert float(gradients.step(x, y, pupils)) == pytest.approx(float(loss), abs=1e-3)
     kept = [parameter.grad.clone() for parameter in supernet.parameters()]
-    if quantised:  # nor is a step added to the one before where nobody set gradients to zero
+    if quantised:  # else the second step starts from the gradients of the first, and replaces them
         supernet.zero_grad(set_to_none=True)
-    gradients.step(x, y, pupils)
+    assert float(gradients.step(x, y, pupils)) == pytest.approx(float(loss), abs=1e-3)
     for parameter, grad in zip(supernet.parameters(), kept, strict=True):
         assert torch.allclose(parameter.grad, grad, rtol=1e-4, atol=1e-6)
     typical = float(np.median([float(g.norm()) for g in wanted.values()]))
