@@ -32,6 +32,9 @@ app.add_typer(samples_app, name="samples")
 app.add_typer(predictor_app, name="predictor")
 
 SpaceOption = Annotated[str, typer.Option(help="A preset or a TOML file.")]
+DrawOption = Annotated[
+    str, typer.Option(help="How random subnets are drawn: uniform, or of all sizes.")
+]
 SeedOption = Annotated[int, typer.Option(min=0, help="Of everything random.")]
 CheckpointOption = Annotated[
     Path | None, typer.Option("--supernet", help="A trained supernet; default: shipped.")
@@ -80,6 +83,7 @@ def supernet_train(
     ] = 500,
     batch_size: Annotated[int, typer.Option(min=1, help="Images of a step.")] = 128,
     random_subnets: Annotated[int, typer.Option(min=0, help="Random subnets of a step.")] = 2,
+    draw: DrawOption = "uniform",
     learning_rate: Annotated[float, typer.Option(min=1e-9, help="Its peak.")] = 3e-3,
     ramp_steps: Annotated[int, typer.Option(min=0, help="Steps until it is reached.")] = 100,
     weight_decay: Annotated[float, typer.Option(min=0, help="AdamW's.")] = 1e-4,
@@ -113,6 +117,7 @@ def supernet_train(
                 warmup_steps=warmup_steps,
                 batch_size=batch_size,
                 random_subnets=random_subnets,
+                draw=draw,
                 learning_rate=learning_rate,
                 ramp_steps=ramp_steps,
                 weight_decay=weight_decay,
@@ -217,6 +222,7 @@ def samples_collect(
     finetune_steps: Annotated[
         int, typer.Option(min=0, help="Quantisation-aware steps of each mixed-precision sample.")
     ] = 0,
+    draw: DrawOption = "uniform",
     jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
     on: OnOption = "cpu",
     seed: SeedOption = 0,
@@ -226,7 +232,7 @@ def samples_collect(
     from apq_moo.supernet.distributed import rank_of_environment
     from apq_moo.supernet.sampling import SampleConfig, collect
 
-    config = SampleConfig(fp, mp, held_out, held_out, finetune_steps, seed)
+    config = SampleConfig(fp, mp, held_out, held_out, finetune_steps, seed, draw)
     path, images = _checkpoint(space, supernet), _image_set(space)
     with progress_bar() as bar:
         task = bar.add_task("measuring", total=fp + mp + 2 * held_out)
@@ -391,6 +397,7 @@ def pipeline(
     finetune_steps: Annotated[
         int, typer.Option(min=0, help="Quantisation-aware steps of each mixed-precision sample.")
     ] = 0,
+    draw: DrawOption = "uniform",
     algo: Annotated[str, typer.Option(help="Of the search.")] = "apq-ga",
     objectives: Annotated[str, typer.Option(help="Of the search.")] = "acc,latency",
     budget: Annotated[int, typer.Option(help="Evaluations of the search.")] = 20_000,
@@ -437,8 +444,8 @@ def pipeline(
             images,
             folder,
             Listener(begin, lambda done, total: bar.update(task, completed=done, total=total)),
-            train=TrainConfig(steps=steps, seed=seed),
-            samples=SampleConfig(fp, mp, held_out, held_out, finetune_steps, seed),
+            train=TrainConfig(steps=steps, draw=draw, seed=seed),
+            samples=SampleConfig(fp, mp, held_out, held_out, finetune_steps, seed, draw),
             jobs=jobs,
         )
     carry_out(begun or RunFolder.create(path, config, verify=10, overwrite=False))

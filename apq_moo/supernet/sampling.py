@@ -26,7 +26,7 @@ from apq_moo.data import ImageSet, load_images
 from apq_moo.data.samples import SETS, SampleTable, load_samples
 from apq_moo.errors import UserError
 from apq_moo.files import sha256
-from apq_moo.space import IntArray, Space, SpaceSpec, Subnet
+from apq_moo.space import Draw, IntArray, Space, SpaceSpec, Subnet, find_draw
 from apq_moo.supernet.checkpoint import load_supernet
 from apq_moo.supernet.devices import evaluator_for, torch_device
 from apq_moo.supernet.distributed import join
@@ -48,6 +48,7 @@ class SampleConfig:
         mp_held_out: mixed-precision samples to judge by.
         finetune_steps: quantisation-aware training steps of each mixed-precision sample.
         seed: of the draw, and of the fine-tuning batches.
+        draw: how they are drawn, one of :data:`apq_moo.space.DRAWS`.
     """
 
     fp: int = 3000
@@ -56,6 +57,10 @@ class SampleConfig:
     mp_held_out: int = 1000
     finetune_steps: int = 0
     seed: int = 0
+    draw: str = "uniform"
+
+    def __post_init__(self) -> None:
+        find_draw(self.draw)
 
 
 def draw(space: Space, config: SampleConfig) -> SampleTable:
@@ -75,7 +80,7 @@ def draw(space: Space, config: SampleConfig) -> SampleTable:
                 f"space {space.name!r} has {limit} distinct members; {sum(sizes)} "
                 f"{suffix} samples are more than half of them"
             )
-        rows = _distinct(space, sum(sizes), rng, quantised=quantised)
+        rows = _distinct(space, sum(sizes), rng, find_draw(config.draw), quantised=quantised)
         parts += [rows[: sizes[0]], rows[sizes[0] :]]
     ordered = dict(zip(("fp", "fp_held_out", "mp", "mp_held_out"), parts, strict=True))
     group = np.concatenate(
@@ -85,10 +90,12 @@ def draw(space: Space, config: SampleConfig) -> SampleTable:
     return SampleTable(X, group, np.full(len(X), np.nan))
 
 
-def _distinct(space: Space, n: int, rng: np.random.Generator, *, quantised: bool) -> IntArray:
+def _distinct(
+    space: Space, n: int, rng: np.random.Generator, draw: Draw, *, quantised: bool
+) -> IntArray:
     rows = np.empty((0, space.n_var), dtype=np.int64)
     while len(rows) < n:
-        drawn = space.sample(n, rng)
+        drawn = draw(space, n, rng)
         rows = np.vstack([rows, drawn if quantised else space.architecture(drawn)])
         _, first = np.unique(rows, axis=0, return_index=True)
         rows = rows[np.sort(first)]

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from apq_moo.data.images import ImageSet
 from apq_moo.errors import UserError
-from apq_moo.space import IntArray, Space, Subnet
+from apq_moo.space import IntArray, Space, Subnet, find_draw
 from apq_moo.supernet.batches import Batches
 from apq_moo.supernet.checkpoint import check_space, load_tensors, save_tensors
 from apq_moo.supernet.distributed import ALONE, Group
@@ -41,6 +41,7 @@ class TrainConfig:
         warmup_steps: leading steps that train the largest subnet alone.
         batch_size: images a step.
         random_subnets: random subnets a step, beside the largest and the smallest.
+        draw: how these are drawn, one of :data:`apq_moo.space.DRAWS`.
         shrink: whether dimensions become elastic one after the other, each for a third of the steps
             between the warm-up and the quantised phase.
         quantised_steps: last steps, in which as many random subnets again run at their bits.
@@ -56,6 +57,7 @@ class TrainConfig:
     warmup_steps: int = 500
     batch_size: int = 128
     random_subnets: int = 2
+    draw: str = "uniform"
     shrink: bool = False
     quantised_steps: int = 0
     learning_rate: float = 3e-3
@@ -69,6 +71,7 @@ class TrainConfig:
         for name in ("steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
+        find_draw(self.draw)
         for name in ("learning_rate", "weight_decay", "clip_norm"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UserError(
@@ -172,13 +175,14 @@ class Trainer:
         if self.alone is not None or self.step < config.warmup_steps:
             return []
         rng = np.random.default_rng([config.seed, 2, self.step])
-        drawn = space.sample(config.random_subnets, rng)
+        draw = find_draw(config.draw)
+        drawn = draw(space, config.random_subnets, rng)
         rows = np.vstack([space.smallest(), drawn])
         if config.shrink:
             rows = self._shrunk(rows)
         pupils = [Pupil(subnet) for subnet in space.decode(rows)]
         if self.step >= config.steps - config.quantised_steps:
-            drawn = space.sample(config.random_subnets, rng)
+            drawn = draw(space, config.random_subnets, rng)
             pupils += [Pupil(subnet, quantised=True) for subnet in space.decode(drawn)]
         return pupils
 

@@ -27,6 +27,9 @@ def test_stages_one_by_one(call, refused):
     sizes = ("--fp", "30", "--mp", "30", "--held-out", "8", "--jobs", "1")
     assert "30 fp, 30 mp, 8 fp_held_out, 8 mp_held_out" in call(*collect, *sizes).out
     assert "other settings" in refused(*collect, "--fp", "20")
+    assert "other settings" in refused(*collect, *sizes, "--draw", "sizes")
+    assert "not 'size'" in refused(*collect, *sizes, "--draw", "size")
+    assert "not 'size'" in refused("supernet", "train", "--draw", "size", "-o", "b.safetensors")
     fit = call("predictor", "fit", "additive", "--samples", "samples.npz", "-o", "a.safetensors")
     assert "Kendall tau" in fit.out
     assert "unknown predictor 'x'" in refused("predictor", "fit", "x", "-o", "b.safetensors")

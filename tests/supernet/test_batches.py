@@ -9,6 +9,7 @@ import torch
 from apq_moo.data.augmentation import Augmentation
 from apq_moo.data.images import Split
 from apq_moo.errors import UserError
+from apq_moo.space import sample_sizes
 from apq_moo.supernet.batches import Batches
 from apq_moo.supernet.training import TrainConfig, Trainer
 
@@ -100,6 +101,25 @@ def test_a_quantised_phase_trains(digits, image_set):
     training.run(callback=lambda progress: losses.append(progress.loss))
     assert len(losses) == 4
     assert np.isfinite(losses).all()
+
+
+def test_random_subnets_are_drawn_as_asked(digits, image_set):
+    training = trainer(
+        digits,
+        image_set,
+        steps=4,
+        warmup_steps=1,
+        random_subnets=5,
+        quantised_steps=4,
+        draw="sizes",
+    )
+    training.step = 2
+    rows = digits.encode([pupil.subnet for pupil in training._others()])
+    rng = np.random.default_rng([0, 2, 2])  # the seed, this use of it, the step
+    drawn = [sample_sizes(digits, 5, rng) for _ in range(2)]
+    assert np.array_equal(rows, np.vstack([digits.smallest(), *drawn]))
+    with pytest.raises(UserError, match="draw must be one of uniform, sizes; not 'all'"):
+        TrainConfig(draw="all")
 
 
 def test_more_quantised_steps_than_steps_are_refused():

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from apq_moo.data.assets import SUPERNET, find_assets
 from apq_moo.data.samples import SETS, SampleTable, load_samples
 from apq_moo.errors import UserError
+from apq_moo.space import sample_sizes
 from apq_moo.supernet.checkpoint import load_supernet, save_supernet
 from apq_moo.supernet.evaluation import calibrate
 from apq_moo.supernet.network import forward
@@ -35,6 +36,18 @@ def test_draws_are_distinct_and_disjoint(digits):
     assert np.array_equal(table.X, again.X)
     other = draw(digits, SampleConfig(300, 200, 100, 100, seed=5))
     assert not np.array_equal(table.X, other.X)
+
+
+def test_draws_of_all_sizes(digits):
+    config = SampleConfig(300, 200, 100, 100, draw="sizes")
+    table = draw(digits, config)
+    assert len(np.unique(table.X, axis=0)) == len(table.X) == 700
+    rng = np.random.default_rng([0, 3])
+    full_precision = digits.architecture(sample_sizes(digits, 400, rng))
+    found = {tuple(row) for row in table.X[:300]}  # the first set is fp
+    assert {tuple(row) for row in full_precision[:50]} <= found
+    with pytest.raises(UserError, match="not 'big'"):
+        SampleConfig(draw="big")
 
 
 def test_too_many_samples_are_refused(full):
