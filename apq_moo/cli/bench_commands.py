@@ -192,22 +192,23 @@ def audit(
             highlight=False,
         )
         return
-    table = Table(title="fronts as predicted and as measured, medians over seeds", box=SIMPLE)
-    table.add_column("problem")
-    table.add_column("algorithm", no_wrap=True)
-    for column in ("predicted HV", "validation HV", "test HV", "tau", "overestimate"):
-        table.add_column(column, justify="right")
-    for row in rows:
-        table.add_row(
-            row.problem,
-            row.label,
-            f"{row.predicted_hv:.4f}",
-            f"{row.true_hv_validation:.4f}",
-            f"{row.true_hv_test:.4f}",
-            f"{row.kendall_tau:.3f}",
-            f"{row.overestimate_points:+.2f}",
-        )
-    out.print(table)
+    out.print("hypervolume of fronts as predicted and as measured, medians over seeds")
+    for problem in dict.fromkeys(row.problem for row in rows):
+        table = Table(title=problem, title_justify="left", box=SIMPLE)
+        table.add_column("algorithm", no_wrap=True)
+        for column in ("predicted", "validation", "test", "tau", "overestimate"):
+            table.add_column(column, justify="right")
+        for row in rows:
+            if row.problem == problem:
+                table.add_row(
+                    row.label,
+                    f"{row.predicted_hv:.4f}",
+                    f"{row.true_hv_validation:.4f}",
+                    f"{row.true_hv_test:.4f}",
+                    f"{row.kendall_tau:.3f}",
+                    f"{row.overestimate_points:+.2f}",
+                )
+        out.print(table)
     out.print(f"{folder}/audit.json", soft_wrap=True, highlight=False)
 
 
