@@ -196,7 +196,7 @@ def audit(
     for problem in dict.fromkeys(row.problem for row in rows):
         table = Table(title=problem, title_justify="left", box=SIMPLE)
         table.add_column("algorithm", no_wrap=True)
-        for column in ("predicted", "validation", "test", "tau", "overestimate"):
+        for column in ("predicted", "validation", "test", "tau", "points over"):
             table.add_column(column, justify="right")
         for row in rows:
             if row.problem == problem:
