@@ -97,33 +97,48 @@ def test_the_calibration_range_clips_other_images(supernet):
     assert torch.equal(fast.logits(subnet, 3 * x - 1, quantised=True), wanted)
 
 
+def _step(way, pupils):
+    """Loss of one step on four images; the gradients are left in the supernet."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.rand(4, 2, 7, 7, generator=generator).half().float().to(DEVICE)
+    return float(way.step(x, torch.arange(4, device=DEVICE), pupils))
+
+
+def _kernels(supernet):
+    exact = {} if DEVICE == "cuda" else {"backward_type": torch.float32}
+    return GpuGradients(supernet, 0.2, forward_type=torch.float32, **exact)
+
+
 @pytest.mark.parametrize("quantised", [False, True])
 def test_gradients_are_autograd_s(supernet, spatial, quantised):
     """Relative to their norm; the shift behind a projection that feeds a norm has none."""
-    generator = torch.Generator().manual_seed(1)
-    x = torch.rand(4, 2, 7, 7, generator=generator).half().float().to(DEVICE)
-    y = torch.arange(4, device=DEVICE)
     pupils = [Pupil(subnet, quantised) for subnet in subnets()]
-    loss = TorchGradients(supernet, 0.2).step(x, y, pupils)
+    loss = _step(TorchGradients(supernet, 0.2), pupils)
     wanted = {
         name: torch.zeros_like(p) if p.grad is None else p.grad.clone()
         for name, p in supernet.named_parameters()
     }
     supernet.zero_grad(set_to_none=True)
-    exact = {} if DEVICE == "cuda" else {"backward_type": torch.float32}
-    gradients = GpuGradients(supernet, 0.2, forward_type=torch.float32, **exact)
-    assert float(gradients.step(x, y, pupils)) == pytest.approx(float(loss), abs=1e-3)
-    kept = [parameter.grad.clone() for parameter in supernet.parameters()]
-    if quantised:  # else the second step starts from the gradients of the first, and replaces them
-        supernet.zero_grad(set_to_none=True)
-    assert float(gradients.step(x, y, pupils)) == pytest.approx(float(loss), abs=1e-3)
-    for parameter, grad in zip(supernet.parameters(), kept, strict=True):
-        assert torch.allclose(parameter.grad, grad, rtol=1e-4, atol=1e-6)
+    assert _step(_kernels(supernet), pupils) == pytest.approx(loss, abs=1e-3)
     typical = float(np.median([float(g.norm()) for g in wanted.values()]))
     tolerance = 0.05 if DEVICE == "cpu" else 0.3
     for name, parameter in supernet.named_parameters():
         error = float((parameter.grad - wanted[name]).norm())
         assert error < tolerance * max(float(wanted[name].norm()), 0.1 * typical), name
+
+
+@pytest.mark.parametrize("zeroed", [False, True])
+def test_a_step_replaces_the_gradients_of_the_one_before(supernet, zeroed):
+    pupils = [Pupil(SPACE.decode(SPACE.smallest())[0], True)]
+    kernels = _kernels(supernet)
+    loss = _step(kernels, pupils)
+    kept = [parameter.grad.clone() for parameter in supernet.parameters()]
+    assert any(bool(grad.any()) for grad in kept)
+    if zeroed:
+        supernet.zero_grad(set_to_none=True)
+    assert _step(kernels, pupils) == pytest.approx(loss, abs=1e-6)
+    for parameter, grad in zip(supernet.parameters(), kept, strict=True):
+        assert torch.allclose(parameter.grad, grad, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(
