@@ -10,6 +10,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,22 @@ def read_json(path: str | Path) -> Any:
         return json.loads(content, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON: {error}") from error
+
+
+def with_defaults(stored: Any, kind: type[Any]) -> Any:
+    """Stored settings as today's code would have stored them.
+
+    Args:
+        stored: what ``asdict`` gave of a dataclass, perhaps in a version with fewer fields.
+        kind: the dataclass, with defaults that mean what the earlier version did.
+
+    Returns:
+        The settings with the defaults of fields that they lack; anything but a dictionary as it is.
+    """
+    if not isinstance(stored, dict):
+        return stored
+    known = {f.name: f.default for f in fields(kind) if f.default is not MISSING}
+    return {**known, **stored}
 
 
 def read_arrays(path: str | Path) -> dict[str, NDArray[Any]]:

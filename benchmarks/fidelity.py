@@ -29,7 +29,7 @@ import torch
 
 from apq_moo.data import load_images
 from apq_moo.errors import UserError
-from apq_moo.files import read_json, sha256, write_json
+from apq_moo.files import read_json, sha256, with_defaults, write_json
 from apq_moo.pictures import picture_type, save_picture
 from apq_moo.predictors.metrics import kendall_tau
 from apq_moo.space import IntArray, Space, Subnet, load_space
@@ -247,7 +247,10 @@ def draw(path: str | Path, networks: Sequence[dict[str, Any]]) -> None:
 def _begin(args: argparse.Namespace, space: Space, settings: dict[str, Any]) -> dict[str, Any]:
     if args.out.is_file():
         state: dict[str, Any] = read_json(args.out)
-        if state.get("settings") != settings:
+        known = state.get("settings")
+        if isinstance(known, dict):
+            known["train"] = with_defaults(known.get("train"), TrainConfig)
+        if known != settings:
             raise UserError(f"{args.out} was begun with other settings")
         return state
     begun = time.perf_counter()

@@ -57,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--on", default="cuda")
     args = parser.parse_args(argv)
+    if min(args.warmup, args.steps) < 1:
+        parser.error("--warmup and --steps must be at least 1")
     group, device = join(args.on)
     found = images_a_second(
         load_space(args.space),

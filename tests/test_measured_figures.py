@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from apq_moo.benchmarks import fidelity
+from apq_moo.data.assets import find_assets
 from apq_moo.predictors.curves import mean_and_band
 from apq_moo.space import load_space
 
@@ -36,6 +37,52 @@ def test_learning_curves():
             assert len(chosen) == 10
             cells.append("{:.3f} ± {:.3f}".format(*mean_and_band(chosen)))
         assert _row(predictor) == cells
+
+
+def _mean_gap(gaps, macs, low, high):
+    return np.mean([gap for gap, m in zip(gaps, macs, strict=True) if low <= m < high])
+
+
+def test_ways_to_draw_subnets():
+    found = json.loads((DOCS / "data" / "fashion-draws.json").read_text())
+    table = PAGE.split("### Which random subnets")[1].split("### Shrinking")[0]
+    lines = [line.strip("|").split("|") for line in table.splitlines() if line.startswith("| ")]
+    rows = [[cell.strip() for cell in line] for line in lines if line[1].strip().isdigit()]
+    assert len(rows) == len(found["trainings"]) == 5
+    for cells, training in zip(rows, found["trainings"], strict=True):
+        assert cells[0].startswith(training["draw"])
+        assert int(cells[1]) == training["random_subnets"]
+        accuracies = [training[of]["test"] for of in ("largest", "smallest", "smallest_3_bits")]
+        gaps = [_mean_gap(training["gaps"], found["macs"], *r) for r in ((0, 1.5e6), (1.5e6, 9e6))]
+        wanted = [*(f"{x:.2f}" for x in accuracies), *(f"{gap:.1f}" for gap in gaps)]
+        wanted += [f"{training[f'tau_{split}']:.3f}" for split in ("validation", "test")]
+        random_bits = training["random_bits_validation"]
+        assert cells[2:] == [*wanted, "" if random_bits is None else f"{random_bits:.2f}"]
+    networks = json.loads((DOCS / "data" / "fashion-fidelity-size.json").read_text())["networks"]
+    networks.sort(key=lambda network: network["macs"])
+    assert found["macs"] == [network["macs"] for network in networks]
+    kinds = {0: "inherited_uniform", 4: "inherited"}
+    for training, kind in ((found["trainings"][i], kind) for i, kind in kinds.items()):
+        gaps = [n["alone"]["validation"] - n[kind]["validation"] for n in networks]
+        assert training["gaps"] == pytest.approx(gaps, abs=1e-9)
+
+
+def test_the_supernet_that_ships():
+    manifest = find_assets(load_space("fashion")).manifest
+    supernet = manifest["supernet"]
+    for name, bits in (("largest", "8 bits"), ("smallest", "3 bits")):
+        for kind, precision in (("fp", "full"), ("mp", bits)):
+            found = supernet["named"][name][kind]
+            row = f"| {name} | {precision} | {found['validation']:.2f} | {found['test']:.2f} |"
+            assert row in PAGE
+    for kind, words in (("fp", "full precision"), ("mp", "random bits")):
+        spread, noise = supernet["spread"][kind], supernet["noise"][kind]
+        row = f"| {words} | {spread:.2f} points | {noise:.3f} points | {spread / noise:.1f} | "
+        assert row + f"{supernet['tau'][kind]:.3f} |" in PAGE
+    training = json.loads((DOCS / "data" / "fashion-draws.json").read_text())["trainings"][-1]
+    assert training["random_subnets"] == manifest["train"]["random_subnets"]
+    assert training["draw"] == manifest["train"]["draw"]
+    assert training["largest"]["test"] == manifest["acc_test"]
 
 
 @pytest.mark.parametrize(("kind", "steps"), [("size", 3200), ("accuracy", 9600)])

@@ -33,7 +33,7 @@ app.add_typer(predictor_app, name="predictor")
 
 SpaceOption = Annotated[str, typer.Option(help="A preset or a TOML file.")]
 DrawOption = Annotated[
-    str, typer.Option(help="How random subnets are drawn: uniform, or of all sizes.")
+    str, typer.Option(help="How random subnets are drawn: `uniform`, or `sizes`: of all sizes.")
 ]
 SeedOption = Annotated[int, typer.Option(min=0, help="Of everything random.")]
 CheckpointOption = Annotated[
@@ -397,7 +397,9 @@ def pipeline(
     finetune_steps: Annotated[
         int, typer.Option(min=0, help="Quantisation-aware steps of each mixed-precision sample.")
     ] = 0,
-    draw: DrawOption = "uniform",
+    draw: Annotated[
+        str, typer.Option(help="How training draws subnets: `uniform`, or `sizes`: of all sizes.")
+    ] = "uniform",
     algo: Annotated[str, typer.Option(help="Of the search.")] = "apq-ga",
     objectives: Annotated[str, typer.Option(help="Of the search.")] = "acc,latency",
     budget: Annotated[int, typer.Option(help="Evaluations of the search.")] = 20_000,
@@ -445,7 +447,7 @@ def pipeline(
             folder,
             Listener(begin, lambda done, total: bar.update(task, completed=done, total=total)),
             train=TrainConfig(steps=steps, draw=draw, seed=seed),
-            samples=SampleConfig(fp, mp, held_out, held_out, finetune_steps, seed, draw),
+            samples=SampleConfig(fp, mp, held_out, held_out, finetune_steps, seed),
             jobs=jobs,
         )
     carry_out(begun or RunFolder.create(path, config, verify=10, overwrite=False))

@@ -10,7 +10,7 @@ from typing import Any
 
 from apq_moo.data.assets import MANIFEST, SAMPLES, SUPERNET
 from apq_moo.errors import UserError
-from apq_moo.files import read_json, write_json
+from apq_moo.files import read_json, with_defaults, write_json
 from apq_moo.pipeline import stages
 from apq_moo.space import Space
 from apq_moo.supernet.sampling import SampleConfig, collect
@@ -114,9 +114,10 @@ def make_assets(
         space,
         images,
         folder,
-        command=f"apq-moo pipeline --space {space.name} --seed {train.seed}",
+        command=_command(space, train),
         seed=train.seed,
         train=asdict(train),
+        samples=asdict(samples),
         acc_test=largest["test"],
         acc_test_clean=largest["test_clean"],
         supernet=asdict(quality),
@@ -125,13 +126,25 @@ def make_assets(
     )
 
 
+def _command(space: Space, train: TrainConfig) -> str:
+    """The command that makes such assets."""
+    draw = f" --draw {train.draw}" if train.draw != TrainConfig.draw else ""
+    return f"apq-moo pipeline --space {space.name} --seed {train.seed}{draw}"
+
+
 def _begin(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     path = folder / _STATE
     if path.is_file():
         state: dict[str, Any] = read_json(path)
         if (
             not isinstance(state, dict)
-            or state.get("settings") != settings
+            or not isinstance(known := state.get("settings"), dict)
+            or {
+                **known,
+                "train": with_defaults(known.get("train"), TrainConfig),
+                "samples": with_defaults(known.get("samples"), SampleConfig),
+            }
+            != settings
             or not isinstance(state.get("seconds"), dict)
         ):
             raise UserError(

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from apq_moo.data import ImageSet, load_images
 from apq_moo.data.samples import SETS, SampleTable, load_samples
 from apq_moo.errors import UserError
-from apq_moo.files import sha256
+from apq_moo.files import sha256, with_defaults
 from apq_moo.space import Draw, IntArray, Space, SpaceSpec, Subnet, find_draw
 from apq_moo.supernet.checkpoint import load_supernet
 from apq_moo.supernet.devices import evaluator_for, torch_device
@@ -91,11 +91,11 @@ def draw(space: Space, config: SampleConfig) -> SampleTable:
 
 
 def _distinct(
-    space: Space, n: int, rng: np.random.Generator, draw: Draw, *, quantised: bool
+    space: Space, n: int, rng: np.random.Generator, method: Draw, *, quantised: bool
 ) -> IntArray:
     rows = np.empty((0, space.n_var), dtype=np.int64)
     while len(rows) < n:
-        drawn = draw(space, n, rng)
+        drawn = method(space, n, rng)
         rows = np.vstack([rows, drawn if quantised else space.architecture(drawn)])
         _, first = np.unique(rows, axis=0, return_index=True)
         rows = rows[np.sort(first)]
@@ -305,7 +305,9 @@ def _merged(
             continue
         earlier = load_samples(path, space)
         spent = max(spent, float(earlier.provenance.pop("seconds", 0.0)))
-        if earlier.provenance != provenance or not np.array_equal(earlier.X, table.X):
+        known = earlier.provenance
+        known["config"] = with_defaults(known.get("config"), SampleConfig)
+        if known != provenance or not np.array_equal(earlier.X, table.X):
             raise UserError(f"{path} holds samples of another supernet or with other settings")
         acc = np.where(np.isnan(acc), earlier.acc, acc)
     return acc, spent

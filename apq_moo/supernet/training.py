@@ -22,6 +22,7 @@ from torch import Tensor
 
 from apq_moo.data.images import ImageSet
 from apq_moo.errors import UserError
+from apq_moo.files import with_defaults
 from apq_moo.space import IntArray, Space, Subnet, find_draw
 from apq_moo.supernet.batches import Batches
 from apq_moo.supernet.checkpoint import check_space, load_tensors, save_tensors
@@ -296,7 +297,7 @@ class Trainer:
         check_space(header, self.space, path)
         if header.get("images") != self.images.checksum:
             raise UserError(f"{path} was trained on other images")
-        if header.get("config") != asdict(self.config):
+        if with_defaults(header.get("config"), TrainConfig) != asdict(self.config):
             raise UserError(f"{path} was begun with other settings: {header.get('config')}")
         if header.get("alone") != self._alone():
             raise UserError(f"{path} is the training of another subnet")

@@ -20,7 +20,9 @@ from apq_moo.benchmarks.scores import hypervolume
 from apq_moo.benchmarks.statistics import compare_pairs
 from apq_moo.benchmarks.store import Outcome, Store
 from apq_moo.benchmarks.tables import latex_table, markdown_table, ranks_table
+from apq_moo.data.assets import find_assets
 from apq_moo.errors import UserError
+from apq_moo.space import load_space
 from apq_moo.study.config import RunConfig
 from apq_moo.study.folder import RunFolder
 from apq_moo.study.run import execute
@@ -270,18 +272,24 @@ def test_what_the_page_says(page, folder):
 
 
 def test_what_the_assets_cost(tmp_path, monkeypatch):
-    """88.2 Wh of a GPU, on the reader's grid, or where codecarbon is not installed."""
+    """GPU energy on the reader's grid, or where codecarbon is not installed."""
+    manifest = find_assets(load_space("fashion")).manifest
+    train, samples = (manifest["seconds"][stage] for stage in ("train", "samples"))
+    watt_hours = sum(manifest["gpu_joules"].values()) / 3600
     monkeypatch.setenv("APQ_MOO_COUNTRY", "FRA")
     plan = BenchPlan(spaces=("fashion",), algos=("random",), seeds=1, budgets=(100,))
     bench.run(bench.begin(str(tmp_path / "b"), plan))
     analysis = Analysis.read(tmp_path / "b")
     text = sections.costs(analysis)
-    assert "train 409 s, samples 546 s (0.27 h)" in text
-    grams = 0.0882 * DataSource().get_global_energy_mix_data()["FRA"]["carbon_intensity"]
-    found = re.search(r"88.2 Wh of the GPU alone, ([0-9.]+) g of CO2e on the grid of FRA", text)
-    assert float(found[1]) == pytest.approx(grams, rel=0.01)
+    hours = (train + samples) / 3600
+    assert f"train {train:.0f} s, samples {samples:.0f} s ({hours:.2f} h)" in text
+    grams = watt_hours / 1000 * DataSource().get_global_energy_mix_data()["FRA"]["carbon_intensity"]
+    found = re.search(
+        r"([0-9.]+) Wh of the GPU alone, ([0-9.]+) g of CO2e on the grid of FRA", text
+    )
+    assert [float(x) for x in found.groups()] == pytest.approx([watt_hours, grams], rel=0.01)
     monkeypatch.setattr(sections, "co2e_kg", lambda kwh: None)
-    assert "88.2 Wh of the GPU alone (mean power" in sections.costs(analysis)
+    assert f"{found[1]} Wh of the GPU alone (by NVML" in sections.costs(analysis)
 
 
 def test_a_country_that_is_none(tmp_path, monkeypatch):

@@ -1,21 +1,32 @@
 import re
 
+import pytest
+
 from apq_moo.benchmarks import scaling
 from apq_moo.supernet.training import Trainer
 
+SMALL = ("--space", "digits", "--batch", "16", "--on", "cpu")
+
 
 def test_steps_are_counted_after_the_warm_up(monkeypatch, capsys):
-    """A clock that each step moves on by a second."""
+    """A clock that the first steps move on by 100 seconds each, and the others by one."""
+    seconds = iter((100.0, 100.0, 1.0, 1.0, 1.0))
     now = [0.0]
     update = Trainer._update
 
     def timed(self, x, y, first):
-        now[0] += 1.0
+        now[0] += next(seconds)
         return update(self, x, y, first)
 
     monkeypatch.setattr(Trainer, "_update", timed)
     monkeypatch.setattr(scaling.time, "perf_counter", lambda: now[0])
-    small = ["--space", "digits", "--batch", "16", "--on", "cpu"]
-    scaling.main([*small, "--warmup", "2", "--steps", "3"])
+    scaling.main([*SMALL, "--warmup", "2", "--steps", "3"])
     shown = capsys.readouterr().out
     assert re.search(r"1 x a CPU, batch 16: 16 images/s, 1000.0 ms a step", shown)
+
+
+def test_a_warm_up_is_needed(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        scaling.main([*SMALL, "--warmup", "0"])
+    assert stopped.value.code == 2
+    assert "--warmup and --steps must be at least 1" in capsys.readouterr().err

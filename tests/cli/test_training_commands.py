@@ -87,7 +87,13 @@ def test_the_pipeline_resumes_at_every_stage(call, refused, monkeypatch):
     before = Path("made/manifest.json").read_bytes()
     assert call("pipeline", *TINY).code == 0
     assert Path("made/manifest.json").read_bytes() == before
-    for other in (("--seed", "1"), ("--algo", "random"), ("--objectives", "acc,size")):
+    begun = json.loads(Path("made/pipeline.json").read_text())
+    for stage in ("train", "samples"):  # as before there were several ways to draw
+        assert begun["settings"][stage].pop("draw") == "uniform"
+    Path("made/pipeline.json").write_text(json.dumps(begun))
+    assert call("pipeline", *TINY).code == 0
+    others = (("--seed", "1"), ("--algo", "random"), ("--objectives", "acc,size"))
+    for other in (*others, ("--draw", "sizes")):
         assert "other settings" in refused("pipeline", *TINY, *other)
     other = ("--assets", "made", "--predictor", "additive", "--budget", "600", "--sweep", "1")
     assert call("run", *other).code == 0

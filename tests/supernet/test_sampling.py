@@ -46,6 +46,13 @@ def test_draws_of_all_sizes(digits):
     full_precision = digits.architecture(sample_sizes(digits, 400, rng))
     found = {tuple(row) for row in table.X[:300]}  # the first set is fp
     assert {tuple(row) for row in full_precision[:50]} <= found
+
+    def deep(rows):
+        return digits.active(rows).all(axis=1).mean()
+
+    uniform = draw(digits, replace(config, draw="uniform"))
+    for group in (SETS.index("mp"), SETS.index("mp_held_out")):
+        assert deep(table.X[table.group == group]) > 1.5 * deep(uniform.X[uniform.group == group])
     with pytest.raises(UserError, match="not 'big'"):
         SampleConfig(draw="big")
 
@@ -75,6 +82,12 @@ def test_collecting_resumes_and_equals_measuring(digits, checkpoint, image_set, 
 
     with pytest.raises(UserError, match="other settings"):
         collect(digits, checkpoint, "digits", replace(TINY, seed=1), out)
+    # A table of before there were several ways to draw was drawn uniformly.
+    older = {k: v for k, v in again.provenance["config"].items() if k != "draw"}
+    replace(again, acc=acc, provenance={**again.provenance, "config": older}).save(out)
+    with pytest.raises(UserError, match="other settings"):
+        collect(digits, checkpoint, "digits", replace(TINY, draw="sizes"), out)
+    assert np.array_equal(collect(digits, checkpoint, "digits", TINY, out).acc, table.acc)
 
 
 def test_finetuning_helps_and_leaves_the_supernet_alone(digits, image_set):

@@ -7,8 +7,13 @@ import pytest
 import torch
 
 from apq_moo.errors import UserError
-from apq_moo.supernet.checkpoint import load_supernet, save_supernet
-from apq_moo.supernet.training import TrainConfig, Trainer
+from apq_moo.supernet.checkpoint import (
+    load_supernet,
+    load_tensors,
+    save_supernet,
+    save_tensors,
+)
+from apq_moo.supernet.training import FORMAT, TrainConfig, Trainer
 
 SHORT = TrainConfig(steps=14, warmup_steps=5, ramp_steps=3)
 
@@ -63,6 +68,12 @@ def test_what_does_not_fit_is_refused(digits, full, image_set, tmp_path):
         Trainer(full, image_set, SHORT)
     with pytest.raises(UserError, match="exceeds the 897"):
         Trainer(digits, image_set, replace(SHORT, batch_size=1000))
+    tensors, header = load_tensors(path, FORMAT)
+    del header["config"]["draw"]  # as before there were several ways
+    save_tensors(path, tensors, header)
+    Trainer(digits, image_set, SHORT).load(path)
+    with pytest.raises(UserError, match="other settings"):
+        Trainer(digits, image_set, replace(SHORT, draw="sizes")).load(path)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(UserError, match="cannot read"):
         Trainer(digits, image_set, SHORT).load(path)
