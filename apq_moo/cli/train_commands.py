@@ -337,10 +337,10 @@ def predictor_compare(
             loaded, chosen, table.rows("fp"), table.rows("mp"), (X, y), counts, range(seeds),
             k=k, jobs=jobs, callback=lambda done, _: progress.update(task, completed=done),
         )  # fmt: skip
-    out.print(_curves_table(rows, len(y), seeds, k))
+    out.print(_curves_table(rows, len(y), seeds))
     out.print(
-        "MP: mixed-precision samples; tau: Kendall's; rho: Spearman's; pairwise: share of pairs in "
-        f"the right order; regret@{k}: points lost by taking the best of the predicted top {k}"
+        "MP: mixed-precision samples; tau: Kendall's; rho: Spearman's; pairs: share of pairs in "
+        f"the right order; regret: points lost by taking the best of the predicted top {k}"
     )
     ceiling = _ceiling(loaded, y) if samples is None else None
     if file is not None:
@@ -349,13 +349,13 @@ def predictor_compare(
         draw_curves(picture, rows, ceiling=ceiling)
 
 
-def _curves_table(rows: Sequence[Row], n_held_out: int, seeds: int, k: int) -> Table:
+def _curves_table(rows: Sequence[Row], n_held_out: int, seeds: int) -> Table:
     from apq_moo.predictors.curves import mean_and_band
 
     repeats = f"means of {seeds} and 95 % bands" if seeds > 1 else "one repetition"
     shown = Table(title=f"{n_held_out} held-out networks, {repeats}", box=SIMPLE)
     shown.add_column("predictor", no_wrap=True)
-    for column in ("MP", "tau", "rho", "pairwise", "RMSE", f"regret@{k}", "fit s"):
+    for column in ("MP", "tau", "rho", "pairs", "RMSE", "regret", "fit s"):
         shown.add_column(column, justify="right")
     fields = ("kendall_tau", "spearman", "pairwise_accuracy", "rmse", "top_k_regret")
     for name, n in dict.fromkeys((row.predictor, row.n_mp) for row in rows):
