@@ -139,6 +139,7 @@ def supernet_eval(
     space: SpaceOption = DEFAULT_SPACE,
     supernet: CheckpointOption = None,
     random: Annotated[int, typer.Option(min=2, help="Random subnets.")] = 200,
+    draw: DrawOption = "uniform",
     on: OnOption = "cpu",
     seed: SeedOption = 0,
 ) -> None:
@@ -154,6 +155,7 @@ def supernet_eval(
             path,
             images,
             n_random=random,
+            draw=draw,
             seed=seed,
             on=on,
             callback=lambda done, _total: bar.update(task, completed=done),
@@ -168,9 +170,9 @@ def supernet_eval(
     out.print(table)
     for kind, label in (("fp", "full precision"), ("mp", "random bits")):
         out.print(
-            f"{random} random subnets, {label}: Kendall tau validation-test "
-            f"{found.tau[kind]:.3f}, spread {found.spread[kind]:.2f}, noise "
-            f"{found.noise[kind]:.2f} points",
+            f"{random} random subnets, {label}: mean {found.mean[kind]:.2f} %, spread "
+            f"{found.spread[kind]:.2f}, noise {found.noise[kind]:.2f} points, Kendall tau "
+            f"validation-test {found.tau[kind]:.3f}",
             soft_wrap=True,
         )
 

@@ -16,7 +16,7 @@ from apq_moo.data.samples import load_samples
 from apq_moo.errors import UserError
 from apq_moo.predictors import PREDICTORS, fit_to_samples
 from apq_moo.predictors.metrics import kendall_tau
-from apq_moo.space import Space
+from apq_moo.space import Space, find_draw
 from apq_moo.supernet.checkpoint import load_supernet, save_supernet
 from apq_moo.supernet.devices import torch_device
 from apq_moo.supernet.distributed import join
@@ -75,12 +75,14 @@ class Evaluation:
     Attributes:
         named: for the largest and the smallest subnet, accuracies in percent by split, in full
             precision (``fp``) and at the subnet's bits (``mp``).
-        tau: Kendall tau between validation and test over random subnets, ``fp`` and ``mp``.
+        mean: mean validation accuracy of random subnets, ``fp`` and ``mp``.
+        tau: Kendall tau between validation and test over them.
         spread: standard deviation of the validation accuracy over them.
         noise: standard deviation of half the difference between two random halves of validation.
     """
 
     named: dict[str, dict[str, dict[str, float]]]
+    mean: dict[str, float]
     tau: dict[str, float]
     spread: dict[str, float]
     noise: dict[str, float]
@@ -92,6 +94,7 @@ def evaluate(
     images: str,
     *,
     n_random: int = 200,
+    draw: str = "uniform",
     seed: int = 0,
     on: str = "cpu",
     callback: Callable[[int, int], None] | None = None,
@@ -103,13 +106,15 @@ def evaluate(
         checkpoint: the supernet's file.
         images: the name of the data set.
         n_random: random subnets, each in full precision and at its bits.
+        draw: how they are drawn, one of :data:`apq_moo.space.DRAWS`.
         seed: of the random subnets and halves.
         on: the device to measure on.
         callback: told ``(done, total)``.
 
     Raises:
-        UserError: the checkpoint is unusable.
+        UserError: the checkpoint is unusable, or there is no such way to draw.
     """
+    sample = find_draw(draw)
     supernet, _ = load_supernet(checkpoint, space)
     data = load_images(images)
     measurer = Measurer(supernet.to(torch_device(on)), data)
@@ -124,10 +129,10 @@ def evaluate(
             for kind in ("fp", "mp")
         }
     rng = np.random.default_rng([seed, 7])
-    subnets = space.decode(space.sample(n_random, rng))
+    subnets = space.decode(sample(space, n_random, rng))
     n = len(data.validation)
     first = rng.permutation(n) < n // 2
-    tau, spread, noise = {}, {}, {}
+    mean, tau, spread, noise = {}, {}, {}, {}
     for number, kind in enumerate(("fp", "mp")):
         right = np.empty((n_random, n), dtype=bool)
         test = np.empty(n_random)
@@ -138,11 +143,12 @@ def evaluate(
                 callback(number * n_random + i + 1, 2 * n_random)
         validation = 100 * right.mean(axis=1)
         halves = 100 * (right[:, first].mean(axis=1) - right[:, ~first].mean(axis=1)) / 2
+        mean[kind] = float(validation.mean())
         if n_random > 1:
             tau[kind] = kendall_tau(test, validation)
             spread[kind] = float(validation.std())
             noise[kind] = float(halves.std())
-    return Evaluation(named, tau, spread, noise)
+    return Evaluation(named, mean, tau, spread, noise)
 
 
 KEPT = ("mlp", "xgboost-stacked")

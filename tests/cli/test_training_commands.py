@@ -1,6 +1,7 @@
 """The commands that make assets, and the pipeline that chains them."""
 
 import json
+import re
 from functools import partial
 from pathlib import Path
 
@@ -20,9 +21,14 @@ TINY = (
 def test_stages_one_by_one(call, refused):
     assert call("supernet", "train", "--steps", "3", "-o", "net.safetensors").code == 0
     assert "exists" in refused("supernet", "train", "-o", "net.safetensors")
-    shown = call("supernet", "eval", "--supernet", "net.safetensors", "--random", "3")
+    evaluate = ("supernet", "eval", "--supernet", "net.safetensors", "--random", "3")
+    shown = call(*evaluate)
     assert shown.code == 0
     assert "Kendall tau" in shown.out
+    sizes = call(*evaluate, "--draw", "sizes")
+    means = [re.findall(r"mean ([0-9.]+) %", done.out) for done in (shown, sizes)]
+    assert len(means[0]) == len(means[1]) == 2
+    assert means[0] != means[1]
     collect = ("samples", "collect", "--supernet", "net.safetensors", "-o", "samples.npz")
     sizes = ("--fp", "30", "--mp", "30", "--held-out", "8", "--jobs", "1")
     assert "30 fp, 30 mp, 8 fp_held_out, 8 mp_held_out" in call(*collect, *sizes).out
