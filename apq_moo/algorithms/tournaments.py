@@ -28,7 +28,7 @@ def by_niche(pop: Population, P: Any, random_state: Any = None, **_kwargs: Any) 
     """
     drawn = by_violation(pop, P, random_state)[:, 0]
     violation = pop.get("CV")[:, 0]
-    niche, rank, distance = (pop.get(key) for key in ("niche", "rank", "dist_to_niche"))
+    niche, rank, distance = (_numbers(pop, key) for key in ("niche", "rank", "dist_to_niche"))
     a, b = P[:, 0], P[:, 1]
     met = (violation[a] <= 0) & (violation[b] <= 0) & (niche[a] == niche[b])
     by_rank = np.where(rank[a] < rank[b], a, np.where(rank[a] > rank[b], b, -1))
@@ -45,7 +45,7 @@ def by_fitness(pop: Population, P: Any, random_state: Any = None, **_kwargs: Any
     Ties are drawn from the algorithm's generator, see :func:`by_violation`.
     """
     drawn = by_violation(pop, P, random_state)[:, 0]
-    violation, fitness = pop.get("CV")[:, 0], pop.get("SPEA_F")
+    violation, fitness = pop.get("CV")[:, 0], _numbers(pop, "SPEA_F")
     a, b = P[:, 0], P[:, 1]
     met = (violation[a] <= 0) & (violation[b] <= 0)
     fitter = np.where(fitness[a] < fitness[b], a, np.where(fitness[a] > fitness[b], b, drawn))
@@ -58,7 +58,8 @@ def by_dominance(pop: Population, P: Any, random_state: Any = None, **_kwargs: A
     They decide as pymoo's do, which compares pair by pair in Python.
     """
     drawn = by_violation(pop, P, random_state)[:, 0]
-    F, CV, crowding = pop.get("F", "CV", "crowding")
+    F, CV = pop.get("F", "CV")
+    crowding = _numbers(pop, "crowding")
     violation = CV[:, 0]
     a, b = P[:, 0], P[:, 1]
     met = (violation[a] <= 0) & (violation[b] <= 0)
@@ -66,3 +67,8 @@ def by_dominance(pop: Population, P: Any, random_state: Any = None, **_kwargs: A
     roomier = np.where(crowding[a] > crowding[b], a, np.where(crowding[a] < crowding[b], b, drawn))
     chosen = np.where(less & ~more, a, np.where(more & ~less, b, roomier))
     return np.where(met, chosen, drawn)[:, None].astype(int)
+
+
+def _numbers(pop: Population, key: str) -> Any:
+    """What survival noted of each network; NaN where it noted nothing, as of infeasible ones."""
+    return np.asarray(pop.get(key)).astype(float)
