@@ -5,6 +5,28 @@ import pytest
 from pymoo.core.population import Population
 
 from apq_moo.algorithms import tournaments
+from apq_moo.study.config import RunConfig
+from apq_moo.study.folder import RunFolder
+from apq_moo.study.run import execute
+
+
+@pytest.mark.parametrize("algo", ["nsga2", "spea2", "unsga3", "nsga3"])
+def test_a_limit_that_no_first_network_meets(algo, tmp_path):
+    config = RunConfig(
+        algo=algo,
+        space="tiny",
+        predictor="table",
+        objectives=("acc", "latency"),
+        limits={"acc": 90.8},
+        budget=2000,
+        pop_size=20,
+    )
+    folder = RunFolder.create(tmp_path / "run", config, verify=None, overwrite=False)
+    front = execute(folder)
+    with np.load(tmp_path / "run" / "archive.npz") as archive:
+        accuracies = -archive["F"][:, 0]
+    assert accuracies[:20].max() < 90.8
+    assert min(front["acc"]) >= 90.8
 
 
 @pytest.mark.parametrize("of", [tournaments.by_dominance, tournaments.by_fitness])

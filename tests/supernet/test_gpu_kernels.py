@@ -127,9 +127,9 @@ def test_gradients_are_autograd_s(supernet, spatial, quantised):
         assert error < tolerance * max(float(wanted[name].norm()), 0.1 * typical), name
 
 
-@pytest.mark.parametrize("zeroed", [False, True])
-def test_a_step_replaces_the_gradients_of_the_one_before(supernet, zeroed):
-    pupils = [Pupil(SPACE.decode(SPACE.smallest())[0], True)]
+@pytest.mark.parametrize(("quantised", "zeroed"), [(False, False), (True, True), (True, False)])
+def test_a_step_replaces_the_gradients_of_the_one_before(supernet, quantised, zeroed):
+    pupils = [Pupil(SPACE.decode(SPACE.largest())[0], quantised)]
     kernels = _kernels(supernet)
     loss = _step(kernels, pupils)
     kept = [parameter.grad.clone() for parameter in supernet.parameters()]
