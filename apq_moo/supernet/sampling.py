@@ -238,6 +238,7 @@ def collect(
         UserError: a file is unreadable, ``out`` holds a table of other origin, or there is no such
             device.
     """
+    load_supernet(checkpoint, space)  # refused here, before any worker starts
     provenance = {
         "space": space.name,
         "digest": space.digest,
@@ -321,19 +322,19 @@ Submit = Callable[
 @contextmanager
 def _measuring(start: tuple[SpaceSpec, str, str, int, int, str], jobs: int) -> Iterator[Submit]:
     """A function that measures chunks of rows and yields each as it is done."""
-    with ProcessPoolExecutor(
+    pool = ProcessPoolExecutor(
         jobs, mp_context=get_context("spawn"), initializer=_start_worker, initargs=start
-    ) as pool:
+    )
 
-        def submit(
-            chunks: Sequence[IntArray], X: IntArray, quantised: NDArray[np.bool_]
-        ) -> Iterator[tuple[IntArray, list[float]]]:
-            futures = {pool.submit(_work, X[part], quantised[part]): part for part in chunks}
-            for future in as_completed(futures):
-                yield futures[future], future.result()
+    def submit(
+        chunks: Sequence[IntArray], X: IntArray, quantised: NDArray[np.bool_]
+    ) -> Iterator[tuple[IntArray, list[float]]]:
+        futures = {pool.submit(_work, X[part], quantised[part]): part for part in chunks}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
 
-        try:
-            yield submit
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    try:
+        yield submit
+    finally:
+        # Not by a with block: its own shutdown would take the cancelling back.
+        pool.shutdown(cancel_futures=True)

@@ -1,5 +1,6 @@
 """Samples are distinct, reproducible, resumable, and what measuring gives."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -88,6 +89,25 @@ def test_collecting_resumes_and_equals_measuring(digits, checkpoint, image_set, 
     with pytest.raises(UserError, match="other settings"):
         collect(digits, checkpoint, "digits", replace(TINY, draw="sizes"), out)
     assert np.array_equal(collect(digits, checkpoint, "digits", TINY, out).acc, table.acc)
+
+
+def test_an_interrupted_collection_stops_soon(digits, checkpoint, tmp_path):
+    """Two thousand networks would take minutes."""
+
+    def interrupt(_done, _total):
+        raise KeyboardInterrupt
+
+    config = SampleConfig(2000, 2, 2, 2)
+    begun = time.perf_counter()
+    with pytest.raises(KeyboardInterrupt):
+        collect(digits, checkpoint, "digits", config, tmp_path / "s.npz", callback=interrupt)
+    assert time.perf_counter() - begun < 40
+
+
+def test_a_supernet_of_another_space_is_refused(full, checkpoint, tmp_path):
+    with pytest.raises(UserError, match="belongs to another space"):
+        collect(full, checkpoint, "digits", TINY, tmp_path / "s.npz")
+    assert not (tmp_path / "s.npz").exists()
 
 
 def test_finetuning_helps_and_leaves_the_supernet_alone(digits, image_set):
