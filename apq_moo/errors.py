@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import reprlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class UserError(ValueError):
@@ -32,3 +35,13 @@ def shown(value: object) -> str:
     except ValueError:  # Python refuses to print integers of thousands of digits
         return f"<{type(value).__name__} too long to show>"
     return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 3] + "..."
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """Print a user's mistake as one line and exit with code 2; for scripts."""
+    try:
+        yield
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(2)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from apq_moo.errors import reported
 from apq_moo.hardware import CostBatch, cost_table, find_device
 from apq_moo.hardware.compiled import device_tables
 from apq_moo.hardware.layer_set import layer_set
@@ -126,4 +127,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reported():
+        main()

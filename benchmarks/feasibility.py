@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from apq_moo.errors import reported
 from apq_moo.problems import APQProblem
 
 PUBLISHED_LIMITS = (
@@ -101,4 +102,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reported():
+        main()

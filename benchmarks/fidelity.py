@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from apq_moo.data import load_images
-from apq_moo.errors import UserError
+from apq_moo.errors import UserError, reported
 from apq_moo.files import read_json, sha256, with_defaults, write_json
 from apq_moo.pictures import picture_type, save_picture
 from apq_moo.predictors.metrics import kendall_tau
@@ -282,4 +282,5 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reported():
+        main()

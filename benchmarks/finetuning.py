@@ -21,6 +21,7 @@ import torch
 
 from apq_moo.data import load_images
 from apq_moo.data.assets import SUPERNET, find_assets
+from apq_moo.errors import reported
 from apq_moo.files import sha256, write_json
 from apq_moo.predictors.metrics import kendall_tau, pairwise_accuracy
 from apq_moo.space import IntArray, Space, Subnet, load_space
@@ -139,4 +140,5 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reported():
+        main()

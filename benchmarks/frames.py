@@ -15,7 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from apq_moo.benchmarks.scores import Frame
-from apq_moo.errors import UserError
+from apq_moo.errors import UserError, reported
 from apq_moo.files import read_json, write_json
 from apq_moo.problems import APQProblem
 from apq_moo.space import load_space
@@ -66,4 +66,5 @@ def computed() -> dict[str, dict[str, list[float]]]:
 
 
 if __name__ == "__main__":
-    write_json(_FILE, computed())
+    with reported():
+        write_json(_FILE, computed())

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apq_moo.data.assets import find_assets, predictor_file
-from apq_moo.errors import UserError
+from apq_moo.errors import UserError, reported
 from apq_moo.files import read_arrays, write_arrays
 from apq_moo.problems import APQProblem
 from apq_moo.problems.tabulated import NAME as TABULATED
@@ -138,4 +138,5 @@ def _folder() -> Path:
 
 
 if __name__ == "__main__":
-    keep(sys.argv[1])
+    with reported():
+        keep(sys.argv[1])

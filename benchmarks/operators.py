@@ -47,6 +47,7 @@ from pymoo.operators.survival.rank_and_crowding import RankAndCrowding
 
 from apq_moo.algorithms import RandomSearch, SpaceCrossover, SpaceMutation
 from apq_moo.benchmarks.made_up import MadeUpAccuracy
+from apq_moo.errors import reported
 from apq_moo.hardware import minimum
 from apq_moo.hardware.breakdown import breakdown
 from apq_moo.problems import APQProblem
@@ -372,4 +373,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reported():
+        main()

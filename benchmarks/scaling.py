@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import torch
 
 from apq_moo.data import load_images
+from apq_moo.errors import reported
 from apq_moo.space import Space, load_space
 from apq_moo.supernet.distributed import Group, join
 from apq_moo.supernet.training import Progress, TrainConfig, Trainer
@@ -77,4 +78,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reported():
+        main()

@@ -36,6 +36,7 @@ from torch import Tensor
 
 from apq_moo.benchmarks.static_graph import StaticGraph, configuration
 from apq_moo.data import load_images
+from apq_moo.errors import reported
 from apq_moo.files import write_json
 from apq_moo.space import Space, Subnet, load_space
 from apq_moo.supernet.checkpoint import load_supernet
@@ -315,4 +316,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reported():
+        main()

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apq_moo.data.assets import find_assets
+from apq_moo.errors import reported
 from apq_moo.hardware import cost_table, feasible_options, maximum, minimum
 from apq_moo.problems.measured import SupernetAccuracy
 from apq_moo.space import Space, load_space
@@ -118,4 +119,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with reported():
+        main()

@@ -1,6 +1,9 @@
 import re
+import subprocess
+import sys
 
 import pytest
+import torch
 
 from apq_moo.benchmarks import scaling
 from apq_moo.supernet.training import Trainer
@@ -30,3 +33,12 @@ def test_a_warm_up_is_needed(capsys):
         scaling.main([*SMALL, "--warmup", "0"])
     assert stopped.value.code == 2
     assert "--warmup and --steps must be at least 1" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU that is not there")
+def test_a_script_s_mistake_is_one_line():
+    command = [sys.executable, "-m", "apq_moo.benchmarks.scaling", "--on", "cuda"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: no device 'cuda' here")
+    assert len(done.stderr.splitlines()) == 1
