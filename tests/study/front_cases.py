@@ -1,7 +1,7 @@
 """Searches whose ``front.csv`` was frozen: every algorithm on every kind of accuracy and limit.
 
-Run as a script it writes ``tests/data/fronts.json`` again; what that holds is behaviour that changes
-of structure must leave as it is, bit for bit.
+Run as a script it writes ``tests/data/fronts.json`` again; what that holds is behaviour that
+changes of structure must leave as it is, bit for bit.
 """
 
 import csv
