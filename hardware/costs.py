@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
+from apq_moo.arrays import FloatArray
 from apq_moo.errors import UserError
 from apq_moo.hardware.compiled import device_tables
 from apq_moo.hardware.devices import Device
 from apq_moo.hardware.finding import find_device
 from apq_moo.hardware.layer_set import layer_set
 from apq_moo.hardware.peak import BITS_PER_KIB, peak_memory
-from apq_moo.hardware.tables import CostTable, FloatArray
+from apq_moo.hardware.tables import CostTable
 from apq_moo.registry import Registry
 from apq_moo.space import Layer, Space
 

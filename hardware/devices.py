@@ -10,11 +10,12 @@ from types import MappingProxyType
 
 import numpy as np
 
+from apq_moo.arrays import BoolArray, FloatArray
 from apq_moo.errors import UserError
 from apq_moo.files import digest_of, sha256
 from apq_moo.hardware import tiling
 from apq_moo.hardware.accelerator import Accelerator
-from apq_moo.hardware.tiling import BoolArray, Convolutions, FloatArray, convolution_costs
+from apq_moo.hardware.tiling import Convolutions, convolution_costs
 from apq_moo.space import Layer, Space
 
 

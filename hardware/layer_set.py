@@ -7,8 +7,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from apq_moo.hardware.tables import FloatArray
-from apq_moo.space import Block, BlockPlan, IntArray, Layer, Space
+from apq_moo.arrays import FloatArray, IntArray
+from apq_moo.space import Block, BlockPlan, Layer, Space
 from apq_moo.space.spec import FIELDS
 
 

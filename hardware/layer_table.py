@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from apq_moo.arrays import FloatArray
 from apq_moo.errors import UserError, shown
 from apq_moo.hardware.devices import Device
-from apq_moo.hardware.tables import FloatArray
 from apq_moo.space import Layer, Space
 
 HEAD, TAIL = "head", "tail"

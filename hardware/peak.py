@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from apq_moo.hardware.tables import CostTable, FloatArray
+from apq_moo.arrays import FloatArray
+from apq_moo.hardware.tables import CostTable
 from apq_moo.space import BlockPlan, Space
 from apq_moo.space.spec import FIELDS
 

@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from apq_moo.arrays import FloatArray
 from apq_moo.errors import UserError, shown
 from apq_moo.files import read_json, replacing, write_text
 from apq_moo.hardware.layer_table import BLOCK, HEAD, TAIL, Correction, LayerTable, parse_key
-from apq_moo.hardware.tables import FloatArray
 from apq_moo.space.spec import COMPONENTS
 
 FORMAT = "apq-moo layer costs 1"

@@ -8,13 +8,10 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from apq_moo.arrays import BoolArray, FloatArray, IntArray, distinct
 from apq_moo.errors import UserError
-from apq_moo.space import IntArray, Space
-
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
+from apq_moo.space import Space
 
 _CHUNK = 4096
 """Networks gathered at a time, so that what is summed stays in the processor's cache."""
@@ -164,9 +161,7 @@ def random_networks(
                 X[:, space.block_columns[b]] = space.block_genes(b, rng.choice(options, n))
             else:
                 usable &= ~active[:, b]
-        found = np.vstack([found, space.canonical(X[usable])])
-        first = np.unique(found, axis=0, return_index=True)[1]
-        found = found[np.sort(first)][:n]
+        found = distinct(np.vstack([found, space.canonical(X[usable])]))[:n]
         if len(found) == n:
             break
     return found

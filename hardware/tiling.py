@@ -11,13 +11,9 @@ from dataclasses import dataclass, fields
 from itertools import permutations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from apq_moo.arrays import BoolArray, FloatArray, IntArray
 from apq_moo.hardware.accelerator import Accelerator
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.int64]
-BoolArray = NDArray[np.bool_]
 
 _CHUNK = 200_000
 """Tilings examined at a time, which bounds memory."""

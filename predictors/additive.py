@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from apq_moo.predictors.base import PREDICTORS, FloatArray, Predictor
+from apq_moo.arrays import FloatArray, IntArray
+from apq_moo.predictors.base import PREDICTORS, Predictor
 from apq_moo.predictors.storage import Arrays
-from apq_moo.space import IntArray
 
 _PENALTIES = np.logspace(-3, 5, 33)
 

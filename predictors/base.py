@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.errors import UserError
 from apq_moo.predictors.storage import Arrays, read_state, write_state
 from apq_moo.registry import Registry
-from apq_moo.space import IntArray, Space
-
-FloatArray = NDArray[np.float64]
+from apq_moo.space import Space
 
 
 class Predictor(ABC):

@@ -8,11 +8,11 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.errors import UserError
-from apq_moo.predictors.base import PREDICTORS, FloatArray, Predictor
+from apq_moo.predictors.base import PREDICTORS, Predictor
 from apq_moo.predictors.features import option_values
 from apq_moo.predictors.storage import Arrays
-from apq_moo.space import IntArray
 
 Features = NDArray[np.float32]
 

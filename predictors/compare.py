@@ -7,12 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.errors import UserError
 from apq_moo.predictors import metrics
 from apq_moo.predictors.base import PREDICTORS, Predictor
-from apq_moo.space import IntArray, Space
+from apq_moo.space import Space
 
 Samples = tuple[ArrayLike, ArrayLike]
 """Genotypes ``(n, n_var)`` and their accuracies in percent ``(n,)``."""
@@ -115,8 +116,8 @@ def _curve(
     kind: type[Predictor],
     seed: int,
     fp: Samples,
-    mp: tuple[IntArray, NDArray[np.float64]],
-    held_out: tuple[IntArray, NDArray[np.float64]],
+    mp: tuple[IntArray, FloatArray],
+    held_out: tuple[IntArray, FloatArray],
     sizes: Sequence[int],
     k: int,
 ) -> list[Row]:

@@ -7,7 +7,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from apq_moo.space import IntArray, Space
+from apq_moo.arrays import IntArray
+from apq_moo.space import Space
 
 
 @lru_cache(maxsize=16)

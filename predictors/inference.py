@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from apq_moo.predictors.base import FloatArray
+from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.predictors.network import (
     ARCHITECTURE,
     BITS,
@@ -39,7 +39,7 @@ from apq_moo.predictors.network import (
     WIDTH,
     Weights,
 )
-from apq_moo.space import FIELDS, IntArray, Space
+from apq_moo.space import FIELDS, Space
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,8 +11,8 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike
 
+from apq_moo.arrays import FloatArray
 from apq_moo.errors import UserError
-from apq_moo.predictors.base import FloatArray
 
 
 def _pair(y_true: ArrayLike, y_pred: ArrayLike) -> tuple[FloatArray, FloatArray]:

@@ -6,12 +6,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from apq_moo.predictors.base import PREDICTORS, FloatArray, Predictor
+from apq_moo.arrays import FloatArray, IntArray
+from apq_moo.predictors.base import PREDICTORS, Predictor
 from apq_moo.predictors.inference import ExactNetwork
 from apq_moo.predictors.network import Weights, check_weights
 from apq_moo.predictors.storage import Arrays
 from apq_moo.predictors.training import Float32, Recipe, initial_weights, train
-from apq_moo.space import IntArray
 
 
 class _NetworkPredictor(Predictor):

@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.data.assets import SAMPLES, Assets, find_assets, predictor_file
 from apq_moo.data.samples import load_samples
 from apq_moo.errors import UserError
-from apq_moo.predictors.base import PREDICTORS, FloatArray, Predictor, create_predictor
+from apq_moo.predictors.base import PREDICTORS, Predictor, create_predictor
 from apq_moo.predictors.loading import load_predictor
 from apq_moo.predictors.storage import Arrays
-from apq_moo.space import IntArray, Space, embed, whole
+from apq_moo.space import Space, embed, superspace
 
 
 def fit_to_samples(name: str, space: Space, samples: str | Path, *, seed: int = 0) -> Predictor:
@@ -27,7 +28,7 @@ def fit_to_samples(name: str, space: Space, samples: str | Path, *, seed: int = 
     return predictor.fit(X, y, X_fp=X_fp, y_fp=y_fp)
 
 
-class PartPredictor(Predictor):
+class SubspacePredictor(Predictor):
     """A predictor of the space that a space is part of, for that part's genotypes.
 
     Args:
@@ -78,7 +79,7 @@ def find_predictor(
     if not isinstance(assets, Assets):
         assets = _assets(space, assets, name)
     if space.spec.part_of and not assets.has(SAMPLES):
-        return PartPredictor(space, find_predictor(whole(space), name))
+        return SubspacePredictor(space, find_predictor(superspace(space), name))
     if assets.has(predictor_file(name)):
         return load_predictor(assets.path(predictor_file(name)), space)
     return fit_to_samples(name, space, assets.path(SAMPLES))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from apq_moo.arrays import FloatArray
 from apq_moo.predictors.network import (
     ARCHITECTURE,
     BITS,
@@ -71,7 +72,7 @@ def initial_weights(space: Space, rng: np.random.Generator, *, zero_bits: bool) 
 def train(
     weights: Weights,
     inputs: tuple[Float32, Float32 | None],
-    targets: NDArray[np.float64],
+    targets: FloatArray,
     recipe: Recipe,
     rng: np.random.Generator,
 ) -> Weights:

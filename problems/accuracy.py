@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.errors import UserError, shown
-from apq_moo.space import IntArray, Space
+from apq_moo.space import Space
 
 
 @runtime_checkable
@@ -98,7 +99,7 @@ class Accuracy:
         owner = getattr(self._function, "__self__", None)
         self._of_blocks = owner.predict_blocks if isinstance(owner, BlockModel) else None
 
-    def __call__(self, index: IntArray, X: IntArray | None = None) -> NDArray[np.float64]:
+    def __call__(self, index: IntArray, X: IntArray | None = None) -> FloatArray:
         """Estimate accuracies and check what came back.
 
         Args:
@@ -127,7 +128,7 @@ class Accuracy:
         return _checked(answer, len(index))
 
 
-def _checked(answer: ArrayLike, n: int) -> NDArray[np.float64]:
+def _checked(answer: ArrayLike, n: int) -> FloatArray:
     try:
         values = np.asarray(answer, dtype=np.float64)
     except (TypeError, ValueError) as error:

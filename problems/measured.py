@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.data import load_images
 from apq_moo.data.assets import SUPERNET, Assets, find_assets
 from apq_moo.data.evaluations import Evaluations
 from apq_moo.errors import UserError
-from apq_moo.space import IntArray, Subnet, embed, whole
+from apq_moo.space import Subnet, embed, superspace
 from apq_moo.threads import one_torch_thread
 
 NAME = "supernet"
@@ -50,7 +50,7 @@ class SupernetAccuracy:
 
         self.space = assets.space
         if self.space.spec.part_of:
-            assets = find_assets(whole(self.space))
+            assets = find_assets(superspace(self.space))
         supernet, _ = load_supernet(assets.path(SUPERNET), assets.space)
         images = load_images(assets.images)
         if images.checksum != assets.checksums()["images"]:
@@ -70,7 +70,7 @@ class SupernetAccuracy:
             for split in ("validation", "test")
         }
 
-    def predict(self, X: IntArray) -> NDArray[np.float64]:
+    def predict(self, X: IntArray) -> FloatArray:
         """Accuracies on the validation images in percent, shape ``(n,)``.
 
         Args:
@@ -84,7 +84,7 @@ class SupernetAccuracy:
         X: IntArray,
         splits: Sequence[str] = ("validation", "test"),
         callback: Callable[[int], None] = lambda _done: None,
-    ) -> NDArray[np.float64]:
+    ) -> FloatArray:
         """Accuracies of canonical genotypes, shape ``(n, n_splits)``, in percent.
 
         Single-threaded, so that the figures do not depend on the machine's load or cores.

@@ -9,14 +9,11 @@ from __future__ import annotations
 from itertools import accumulate
 
 import numpy as np
-from numpy.typing import NDArray
 
+from apq_moo.arrays import BoolArray, FloatArray, IntArray
 from apq_moo.errors import UserError
-from apq_moo.space import IntArray, Space
+from apq_moo.space import Space
 from apq_moo.space.spec import FIELDS
-
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
 
 
 def starts(sizes: list[int]) -> IntArray:

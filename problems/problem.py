@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 from pymoo.core.problem import Problem
 from pymoo.core.variable import Integer
 
+from apq_moo.arrays import BoolArray, FloatArray, IntArray
 from apq_moo.defaults import DEFAULT_PREDICTOR, DEFAULT_SPACE
 from apq_moo.errors import UserError, shown
 from apq_moo.hardware import (
@@ -25,9 +26,9 @@ from apq_moo.hardware import (
 )
 from apq_moo.problems.accuracy import Accuracy, AccuracyFunction, AccuracyModel
 from apq_moo.problems.objectives import OBJECTIVES
-from apq_moo.problems.options import BoolArray, FloatArray
+from apq_moo.problems.operators import operators
 from apq_moo.problems.region import FeasibleRegion
-from apq_moo.space import IntArray, Space, load_space
+from apq_moo.space import Space, load_space
 
 _ACC = "acc"
 
@@ -226,8 +227,6 @@ class APQProblem(Problem):  # type: ignore[misc]
             ``sampling``, ``crossover``, ``mutation``, ``repair`` and ``eliminate_duplicates``, for
             instance for ``NSGA2(**problem.operators())``.
         """
-        from apq_moo.algorithms.operators import operators  # above this room
-
         return operators(self)
 
 

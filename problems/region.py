@@ -11,11 +11,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from apq_moo.arrays import BoolArray, FloatArray, IntArray, distinct
 from apq_moo.errors import UserError
 from apq_moo.hardware import CostTable, minimum
-from apq_moo.problems.options import BlockOptions, BoolArray, FloatArray
-from apq_moo.problems.reach import cheap_network, unreachable
-from apq_moo.space import IntArray, Space
+from apq_moo.problems.feasibility import cheap_network, unreachable
+from apq_moo.problems.options import BlockOptions
+from apq_moo.space import Space
 
 _SWEEPS = 8
 _SAMPLING_ROUNDS = 20
@@ -276,12 +277,6 @@ def _within(
     return tuple(
         mask & (costs <= limit) for mask, costs in zip(feasible, table.blocks, strict=True)
     )
-
-
-def distinct(X: IntArray) -> IntArray:
-    """The rows of a matrix without repetitions, each where it occurs first."""
-    first = np.unique(X, axis=0, return_index=True)[1]
-    return X[np.sort(first)]
 
 
 def _rank(costs: FloatArray, mask: BoolArray) -> tuple[IntArray, FloatArray]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import NDArray
 
+from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.data.assets import TABLE, Assets
 from apq_moo.data.tables import SPLITS, load_table
 from apq_moo.errors import UserError
-from apq_moo.space import IntArray
-from apq_moo.space.parts import MOST_LISTED
+from apq_moo.space.subspaces import MOST_LISTED
 
 NAME = "table"
 """Stands for :class:`TabulatedAccuracy` where a predictor's name is asked for."""
@@ -52,7 +51,7 @@ class TabulatedAccuracy:
         codes: IntArray = np.ravel_multi_index(tuple(index.T), self._shape)
         return codes
 
-    def predict(self, X: IntArray) -> NDArray[np.float64]:
+    def predict(self, X: IntArray) -> FloatArray:
         """Accuracies on the validation images in percent, shape ``(n,)``.
 
         Args:
@@ -60,15 +59,15 @@ class TabulatedAccuracy:
         """
         return self.predict_blocks(self.space.block_index(X))
 
-    def predict_blocks(self, index: IntArray) -> NDArray[np.float64]:
+    def predict_blocks(self, index: IntArray) -> FloatArray:
         """The same for block configurations of shape ``(n, n_blocks)``."""
         return self._of(index)[:, 0]
 
-    def measure(self, X: IntArray) -> NDArray[np.float64]:
+    def measure(self, X: IntArray) -> FloatArray:
         """Accuracies on the validation and the test images, shape ``(n, 2)``, in percent."""
         return self._of(self.space.block_index(X))
 
-    def _of(self, index: IntArray) -> NDArray[np.float64]:
+    def _of(self, index: IntArray) -> FloatArray:
         places = self._places[self._codes(index)]
         # Networks that a rule forbids are in no table; they count as classifying nothing.
         found = np.where(places[:, None] < 0, 0.0, self._accuracies[places])

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from apq_moo.benchmarks import fidelity
+from apq_moo.benchmarks.experiments import fidelity
 from apq_moo.data.assets import find_assets
 from apq_moo.predictors.curves import mean_and_band
 from apq_moo.space import load_space

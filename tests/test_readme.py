@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from apq_moo.benchmarks.plan import BenchPlan
+from apq_moo.benchmarks.compare.plan import BenchPlan
 from apq_moo.cli import main
 from apq_moo.hardware.measuring.timing import Rule
 

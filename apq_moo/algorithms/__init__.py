@@ -2,7 +2,8 @@
 
 from apq_moo.algorithms.apq_ga import ApqGA
 from apq_moo.algorithms.catalogue import ALGORITHMS, AlgorithmEntry, AlgorithmFactory
-from apq_moo.algorithms.operators import (
+from apq_moo.algorithms.random_search import RandomSearch
+from apq_moo.problems.operators import (
     CanonicalDuplicateElimination,
     FeasibleRepair,
     FeasibleSampling,
@@ -10,7 +11,6 @@ from apq_moo.algorithms.operators import (
     SpaceMutation,
     operators,
 )
-from apq_moo.algorithms.random_search import RandomSearch
 
 __all__ = [
     "ALGORITHMS",

@@ -10,7 +10,7 @@ from pymoo.util.display.single import SingleObjectiveOutput
 
 from apq_moo.algorithms.base import require_one_objective
 from apq_moo.algorithms.top_k import TopK, check_arguments
-from apq_moo.space import IntArray
+from apq_moo.arrays import IntArray
 
 if TYPE_CHECKING:
     from apq_moo.problems import APQProblem

@@ -16,7 +16,6 @@ from apq_moo.algorithms.base import require_apq_problem
 from apq_moo.algorithms.decomposed import (
     BudgetedRVEA,
     ConstrainedMOEAD,
-    FloatArray,
     ScaledCTAEA,
     nsga3,
     spea2,
@@ -27,6 +26,7 @@ from apq_moo.algorithms.exact_search import ExactSearch
 from apq_moo.algorithms.nsga2 import QuickNSGA2
 from apq_moo.algorithms.random_search import RandomSearch
 from apq_moo.algorithms.released import ReleasedApqGA
+from apq_moo.arrays import FloatArray
 from apq_moo.errors import UserError
 from apq_moo.registry import Registry
 

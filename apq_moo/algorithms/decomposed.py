@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pymoo.algorithms.moo.ctaea import CTAEA, CADASurvival
 from pymoo.algorithms.moo.moead import ParallelMOEAD, default_decomp
 from pymoo.algorithms.moo.nsga3 import NSGA3
@@ -24,8 +23,7 @@ from pymoo.util.optimum import filter_optimum
 from scipy.spatial.distance import cdist
 
 from apq_moo.algorithms.tournaments import by_fitness, by_niche, by_violation
-
-FloatArray = NDArray[np.float64]
+from apq_moo.arrays import FloatArray
 
 
 class Scale:

@@ -10,9 +10,9 @@ from pymoo.core.population import Population
 from pymoo.util.display.single import SingleObjectiveOutput
 
 from apq_moo.algorithms.base import require_one_objective, sampled
-from apq_moo.algorithms.operators import SpaceMutation
+from apq_moo.arrays import IntArray
 from apq_moo.errors import UserError, shown
-from apq_moo.space import IntArray
+from apq_moo.problems.operators import SpaceMutation
 
 if TYPE_CHECKING:
     from apq_moo.problems import APQProblem

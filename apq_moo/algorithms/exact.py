@@ -13,13 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from apq_moo.arrays import BoolArray, FloatArray, IntArray
 from apq_moo.errors import UserError
-from apq_moo.space import IntArray, Space
-
-FloatArray = NDArray[np.float64]
-BoolArray = NDArray[np.bool_]
+from apq_moo.space import Space
 
 _SUM_BITS = 52
 """Sums of costs take at most this many bits: a unit is 2^-52 of the largest sum."""

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from moocore import is_nondominated
-from numpy.typing import NDArray
 from pymoo.core.algorithm import Algorithm
 from pymoo.core.population import Population
 from pymoo.util.display.multi import MultiObjectiveOutput
@@ -16,13 +15,12 @@ from scipy.sparse import coo_array
 
 from apq_moo.algorithms.base import require_apq_problem
 from apq_moo.algorithms.exact import exact_front
+from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.errors import UserError
-from apq_moo.space import IntArray
 
 if TYPE_CHECKING:
     from apq_moo.problems import APQProblem
 
-FloatArray = NDArray[np.float64]
 
 _AUGMENTATION = 1e-6
 """Share of the reachable accuracy by which a network's costs count beside its accuracy."""

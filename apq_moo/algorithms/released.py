@@ -13,9 +13,9 @@ from pymoo.util.optimum import filter_optimum
 
 from apq_moo.algorithms.base import require_one_objective, sampled
 from apq_moo.algorithms.top_k import check_arguments
-from apq_moo.algorithms.variation import cross, n_units, resample
+from apq_moo.arrays import IntArray
 from apq_moo.errors import UserError
-from apq_moo.space import IntArray
+from apq_moo.problems.variation import cross, n_units, resample
 
 if TYPE_CHECKING:
     from apq_moo.problems import APQProblem

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from apq_moo.algorithms.variation import BoolArray, FloatArray
+from apq_moo.arrays import BoolArray, FloatArray, IntArray
 from apq_moo.errors import UserError, shown
-from apq_moo.space import IntArray
 
 if TYPE_CHECKING:
     from apq_moo.problems import FeasibleRegion

@@ -16,8 +16,8 @@ from apq_moo.errors import UserError
 from apq_moo.study.config import parse_limits
 
 if TYPE_CHECKING:
-    from apq_moo.benchmarks.analysis import Analysis, ProblemResults
-    from apq_moo.benchmarks.store import Outcome
+    from apq_moo.benchmarks.compare.analysis import Analysis, ProblemResults
+    from apq_moo.benchmarks.compare.store import Outcome
 
 FolderArgument = Annotated[Path, typer.Argument(metavar="RUN|BENCH", help="A folder of either.")]
 OnOption = Annotated[str, typer.Option("--on", help="Where torch runs: cpu, cuda or cuda:1.")]
@@ -70,9 +70,9 @@ def bench(
     resume: Annotated[Path | None, typer.Option(help="Continue the benchmark there.")] = None,
 ) -> None:
     """Compare algorithms on problems over many seeds."""
-    from apq_moo.benchmarks.bench import begin, check_backend, run
-    from apq_moo.benchmarks.plan import BenchPlan
-    from apq_moo.benchmarks.store import Store
+    from apq_moo.benchmarks.compare.bench import begin, check_backend, run
+    from apq_moo.benchmarks.compare.plan import BenchPlan
+    from apq_moo.benchmarks.compare.store import Store
 
     given: dict[str, Any] = {
         "spaces": space and tuple(_listed(space)),
@@ -125,7 +125,7 @@ def bench(
 
 
 def _print_bench(folder: Path) -> None:
-    from apq_moo.benchmarks.analysis import Analysis
+    from apq_moo.benchmarks.compare.analysis import Analysis
 
     analysis = Analysis.read(folder)
     for problem in analysis.problems:
@@ -133,7 +133,7 @@ def _print_bench(folder: Path) -> None:
 
 
 def _score_table(problem: ProblemResults) -> Table:
-    from apq_moo.benchmarks.tables import indicators_of
+    from apq_moo.benchmarks.compare.tables import indicators_of
 
     table = Table(title=problem.title, box=SIMPLE)
     table.add_column("algorithm", no_wrap=True)
@@ -172,7 +172,7 @@ def audit(
     ] = False,
 ) -> None:
     """Measure members of predicted fronts on the supernet: do they hold?"""
-    from apq_moo.benchmarks.audit import audit as carry_out
+    from apq_moo.benchmarks.compare.audit import audit as carry_out
 
     with progress_bar() as bar:
         task = bar.add_task("measuring", total=None)
@@ -234,8 +234,8 @@ def report(
 
 
 def _write_tables(folder: Path, markdown: Path | None, latex: Path | None) -> None:
-    from apq_moo.benchmarks.analysis import Analysis
-    from apq_moo.benchmarks.tables import indicators_of, latex_table, markdown_table
+    from apq_moo.benchmarks.compare.analysis import Analysis
+    from apq_moo.benchmarks.compare.tables import indicators_of, latex_table, markdown_table
     from apq_moo.files import write_text
 
     analysis = Analysis.read(folder)
@@ -261,8 +261,8 @@ def plot(
     ] = "",
 ) -> None:
     """Draw a picture for a paper: vector formats, one column wide."""
-    from apq_moo.benchmarks import pictures
-    from apq_moo.benchmarks.analysis import Analysis
+    from apq_moo.benchmarks.compare.analysis import Analysis
+    from apq_moo.benchmarks.report import pictures
 
     if kind not in KINDS:
         raise UserError(f"unknown kind of picture {kind!r}; known: {', '.join(KINDS)}")

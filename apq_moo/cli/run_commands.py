@@ -148,8 +148,8 @@ def carry_out(
         search: of its configuration, where there is one already.
         breakdown: row of a front member whose costs to show layer by layer.
     """
-    from apq_moo.study.report import front_table
-    from apq_moo.study.run import Listener, execute, title_of
+    from apq_moo.results.report import front_table
+    from apq_moo.results.run import Listener, execute, title_of
 
     if folder.finished:
         columns = folder.read_front()
@@ -176,7 +176,7 @@ def carry_out(
 
 
 def _print_breakdown(folder: RunFolder, columns: dict[str, list[Any]], row: int) -> None:
-    from apq_moo.study.breakdown import break_down
+    from apq_moo.results.breakdown import break_down
 
     table, picture = break_down(folder, columns, row)
     out.print(table)
@@ -194,7 +194,7 @@ def _print_summary(folder: RunFolder, size: int) -> None:
             )
     gap = folder.record.get("gap")
     if gap is not None:
-        from apq_moo.study.gap import Gap
+        from apq_moo.results.gap import Gap
 
         out.print(str(Gap(**gap)), soft_wrap=True, highlight=False)
     seconds = sum(folder.record["seconds"].values())
@@ -216,8 +216,8 @@ def pick(
     """Pick a network from all that a run evaluated, under limits of now, and write its policy."""
     from apq_moo.files import write_json
     from apq_moo.problems import OBJECTIVES
+    from apq_moo.results.pick import pick as choose
     from apq_moo.study.folder import RunFolder
-    from apq_moo.study.pick import pick as choose
 
     folder = RunFolder.open(run)
     found = choose(folder, parse_limits(limit or ()), knee=knee)

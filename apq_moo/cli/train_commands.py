@@ -11,6 +11,7 @@ import typer
 from rich.box import SIMPLE
 from rich.table import Table
 
+from apq_moo.arrays import FloatArray
 from apq_moo.cli.app import app, err, out, progress_bar, refuse_existing
 from apq_moo.defaults import DEFAULT_SPACE
 from apq_moo.errors import UserError
@@ -18,11 +19,9 @@ from apq_moo.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
-    from numpy.typing import NDArray
-
+    from apq_moo.arrays import IntArray
     from apq_moo.predictors import Row
-    from apq_moo.space import IntArray, Space
+    from apq_moo.space import Space
 
 supernet_app = typer.Typer(no_args_is_help=True, help="Train and evaluate a supernet.")
 samples_app = typer.Typer(no_args_is_help=True, help="Collect accuracies of random subnets.")
@@ -61,9 +60,9 @@ def _image_set(space: str | Space) -> str:
 
 def _checkpoint(space: str, given: Path | None) -> Path:
     from apq_moo.data.assets import SUPERNET, find_assets
-    from apq_moo.space import load_space, whole
+    from apq_moo.space import load_space, superspace
 
-    return given or find_assets(whole(load_space(space))).path(SUPERNET)
+    return given or find_assets(superspace(load_space(space))).path(SUPERNET)
 
 
 def _table(space: str, given: Path | None) -> Path:
@@ -371,7 +370,7 @@ def _curves_table(rows: Sequence[Row], n_held_out: int, seeds: int) -> Table:
     return shown
 
 
-def _ceiling(space: Space, accuracies: NDArray[np.float64]) -> float | None:
+def _ceiling(space: Space, accuracies: FloatArray) -> float | None:
     """Say and return what a perfect predictor scores, if the shipped samples' noise is known."""
     from apq_moo.data.assets import find_assets
     from apq_moo.predictors.metrics import pairwise_ceiling

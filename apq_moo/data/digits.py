@@ -13,8 +13,8 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
-from numpy.typing import NDArray
 
+from apq_moo.arrays import FloatArray
 from apq_moo.data.images import IMAGES, FloatImages, ImageSet, Split
 
 SPLIT_SEED = 20200614
@@ -69,9 +69,7 @@ def augment(images: FloatImages, rng: np.random.Generator) -> FloatImages:
     return np.where(kept[:, None, None, None], images, distort(images, rng))
 
 
-def _bilinear(
-    images: FloatImages, y: NDArray[np.float64], x: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _bilinear(images: FloatImages, y: FloatArray, x: FloatArray) -> FloatArray:
     """Sample each image at its own coordinates, zero outside; all of shape ``(n, h, w)``."""
     padded = np.pad(images, ((0, 0), (1, 1), (1, 1)))
     n, height, width = padded.shape
@@ -82,7 +80,7 @@ def _bilinear(
     row = np.arange(n)[:, None, None]
     upper = padded[row, top, left] * (1 - dx) + padded[row, top, left + 1] * dx
     lower = padded[row, top + 1, left] * (1 - dx) + padded[row, top + 1, left + 1] * dx
-    mixed: NDArray[np.float64] = upper * (1 - dy) + lower * dy
+    mixed: FloatArray = upper * (1 - dy) + lower * dy
     return mixed
 
 

@@ -15,11 +15,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.caching import cache_folder
 from apq_moo.errors import UserError
-from apq_moo.space import IntArray, Space
+from apq_moo.space import Space
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS evaluations (
@@ -55,7 +55,7 @@ class Evaluations:
         self._key = space.digest, evaluator, data
         self._run(_TABLE)
 
-    def known(self, X: IntArray) -> NDArray[np.float64]:
+    def known(self, X: IntArray) -> FloatArray:
         """Values of canonical genotypes, shape ``(n,)``; NaN where they are not known."""
         query = (
             "SELECT value FROM evaluations WHERE space=? AND evaluator=? AND data=? AND genotype=?"

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.errors import UserError
 from apq_moo.files import replacing
-from apq_moo.space import IntArray, Space
+from apq_moo.space import Space
 
 SETS = ("fp", "mp", "fp_held_out", "mp_held_out")
 """Full-precision and mixed-precision samples to fit to, and disjoint ones to judge by."""
@@ -35,10 +36,10 @@ class SampleTable:
 
     X: IntArray
     group: NDArray[np.int8]
-    acc: NDArray[np.float64]
+    acc: FloatArray
     provenance: dict[str, Any] = field(default_factory=dict)
 
-    def rows(self, name: str) -> tuple[IntArray, NDArray[np.float64]]:
+    def rows(self, name: str) -> tuple[IntArray, FloatArray]:
         """The measured genotypes and accuracies of one of :data:`SETS`."""
         chosen = (self.group == SETS.index(name)) & np.isfinite(self.acc)
         return self.X[chosen], self.acc[chosen]

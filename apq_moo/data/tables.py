@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.errors import UserError
 from apq_moo.files import read_arrays, replacing
-from apq_moo.space import IntArray, Space
+from apq_moo.space import Space
 
 SPLITS = ("validation", "test")
 FORMAT = "apq-moo accuracies 1"
@@ -43,7 +44,7 @@ class AccuracyTable:
         """Whether every network has been measured."""
         return bool((self.right != MISSING).all())
 
-    def accuracies(self) -> NDArray[np.float64]:
+    def accuracies(self) -> FloatArray:
         """Percent on validation and test images, shape ``(n, 2)``; NaN where not measured."""
         percent = 100.0 * self.right / np.array(self.images)
         return np.where(self.right == MISSING, np.nan, percent)

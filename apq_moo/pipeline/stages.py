@@ -16,7 +16,7 @@ from apq_moo.data.samples import load_samples
 from apq_moo.errors import UserError
 from apq_moo.predictors import PREDICTORS, fit_to_samples
 from apq_moo.predictors.metrics import kendall_tau
-from apq_moo.space import Space, find_draw
+from apq_moo.space import Space, find_distribution
 from apq_moo.supernet.checkpoint import load_supernet, save_supernet
 from apq_moo.supernet.devices import torch_device
 from apq_moo.supernet.distributed import join
@@ -106,7 +106,7 @@ def evaluate(
         checkpoint: the supernet's file.
         images: the name of the data set.
         n_random: random subnets, each in full precision and at its bits.
-        draw: how they are drawn, one of :data:`apq_moo.space.DRAWS`.
+        draw: how they are drawn, one of :data:`apq_moo.space.DISTRIBUTIONS`.
         seed: of the random subnets and halves.
         on: the device to measure on.
         callback: told ``(done, total)``.
@@ -114,7 +114,7 @@ def evaluate(
     Raises:
         UserError: the checkpoint is unusable, or there is no such way to draw.
     """
-    sample = find_draw(draw)
+    sample = find_distribution(draw)
     supernet, _ = load_supernet(checkpoint, space)
     data = load_images(images)
     measurer = Measurer(supernet.to(torch_device(on)), data)

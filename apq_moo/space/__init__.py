@@ -1,34 +1,40 @@
 """The search space: declarative description, integer encoding, features, layers."""
 
-from apq_moo.space.draws import DRAWS, Draw, find_draw, sample_sizes
+from apq_moo.arrays import IntArray
+from apq_moo.space.distributions import (
+    DISTRIBUTIONS,
+    SamplingDistribution,
+    find_distribution,
+    sample_sizes,
+)
 from apq_moo.space.layers import Layer
 from apq_moo.space.loading import load_space, presets
-from apq_moo.space.parts import all_networks, embed, whole
 from apq_moo.space.plan import BlockPlan
-from apq_moo.space.space import Gene, IntArray, Space
+from apq_moo.space.space import Gene, Space
 from apq_moo.space.spec import COMPONENTS, FIELDS, ROLES, SpaceSpec, Stage
 from apq_moo.space.subnet import Block, Subnet
+from apq_moo.space.subspaces import all_networks, embed, superspace
 
 __all__ = [
     "COMPONENTS",
-    "DRAWS",
+    "DISTRIBUTIONS",
     "FIELDS",
     "ROLES",
     "Block",
     "BlockPlan",
-    "Draw",
     "Gene",
     "IntArray",
     "Layer",
+    "SamplingDistribution",
     "Space",
     "SpaceSpec",
     "Stage",
     "Subnet",
     "all_networks",
     "embed",
-    "find_draw",
+    "find_distribution",
     "load_space",
     "presets",
     "sample_sizes",
-    "whole",
+    "superspace",
 ]

@@ -18,14 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from apq_moo.arrays import IntArray
 from apq_moo.errors import UserError, shown
 from apq_moo.space.layers import Layer
 from apq_moo.space.plan import fixed_layers, forbidden_configurations, plan_blocks
 from apq_moo.space.released import read_released
 from apq_moo.space.spec import FIELDS, SpaceSpec
 from apq_moo.space.subnet import Block, Subnet
-
-IntArray = NDArray[np.int64]
 
 _CHUNK = 2048
 """Rows indexed at a time, so that they stay in the processor's cache."""

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.files import write_arrays
-from apq_moo.space import IntArray
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Archive:
     """
 
     X: NDArray[np.integer[Any]]
-    F: NDArray[np.float64]
+    F: FloatArray
     feasible: NDArray[np.bool_]
 
     def __len__(self) -> int:

@@ -15,15 +15,14 @@ from pymoo.core.termination import NoTermination
 
 from apq_moo.algorithms.state import capture, generator_state, restore, set_generator
 from apq_moo.algorithms.top_k import TopK
+from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.problems import APQProblem
-from apq_moo.space import IntArray
 from apq_moo.study.archive import Archive
 from apq_moo.study.warm_start import begin_with
 
 if TYPE_CHECKING:
     from apq_moo.algorithms import AlgorithmEntry
 
-FloatArray = NDArray[np.float64]
 
 State = tuple[Any, list[NDArray[Any]]]
 """A tree that survives JSON, and the arrays that it refers to."""

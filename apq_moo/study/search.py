@@ -12,6 +12,7 @@ import numpy as np
 
 from apq_moo import __version__
 from apq_moo.algorithms import ALGORITHMS, ApqGA
+from apq_moo.arrays import IntArray
 from apq_moo.data import load_images
 from apq_moo.data.assets import SUPERNET, TABLE, find_assets
 from apq_moo.data.evaluations import Evaluations
@@ -27,12 +28,12 @@ from apq_moo.problems.measured import NAME as SUPERNET_ACCURACY
 from apq_moo.problems.measured import SupernetAccuracy
 from apq_moo.problems.tabulated import NAME as TABLE_ACCURACY
 from apq_moo.problems.tabulated import TabulatedAccuracy
-from apq_moo.space import IntArray, Space, all_networks, load_space, whole
+from apq_moo.space import Space, all_networks, load_space, superspace
 from apq_moo.study.archive import Archive
 from apq_moo.study.checkpoint import EVERY_S, Recorder, Trace, discard, finished, row_type
 from apq_moo.study.config import RunConfig
 from apq_moo.study.drivers import Driver, Point, PymooDriver, TopKDriver
-from apq_moo.study.sweep import main_objective, sweep_limits
+from apq_moo.study.epsilon_constraint import epsilon_limits, main_objective
 from apq_moo.study.warm_start import (
     EXACT,
     exact_networks,
@@ -194,7 +195,7 @@ class Search:
             return [Point(self.problem, config.budget, config.seed)]
         main = main_objective(config.objectives)
         others = tuple(name for name in config.objectives if name != main)
-        sweep = sweep_limits(self.problem, others, config.sweep, config.seed)
+        sweep = epsilon_limits(self.problem, others, config.sweep, config.seed)
         shares = np.diff(np.linspace(0, config.budget, len(sweep) + 1).astype(int))
         seeds = np.random.SeedSequence([config.seed, 6]).generate_state(len(sweep)) >> 1
         return [
@@ -276,7 +277,7 @@ class Search:
 def _checksums(space: Space, folder: str | None) -> dict[str, str]:
     """Of all that accuracies of a space may come from."""
     found = find_assets(space, folder).checksums()
-    larger = whole(space)
+    larger = superspace(space)
     return found if larger is space else {**find_assets(larger).checksums(), **found}
 
 

@@ -10,10 +10,11 @@ import numpy as np
 from moocore import is_nondominated
 
 from apq_moo.algorithms.exact_search import AdditiveAccuracy, ExactSearch
+from apq_moo.arrays import IntArray
 from apq_moo.errors import UserError
 from apq_moo.files import read_json
 from apq_moo.problems import APQProblem
-from apq_moo.space import IntArray, Space
+from apq_moo.space import Space
 
 EXACT = "exact"
 """Stands for the exact front of the additive surrogate."""

@@ -15,7 +15,7 @@ from apq_moo.supernet.network import Supernet, forward
 
 
 @dataclass(frozen=True)
-class Pupil:
+class Student:
     """A subnet to be trained.
 
     Attributes:
@@ -30,13 +30,13 @@ class Pupil:
 class Gradients(Protocol):
     """Computes the gradients of a step."""
 
-    def step(self, x: Tensor, y: Tensor, pupils: Sequence[Pupil]) -> Tensor:
+    def step(self, x: Tensor, y: Tensor, students: Sequence[Student]) -> Tensor:
         """Set the parameters' gradients.
 
         Args:
             x: images, shape ``(n, c, h, w)``.
             y: labels, shape ``(n,)``.
-            pupils: the first learns from the labels, the others from its soft predictions.
+            students: the first learns from the labels, the others from its soft predictions.
 
         Returns:
             Cross entropy of the first, a scalar on the device.
@@ -57,19 +57,19 @@ class TorchGradients:
         self.supernet = supernet
         self.smoothing = smoothing
 
-    def step(self, x: Tensor, y: Tensor, pupils: Sequence[Pupil]) -> Tensor:
+    def step(self, x: Tensor, y: Tensor, students: Sequence[Student]) -> Tensor:
         """See :meth:`Gradients.step`."""
         self.supernet.zero_grad()
-        logits = self._logits(pupils[0], x)
+        logits = self._logits(students[0], x)
         F.cross_entropy(logits, y, label_smoothing=self.smoothing).backward()
         loss = F.cross_entropy(logits.detach(), y)
         soft = logits.detach().softmax(1)
-        for pupil in pupils[1:]:
-            F.cross_entropy(self._logits(pupil, x), soft).backward()
+        for student in students[1:]:
+            F.cross_entropy(self._logits(student, x), soft).backward()
         return loss
 
-    def _logits(self, pupil: Pupil, x: Tensor) -> Tensor:
-        return forward(self.supernet.slice(pupil.subnet), x, quantised=pupil.quantised)
+    def _logits(self, student: Student, x: Tensor) -> Tensor:
+        return forward(self.supernet.slice(student.subnet), x, quantised=student.quantised)
 
 
 def gradients_on(supernet: Supernet, smoothing: float = 0.0) -> Gradients:

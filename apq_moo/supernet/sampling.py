@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from apq_moo.arrays import FloatArray, IntArray, distinct
 from apq_moo.data import ImageSet, load_images
 from apq_moo.data.samples import SETS, SampleTable, load_samples
 from apq_moo.errors import UserError
 from apq_moo.files import sha256, with_defaults
-from apq_moo.space import Draw, IntArray, Space, SpaceSpec, Subnet, find_draw
+from apq_moo.space import SamplingDistribution, Space, SpaceSpec, Subnet, find_distribution
 from apq_moo.supernet.checkpoint import load_supernet
 from apq_moo.supernet.devices import evaluator_for, torch_device
 from apq_moo.supernet.distributed import join
@@ -48,7 +49,7 @@ class SampleConfig:
         mp_held_out: mixed-precision samples to judge by.
         finetune_steps: quantisation-aware training steps of each mixed-precision sample.
         seed: of the draw, and of the fine-tuning batches.
-        draw: how they are drawn, one of :data:`apq_moo.space.DRAWS`.
+        draw: how they are drawn, one of :data:`apq_moo.space.DISTRIBUTIONS`.
     """
 
     fp: int = 3000
@@ -60,11 +61,11 @@ class SampleConfig:
     draw: str = "uniform"
 
     def __post_init__(self) -> None:
-        find_draw(self.draw)
+        find_distribution(self.draw)
 
 
 def draw(space: Space, config: SampleConfig) -> SampleTable:
-    """Draw the subnets, distinct over all sets, with accuracies still NaN.
+    """SamplingDistribution the subnets, distinct over all sets, with accuracies still NaN.
 
     Raises:
         UserError: the space has too few members.
@@ -80,7 +81,9 @@ def draw(space: Space, config: SampleConfig) -> SampleTable:
                 f"space {space.name!r} has {limit} distinct members; {sum(sizes)} "
                 f"{suffix} samples are more than half of them"
             )
-        rows = _distinct(space, sum(sizes), rng, find_draw(config.draw), quantised=quantised)
+        rows = _distinct(
+            space, sum(sizes), rng, find_distribution(config.draw), quantised=quantised
+        )
         parts += [rows[: sizes[0]], rows[sizes[0] :]]
     ordered = dict(zip(("fp", "fp_held_out", "mp", "mp_held_out"), parts, strict=True))
     group = np.concatenate(
@@ -91,14 +94,12 @@ def draw(space: Space, config: SampleConfig) -> SampleTable:
 
 
 def _distinct(
-    space: Space, n: int, rng: np.random.Generator, method: Draw, *, quantised: bool
+    space: Space, n: int, rng: np.random.Generator, method: SamplingDistribution, *, quantised: bool
 ) -> IntArray:
     rows = np.empty((0, space.n_var), dtype=np.int64)
     while len(rows) < n:
         drawn = method(space, n, rng)
-        rows = np.vstack([rows, drawn if quantised else space.architecture(drawn)])
-        _, first = np.unique(rows, axis=0, return_index=True)
-        rows = rows[np.sort(first)]
+        rows = distinct(np.vstack([rows, drawn if quantised else space.architecture(drawn)]))
     return rows[:n]
 
 
@@ -294,7 +295,7 @@ def _parts(out: Path) -> list[Path]:
 
 def _merged(
     table: SampleTable, out: Path, space: Space, provenance: dict[str, Any]
-) -> tuple[NDArray[np.float64], float]:
+) -> tuple[FloatArray, float]:
     """Accuracies that are known from a table and its parts, and the seconds they took.
 
     Raises:

@@ -14,12 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from apq_moo.arrays import IntArray
 from apq_moo.data import ImageSet, load_images
 from apq_moo.data.assets import SUPERNET, Assets
 from apq_moo.data.tables import MISSING, SPLITS, AccuracyTable, load_table
 from apq_moo.errors import UserError
 from apq_moo.files import sha256
-from apq_moo.space import IntArray, Space, embed, whole
+from apq_moo.space import Space, embed, superspace
 from apq_moo.supernet.checkpoint import load_supernet
 from apq_moo.supernet.devices import evaluator_for
 from apq_moo.supernet.distributed import join
@@ -145,7 +146,7 @@ def tabulate(
         UserError: a file is unreadable or of other networks, or there is no such device.
     """
     group, device = join(on)
-    supernet, _ = load_supernet(checkpoint, whole(space))
+    supernet, _ = load_supernet(checkpoint, superspace(space))
     data = load_images(images)
     out = Path(out)
     own = out if group.size == 1 else out.with_name(f"{out.name}.part{group.rank}")

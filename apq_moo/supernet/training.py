@@ -20,14 +20,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from apq_moo.arrays import IntArray
 from apq_moo.data.images import ImageSet
 from apq_moo.errors import UserError
 from apq_moo.files import with_defaults
-from apq_moo.space import IntArray, Space, Subnet, find_draw
+from apq_moo.space import Space, Subnet, find_distribution
 from apq_moo.supernet.batches import Batches
 from apq_moo.supernet.checkpoint import check_space, load_tensors, save_tensors
 from apq_moo.supernet.distributed import ALONE, Group
-from apq_moo.supernet.gradients import Pupil, gradients_on
+from apq_moo.supernet.gradients import Student, gradients_on
 from apq_moo.supernet.network import Supernet
 
 FORMAT = "apq-moo training 1"
@@ -42,7 +43,7 @@ class TrainConfig:
         warmup_steps: leading steps that train the largest subnet alone.
         batch_size: images a step.
         random_subnets: random subnets a step, beside the largest and the smallest.
-        draw: how these are drawn, one of :data:`apq_moo.space.DRAWS`.
+        draw: how these are drawn, one of :data:`apq_moo.space.DISTRIBUTIONS`.
         shrink: whether dimensions become elastic one after the other, each for a third of the steps
             between the warm-up and the quantised phase.
         quantised_steps: last steps, in which as many random subnets again run at their bits.
@@ -72,7 +73,7 @@ class TrainConfig:
         for name in ("steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
-        find_draw(self.draw)
+        find_distribution(self.draw)
         for name in ("learning_rate", "weight_decay", "clip_norm"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UserError(
@@ -170,22 +171,22 @@ class Trainer:
         self._gradients = gradients_on(self.supernet, config.label_smoothing)
         self._batches = Batches(images, config.batch_size, config.seed, self.device)
 
-    def _others(self) -> list[Pupil]:
+    def _others(self) -> list[Student]:
         """The subnets that learn from the largest in this step."""
         config, space = self.config, self.space
         if self.alone is not None or self.step < config.warmup_steps:
             return []
         rng = np.random.default_rng([config.seed, 2, self.step])
-        draw = find_draw(config.draw)
+        draw = find_distribution(config.draw)
         drawn = draw(space, config.random_subnets, rng)
         rows = np.vstack([space.smallest(), drawn])
         if config.shrink:
             rows = self._shrunk(rows)
-        pupils = [Pupil(subnet) for subnet in space.decode(rows)]
+        students = [Student(subnet) for subnet in space.decode(rows)]
         if self.step >= config.steps - config.quantised_steps:
             drawn = draw(space, config.random_subnets, rng)
-            pupils += [Pupil(subnet, quantised=True) for subnet in space.decode(drawn)]
-        return pupils
+            students += [Student(subnet, quantised=True) for subnet in space.decode(drawn)]
+        return students
 
     def _shrunk(self, rows: IntArray) -> IntArray:
         """Rows with the largest option wherever a dimension is not elastic yet."""
@@ -201,7 +202,7 @@ class Trainer:
         drawn = np.where(blocks >= 0, space.active(rows)[:, blocks], True)
         return np.where(keep & drawn, rows, space.largest())
 
-    def _update(self, x: Tensor, y: Tensor, first: Pupil) -> Tensor:
+    def _update(self, x: Tensor, y: Tensor, first: Student) -> Tensor:
         self.optimiser.param_groups[0]["lr"] = self.config.rate(self.step)
         x, y = self.group.share(x), self.group.share(y)
         loss = self._gradients.step(x, y, [first, *self._others()])
@@ -230,7 +231,7 @@ class Trainer:
         Raises:
             UserError: the training diverged; the last checkpoint before that is kept.
         """
-        first = Pupil(self.alone or self.space.decode(self.space.largest())[0])
+        first = Student(self.alone or self.space.decode(self.space.largest())[0])
         begun = stored = time.perf_counter()
         before = self.seconds
         for x, y in self._batches.from_step(self.step):

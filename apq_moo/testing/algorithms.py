@@ -18,10 +18,11 @@ from pymoo.termination import get_termination
 
 from apq_moo.algorithms import AlgorithmEntry, AlgorithmFactory
 from apq_moo.algorithms.state import capture, restore
+from apq_moo.arrays import IntArray
 from apq_moo.errors import UserError
 from apq_moo.predictors import Predictor, find_predictor
 from apq_moo.problems import APQProblem
-from apq_moo.space import IntArray, Space, load_space
+from apq_moo.space import Space, load_space
 from apq_moo.testing.checks import global_generators, missing
 
 ProblemMaker: TypeAlias = Callable[[float], APQProblem]

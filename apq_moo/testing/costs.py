@@ -10,8 +10,8 @@ from typing import TypeAlias
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
+from apq_moo.arrays import FloatArray
 from apq_moo.hardware import COSTS, ArrayDevice, Device, feasible_options
 from apq_moo.hardware.accelerator import machines, shipped_accelerator
 from apq_moo.hardware.compiled import device_tables
@@ -183,7 +183,7 @@ def _layers(space: Space) -> list[Layer]:
     return [found.distinct[i] for i in np.flatnonzero(found.needed())]
 
 
-def _costs(device: Device, layers: Sequence[Layer]) -> dict[str, NDArray[np.float64]]:
+def _costs(device: Device, layers: Sequence[Layer]) -> dict[str, FloatArray]:
     """What a device answers, checked.
 
     Raises:
@@ -210,6 +210,6 @@ def _costs(device: Device, layers: Sequence[Layer]) -> dict[str, NDArray[np.floa
     return costs
 
 
-def _differ(a: Mapping[str, NDArray[np.float64]], b: Mapping[str, NDArray[np.float64]]) -> bool:
+def _differ(a: Mapping[str, FloatArray], b: Mapping[str, FloatArray]) -> bool:
     """Whether two devices' costs of the same layers differ anywhere."""
     return set(a) != set(b) or any((a[name] != b[name]).any() for name in a)

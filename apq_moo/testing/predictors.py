@@ -10,12 +10,12 @@ from typing import TypeAlias
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
+from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.predictors import PREDICTORS, Predictor, load_predictor
 from apq_moo.problems import APQProblem
 from apq_moo.problems.accuracy import AccuracyModel
-from apq_moo.space import IntArray, Space, load_space
+from apq_moo.space import Space, load_space
 from apq_moo.testing.checks import assert_refused, global_generators, missing
 
 PredictorFactory: TypeAlias = Callable[[int], AccuracyModel]
@@ -148,7 +148,7 @@ def _networks(space: Space, n: int) -> IntArray:
     return space.sample(n, np.random.default_rng(0))
 
 
-def _predict(predictor: AccuracyModel, X: IntArray) -> NDArray[np.float64]:
+def _predict(predictor: AccuracyModel, X: IntArray) -> FloatArray:
     """What it answers, as an array.
 
     Raises:

@@ -7,8 +7,8 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from apq_moo.benchmarks.analysis import Analysis, ProblemResults
-from apq_moo.benchmarks.audit import FILE as AUDIT
+from apq_moo.benchmarks.compare.analysis import Analysis, ProblemResults
+from apq_moo.benchmarks.compare.audit import FILE as AUDIT
 from apq_moo.benchmarks.report import plots, sections
 from apq_moo.files import read_json, write_text
 

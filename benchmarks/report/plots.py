@@ -9,9 +9,9 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from apq_moo.benchmarks.analysis import ProblemResults
+from apq_moo.arrays import FloatArray
+from apq_moo.benchmarks.compare.analysis import ProblemResults
 from apq_moo.space import Subnet
 from apq_moo.space.spec import FIELDS
 
@@ -52,7 +52,7 @@ def _layout(x: Plot, y: Plot) -> Plot:
     }  # fmt: skip
 
 
-def _rounded(values: NDArray[np.float64]) -> list[float | None]:
+def _rounded(values: FloatArray) -> list[float | None]:
     """Six digits say more than any plot shows; JSON knows finite numbers only."""
     return [float(f"{value:.6g}") if np.isfinite(value) else None for value in values]
 
@@ -71,7 +71,7 @@ class Members:
 
     label: str
     number: int
-    points: NDArray[np.float64]
+    points: FloatArray
     subnets: list[Subnet]
     first: int
 
@@ -151,7 +151,7 @@ def _bits(problem: ProblemResults, found: Sequence[Members]) -> Plot:
     }
 
 
-def _front(of: Members, x: NDArray[np.float64], y: NDArray[np.float64]) -> Plot:
+def _front(of: Members, x: FloatArray, y: FloatArray) -> Plot:
     colour, symbol, _ = _look(of.number)
     return {
         "type": "scatter", "mode": "markers", "name": of.label, "legendgroup": of.label,
@@ -163,12 +163,12 @@ def _front(of: Members, x: NDArray[np.float64], y: NDArray[np.float64]) -> Plot:
 
 
 def _parallel(problem: ProblemResults, found: Sequence[Members]) -> Plot:
-    """A line for each network, over axes that the problem's frame scales."""
+    """A line for each network, over axes that the problem's bounds scales."""
     signs = problem.natural(np.ones((1, len(problem.objectives))))[0]
     names = [_axis(problem, i)["title"]["text"] for i in range(len(signs))]
     traces: list[Plot] = []
     for of in found:
-        scaled = problem.frame.normalise(of.points * signs)
+        scaled = problem.bounds.normalise(of.points * signs)
         gap = np.full((len(scaled), 1), np.nan)  # ends a network's line
         places = np.arange(of.first, of.first + len(scaled))
         colour, symbol, dash = _look(of.number)
@@ -187,7 +187,7 @@ def _parallel(problem: ProblemResults, found: Sequence[Members]) -> Plot:
     return {"traces": traces, "layout": _layout({"type": "category"}, y)}
 
 
-def _text(problem: ProblemResults, row: NDArray[np.float64]) -> str:
+def _text(problem: ProblemResults, row: FloatArray) -> str:
     parts = zip(problem.objectives, row, problem.units, strict=True)
     return ", ".join(f"{name} {value:.4g} {unit}" for name, value, unit in parts)
 

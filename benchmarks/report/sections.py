@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from apq_moo.benchmarks.analysis import Analysis, Part, ProblemResults, Score
-from apq_moo.benchmarks.metering import co2e_kg, country
-from apq_moo.benchmarks.scores import INDICATORS
-from apq_moo.benchmarks.statistics import a12
-from apq_moo.benchmarks.tables import cell_text, indicators_of
+from apq_moo.benchmarks.compare.analysis import Analysis, Part, ProblemResults, Score
+from apq_moo.benchmarks.compare.metering import co2e_kg, country
+from apq_moo.benchmarks.compare.scores import INDICATORS
+from apq_moo.benchmarks.compare.statistics import a12
+from apq_moo.benchmarks.compare.tables import cell_text, indicators_of
 from apq_moo.data.assets import find_assets
 from apq_moo.errors import UserError
 

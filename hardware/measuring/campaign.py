@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.errors import UserError
 from apq_moo.files import replacing
 from apq_moo.hardware.measuring.timing import Rule, Runner, half_width, observe
-from apq_moo.hardware.tables import FloatArray
-from apq_moo.space import IntArray
 
 _SAVE_S = 5.0
 

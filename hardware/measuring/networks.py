@@ -9,14 +9,15 @@ from functools import partial
 import numpy as np
 from scipy.stats import kendalltau
 
+from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.errors import UserError
 from apq_moo.hardware.costs import cost_table
 from apq_moo.hardware.layer_table import Correction, LayerTable, TableDevice
 from apq_moo.hardware.measuring.backends import BACKENDS, Backend
 from apq_moo.hardware.measuring.campaign import Callback, Campaign
 from apq_moo.hardware.measuring.timing import Rule
-from apq_moo.hardware.tables import FloatArray, feasible_options, minimum, random_networks
-from apq_moo.space import IntArray, Space
+from apq_moo.hardware.tables import feasible_options, minimum, random_networks
+from apq_moo.space import Space
 
 ROUNDS = 16
 """Visits to each network, and at most twice as many: a network has no others to even out errors."""

@@ -9,7 +9,7 @@ from math import ceil, floor, sqrt
 
 import numpy as np
 
-from apq_moo.hardware.tables import FloatArray
+from apq_moo.arrays import FloatArray
 
 Runner = Callable[[int], float]
 """Runs something so many times, one after the other, and returns the milliseconds of one run."""

@@ -5,9 +5,9 @@ import pytest
 from pymoo.core.population import Population
 
 from apq_moo.algorithms import tournaments
+from apq_moo.results.run import execute
 from apq_moo.study.config import RunConfig
 from apq_moo.study.folder import RunFolder
-from apq_moo.study.run import execute
 
 
 @pytest.mark.parametrize("algo", ["nsga2", "spea2", "unsga3", "nsga3"])

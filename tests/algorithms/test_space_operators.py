@@ -16,7 +16,7 @@ from apq_moo.algorithms import (
     SpaceCrossover,
     SpaceMutation,
 )
-from apq_moo.algorithms.variation import cross, n_units, resample
+from apq_moo.problems.variation import cross, n_units, resample
 
 fixtures = settings(
     deadline=None,

@@ -6,24 +6,24 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from apq_moo.benchmarks import audit as auditing
-from apq_moo.benchmarks import bench
-from apq_moo.benchmarks.analysis import Analysis
-from apq_moo.benchmarks.audit import FILE, audit, choose, rule
-from apq_moo.benchmarks.fronts import known_front, nondominated, true_front
-from apq_moo.benchmarks.plan import BenchPlan
-from apq_moo.benchmarks.scores import hypervolume
-from apq_moo.benchmarks.store import Outcome, Store
+from apq_moo.benchmarks.compare import audit as auditing
+from apq_moo.benchmarks.compare import bench
+from apq_moo.benchmarks.compare.analysis import Analysis
+from apq_moo.benchmarks.compare.audit import FILE, audit, choose, rule
+from apq_moo.benchmarks.compare.fronts import known_front, nondominated, true_front
+from apq_moo.benchmarks.compare.plan import BenchPlan
+from apq_moo.benchmarks.compare.scores import hypervolume
+from apq_moo.benchmarks.compare.store import Outcome, Store
 from apq_moo.data.assets import find_assets
 from apq_moo.data.tables import load_table
 from apq_moo.errors import UserError
 from apq_moo.hardware import cost_table
 from apq_moo.predictors.metrics import kendall_tau
 from apq_moo.problems.measured import SupernetAccuracy
+from apq_moo.results.run import execute
 from apq_moo.space import load_space
 from apq_moo.study.config import RunConfig
 from apq_moo.study.folder import RunFolder
-from apq_moo.study.run import execute
 
 PLAN = BenchPlan(
     spaces=("digits",),
@@ -58,7 +58,7 @@ def test_problems_and_their_scores(analysis):
     np.testing.assert_array_equal(problem.known, nondominated(np.vstack(fronts)))
     assert problem.known_kind == "union"
     for score in problem.scores("hv"):
-        wanted = [hypervolume(o.front, problem.frame) for o in problem.of(score.label)]
+        wanted = [hypervolume(o.front, problem.bounds) for o in problem.of(score.label)]
         np.testing.assert_allclose(score.values, wanted)
         assert score.summary.median == pytest.approx(np.median(wanted))
         assert score.failed == 0
@@ -83,7 +83,7 @@ def test_curves_surfaces_and_typical_runs(analysis):
     surfaces = problem.surfaces("nsga2")
     assert set(surfaces) == {25, 50, 75}
     typical = problem.typical("nsga2")
-    assert hypervolume(typical.front, problem.frame) == np.median(problem.values("nsga2", "hv"))
+    assert hypervolume(typical.front, problem.bounds) == np.median(problem.values("nsga2", "hv"))
     assert len(problem.subnets(typical)) == len(typical.front)
     ranks = analysis.ranks("hv")
     assert ranks.mean_ranks[ranks.names.index("exact")] == 1.0
@@ -191,9 +191,9 @@ def test_an_audit_compares_predicted_and_true_fronts(store, tmp_path):
     for sample, row in zip(choose(analysis, most=8)[0], rows, strict=True):
         measured = supernet.measure(sample.genotypes)
         F = sample.outcome.front[sample.rows]
-        assert row.predicted_hv == pytest.approx(hypervolume(F, problem.frame))
+        assert row.predicted_hv == pytest.approx(hypervolume(F, problem.bounds))
         true = np.column_stack([-measured[:, 1], F[:, 1]])
-        assert row.true_hv_test == pytest.approx(hypervolume(true, problem.frame))
+        assert row.true_hv_test == pytest.approx(hypervolume(true, problem.bounds))
         assert row.kendall_tau == pytest.approx(kendall_tau(measured[:, 0], -F[:, 0]))
         assert row.overestimate_points == pytest.approx(np.mean(-F[:, 0] - measured[:, 0]))
     assert audit(other.folder, most=8) == rows  # nothing is measured again

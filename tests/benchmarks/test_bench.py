@@ -12,10 +12,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from apq_moo.benchmarks import bench, cells
-from apq_moo.benchmarks.frames import computed, frame_of
-from apq_moo.benchmarks.plan import BenchPlan, Cell
-from apq_moo.benchmarks.store import NAME, Outcome, Store
+from apq_moo.benchmarks.compare import bench, cells
+from apq_moo.benchmarks.compare.bounds import bounds_of, computed
+from apq_moo.benchmarks.compare.plan import BenchPlan, Cell
+from apq_moo.benchmarks.compare.store import NAME, Outcome, Store
 from apq_moo.errors import UserError
 from apq_moo.files import read_json
 from apq_moo.problems import APQProblem
@@ -136,7 +136,7 @@ def test_outcomes_are_those_of_the_searches(finished):
         assert (np.diff(outcome.curve) >= 0).all()
         assert outcome.curve[-1] > 0
     about = finished.about()
-    assert about["frames"][PLAN.cells()[0].problem]["objectives"] == ["acc", "latency"]
+    assert about["bounds"][PLAN.cells()[0].problem]["objectives"] == ["acc", "latency"]
     assert about["cost"][0]["co2e_kg"] > 0
     assert about["cost"][0]["country"] == "USA"
 
@@ -269,19 +269,19 @@ def test_damaged_outcomes_are_refused(tmp_path):
 
 
 def test_shipped_frames_are_those_of_the_spaces():
-    assert read_json(bench.__file__.replace("bench.py", "frames.json")) == computed()
+    assert read_json(bench.__file__.replace("bench.py", "bounds.json")) == computed()
 
 
 def test_frames_belong_to_the_problem():
     problem = APQProblem("digits", ("latency", "acc"), predictor=lambda X: np.zeros(len(X)))
-    frame = frame_of(problem)
-    assert frame.objectives == ("latency", "acc")
-    assert (frame.ideal[1], frame.nadir[1]) == (-100.0, -30.0)
+    bounds = bounds_of(problem)
+    assert bounds.objectives == ("latency", "acc")
+    assert (bounds.ideal[1], bounds.nadir[1]) == (-100.0, -30.0)
     limited = APQProblem("digits", ("acc", "latency"), {"latency": 0.02}, lambda X: 0 * X[:, 0])
-    assert frame_of(limited).nadir[1] == 0.02
+    assert bounds_of(limited).nadir[1] == 0.02
     edge = APQProblem("digits", ("acc", "latency"), predictor=lambda X: 0 * X[:, 0],
                       device="bitfusion-edge")  # fmt: skip
-    assert frame_of(edge).nadir[1] != frame_of(problem).nadir[0]
+    assert bounds_of(edge).nadir[1] != bounds_of(problem).nadir[0]
 
 
 def test_a_cell_whose_predictor_is_missing_fails_with_its_reason():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from apq_moo.benchmarks import fidelity
+from apq_moo.benchmarks.experiments import fidelity
 from apq_moo.errors import UserError
 from apq_moo.predictors.metrics import kendall_tau
 from apq_moo.space import load_space

@@ -9,9 +9,8 @@ import pytest
 from pymoo.operators.mutation.nom import NoMutation
 
 from apq_moo.algorithms import SpaceCrossover
-from apq_moo.benchmarks.feasibility import PUBLISHED_LIMITS, allowed_depths, coverage
-from apq_moo.benchmarks.made_up import MadeUpAccuracy
-from apq_moo.benchmarks.operators import (
+from apq_moo.benchmarks.experiments.feasibility import PUBLISHED_LIMITS, allowed_depths, coverage
+from apq_moo.benchmarks.experiments.operators import (
     FULL,
     POP_SIZE,
     VARIANTS,
@@ -27,6 +26,7 @@ from apq_moo.benchmarks.operators import (
     search,
     table,
 )
+from apq_moo.benchmarks.experiments.synthetic import SyntheticAccuracy
 from apq_moo.hardware import cost_table, feasible_options, minimum
 from apq_moo.problems import APQProblem
 from apq_moo.space import Space, load_space
@@ -176,29 +176,29 @@ def test_one_in_ten_random_networks_meets_the_limit_on_digits():
     assert limited.problem.feasible_rows(X).mean() == pytest.approx(0.1, abs=0.02)
 
 
-def test_the_made_up_accuracy_is_what_it_says():
+def test_the_synthetic_accuracy_is_what_it_says():
     space = load_space("imagenet")
-    made_up = MadeUpAccuracy(space)
+    synthetic = SyntheticAccuracy(space)
     X = space.sample(6, np.random.default_rng(0))
     offsets = space.one_hot_offsets
     expected = []
     for row, active in zip(X, space.active(X), strict=True):
         inputs = [offsets[b] + row[space.block_columns[b]] for b in np.flatnonzero(active)]
-        gains = sum(made_up.gains[i] for block in inputs for i in block)
+        gains = sum(synthetic.gains[i] for block in inputs for i in block)
         pairs = [pair for block in inputs for pair in combinations(block, 2)]
         by_block = dict(zip(np.flatnonzero(active).tolist(), inputs, strict=True))
         for b, ours in by_block.items():
             pairs += product(ours, by_block.get(b + 1, []))
-        hidden = made_up.hidden
+        hidden = synthetic.hidden
         expected.append([gains, sum(float(hidden[i] @ hidden[j]) for i, j in pairs)])
-    np.testing.assert_allclose(made_up.parts(X).T, expected, rtol=1e-9)
+    np.testing.assert_allclose(synthetic.parts(X).T, expected, rtol=1e-9)
 
     many = space.sample(4000, np.random.default_rng(1))
-    accuracy = made_up.predict(many)
-    np.testing.assert_array_equal(accuracy, MadeUpAccuracy(space).predict(many))
+    accuracy = synthetic.predict(many)
+    np.testing.assert_array_equal(accuracy, SyntheticAccuracy(space).predict(many))
     assert accuracy.mean() == pytest.approx(65, abs=0.05)
     assert accuracy.std() == pytest.approx(np.hypot(0.5, 0.25), rel=0.2)
-    assert not np.array_equal(accuracy, MadeUpAccuracy(space, seed=1).predict(many))
+    assert not np.array_equal(accuracy, SyntheticAccuracy(space, seed=1).predict(many))
 
 
 # -- sampling alone --------------------------------------------------------------------------------

@@ -12,20 +12,20 @@ import numpy as np
 import pytest
 from codecarbon.input import DataSource
 
-from apq_moo.benchmarks import bench, pictures
-from apq_moo.benchmarks.analysis import Analysis
-from apq_moo.benchmarks.plan import BenchPlan
-from apq_moo.benchmarks.report import sections, write_report
-from apq_moo.benchmarks.scores import hypervolume
-from apq_moo.benchmarks.statistics import compare_pairs
-from apq_moo.benchmarks.store import Outcome, Store
-from apq_moo.benchmarks.tables import latex_table, markdown_table, ranks_table
+from apq_moo.benchmarks.compare import bench
+from apq_moo.benchmarks.compare.analysis import Analysis
+from apq_moo.benchmarks.compare.plan import BenchPlan
+from apq_moo.benchmarks.compare.scores import hypervolume
+from apq_moo.benchmarks.compare.statistics import compare_pairs
+from apq_moo.benchmarks.compare.store import Outcome, Store
+from apq_moo.benchmarks.compare.tables import latex_table, markdown_table, ranks_table
+from apq_moo.benchmarks.report import pictures, sections, write_report
 from apq_moo.data.assets import find_assets
 from apq_moo.errors import UserError
+from apq_moo.results.run import execute
 from apq_moo.space import load_space
 from apq_moo.study.config import RunConfig
 from apq_moo.study.folder import RunFolder
-from apq_moo.study.run import execute
 
 PLAN = BenchPlan(
     spaces=("digits",),
@@ -210,7 +210,7 @@ def test_four_objectives_lie_on_scaled_axes(browser, page, folder):
         return t.find(t => t.name === "random").y;"""
     )
     rows = np.array(found, dtype=float).reshape(len(front), 5)
-    np.testing.assert_allclose(rows[:, :4], problem.frame.normalise(front), rtol=1e-4, atol=1e-9)
+    np.testing.assert_allclose(rows[:, :4], problem.bounds.normalise(front), rtol=1e-4, atol=1e-9)
     assert np.isnan(rows[:, 4]).all()
 
 
@@ -265,7 +265,7 @@ def test_what_the_page_says(page, folder):
     assert "So few runs cannot differ significantly" in text
     problem = Analysis.read(folder).problems[0]
     for label in problem.labels:
-        volumes = [hypervolume(o.front, problem.frame) for o in problem.of(label)]
+        volumes = [hypervolume(o.front, problem.bounds) for o in problem.of(label)]
         low, middle, high = np.quantile(volumes, (0.25, 0.5, 0.75))
         assert f"{middle:.4f} [{low:.4f}, {high:.4f}]" in text
     assert page.stat().st_size < 8e6

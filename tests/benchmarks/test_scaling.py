@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from apq_moo.benchmarks import scaling
+from apq_moo.benchmarks.speed import scaling
 from apq_moo.supernet.training import Trainer
 
 SMALL = ("--space", "digits", "--batch", "16", "--on", "cpu")
@@ -37,7 +37,7 @@ def test_a_warm_up_is_needed(capsys):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU that is not there")
 def test_a_script_s_mistake_is_one_line():
-    command = [sys.executable, "-m", "apq_moo.benchmarks.scaling", "--on", "cuda"]
+    command = [sys.executable, "-m", "apq_moo.benchmarks.speed.scaling", "--on", "cuda"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     assert done.returncode == 2
     assert done.stderr.startswith("error: no device 'cuda' here")

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apq_moo.benchmarks import scores
-from apq_moo.benchmarks.scores import (
+from apq_moo.benchmarks.compare import scores
+from apq_moo.benchmarks.compare.scores import (
     INDICATORS,
-    Frame,
+    Bounds,
     anytime,
     attainment,
     coverage,
@@ -32,7 +32,7 @@ NAMES = ("acc", "latency", "energy", "size", "params")
 
 def tens(n_obj, reference=1.1):
     """Whole numbers become tenths, and cells of a grid have a volume of a power of ten."""
-    return Frame(NAMES[:n_obj], (0.0,) * n_obj, (10.0,) * n_obj, reference)
+    return Bounds(NAMES[:n_obj], (0.0,) * n_obj, (10.0,) * n_obj, reference)
 
 
 def whole_points(n_obj, max_size=12, min_size=0):
@@ -101,11 +101,11 @@ def test_hypervolume_counts_cells(n_obj, data):
 
 def test_hypervolume_of_five_objectives_is_near_and_always_the_same():
     F = np.random.default_rng(0).integers(0, 11, size=(30, 5)).astype(float)
-    frame = tens(5)
-    found = hypervolume(F, frame)
+    bounds = tens(5)
+    found = hypervolume(F, bounds)
     assert found == pytest.approx(cells_dominated(F, 5), rel=0.005)
-    assert hypervolume(F[::-1], frame) == found
-    assert hypervolume(np.zeros((1, 5)), frame) == pytest.approx(1.1**5, rel=1e-3)
+    assert hypervolume(F[::-1], bounds) == found
+    assert hypervolume(np.zeros((1, 5)), bounds) == pytest.approx(1.1**5, rel=1e-3)
 
 
 def test_published_hypervolume():
@@ -115,48 +115,48 @@ def test_published_hypervolume():
 
 
 def test_points_not_below_the_reference_count_nothing():
-    frame = tens(2)
-    assert hypervolume([[11, 0], [0, 11], [12, -5], [np.inf, 0]], frame) == 0.0
-    assert hypervolume([[11, 0], [1, 1]], frame) == hypervolume([[1, 1]], frame)
-    assert hypervolume([[10.999, 0]], frame) == pytest.approx(0.0001 * 1.1, rel=1e-9)
-    assert hypervolume(np.empty((0, 2)), frame) == 0.0
-    assert hypervolume([], frame) == 0.0
+    bounds = tens(2)
+    assert hypervolume([[11, 0], [0, 11], [12, -5], [np.inf, 0]], bounds) == 0.0
+    assert hypervolume([[11, 0], [1, 1]], bounds) == hypervolume([[1, 1]], bounds)
+    assert hypervolume([[10.999, 0]], bounds) == pytest.approx(0.0001 * 1.1, rel=1e-9)
+    assert hypervolume(np.empty((0, 2)), bounds) == 0.0
+    assert hypervolume([], bounds) == 0.0
 
 
 def test_hypervolume_depends_on_the_frame_alone():
     """Accuracy with its sign flipped, a cost that starts far from 0."""
-    frame = Frame(("acc", "latency"), (-90.0, 5.0), (-50.0, 25.0))
+    bounds = Bounds(("acc", "latency"), (-90.0, 5.0), (-50.0, 25.0))
     # Normalised (0.5, 0.2): (1.1 - 0.5) (1.1 - 0.2)
-    assert hypervolume([[-70.0, 9.0]], frame) == pytest.approx(0.54)
-    assert hypervolume([[-90.0, 5.0]], frame) == hypervolume_of_box(frame)
+    assert hypervolume([[-70.0, 9.0]], bounds) == pytest.approx(0.54)
+    assert hypervolume([[-90.0, 5.0]], bounds) == hypervolume_of_box(bounds)
 
 
 @pytest.mark.parametrize("n_obj", [1, 2, 3, 4])
 def test_hypervolume_of_the_box(n_obj):
-    frame = tens(n_obj)
-    assert hypervolume_of_box(frame) == pytest.approx(1.1**n_obj)
-    assert hypervolume(np.zeros((1, n_obj)), frame) == pytest.approx(1.1**n_obj)
+    bounds = tens(n_obj)
+    assert hypervolume_of_box(bounds) == pytest.approx(1.1**n_obj)
+    assert hypervolume(np.zeros((1, n_obj)), bounds) == pytest.approx(1.1**n_obj)
 
 
 @given(fronts)
 @settings(max_examples=100, deadline=None)
 def test_igd_plus_and_epsilon_by_their_definitions(pair):
     F, known = pair
-    frame = tens(known.shape[1])
+    bounds = tens(known.shape[1])
     if not len(F):
-        assert igd_plus(F, frame, known) == math.inf
-        assert epsilon(F, frame, known) == math.inf
+        assert igd_plus(F, bounds, known) == math.inf
+        assert epsilon(F, bounds, known) == math.inf
     else:
-        assert igd_plus(F, frame, known) == pytest.approx(looped_igd_plus(F, known), abs=1e-12)
-        assert epsilon(F, frame, known) == pytest.approx(looped_epsilon(F, known), abs=1e-12)
+        assert igd_plus(F, bounds, known) == pytest.approx(looped_igd_plus(F, known), abs=1e-12)
+        assert epsilon(F, bounds, known) == pytest.approx(looped_epsilon(F, known), abs=1e-12)
 
 
 def test_published_igd_plus():
     """Example 4 of Ishibuchi et al. 2015, where plain IGD prefers the worse set."""
     known = [[10, 0], [6, 1], [2, 2], [1, 6], [0, 10]]
-    frame = tens(2)
-    assert igd_plus([[4, 2], [3, 3], [2, 4]], frame, known) == pytest.approx(0.1483, abs=5e-5)
-    assert igd_plus([[8, 2], [4, 4], [2, 8]], frame, known) == pytest.approx(0.2260, abs=5e-5)
+    bounds = tens(2)
+    assert igd_plus([[4, 2], [3, 3], [2, 4]], bounds, known) == pytest.approx(0.1483, abs=5e-5)
+    assert igd_plus([[8, 2], [4, 4], [2, 8]], bounds, known) == pytest.approx(0.2260, abs=5e-5)
 
 
 def test_published_epsilon():
@@ -168,29 +168,29 @@ def test_published_epsilon():
 
 
 def test_regret_by_hand():
-    frame = tens(2, reference=1.0)
+    bounds = tens(2, reference=1.0)
     known = [[0, 5], [5, 0]]  # dominates 3/4 of the box
-    assert regret([[5, 0]], frame, known) == pytest.approx(1 - 0.5 / 0.75)
-    assert regret(known[::-1], frame, known) == 0.0
-    assert regret([], frame, known) == 1.0
-    assert regret([[0, 0]], frame, known) == pytest.approx(1 - 1 / 0.75)
+    assert regret([[5, 0]], bounds, known) == pytest.approx(1 - 0.5 / 0.75)
+    assert regret(known[::-1], bounds, known) == 0.0
+    assert regret([], bounds, known) == 1.0
+    assert regret([[0, 0]], bounds, known) == pytest.approx(1 - 1 / 0.75)
     with pytest.raises(UserError, match="no point of the known front is below the reference"):
-        regret([[5, 0]], frame, [[10, 0]])
+        regret([[5, 0]], bounds, [[10, 0]])
 
 
 def test_coverage_by_hand():
-    frame = Frame(("acc", "latency"), (-100.0, 0.0), (0.0, 1000.0))
+    bounds = Bounds(("acc", "latency"), (-100.0, 0.0), (0.0, 1000.0))
     known = [[-90, 50], [-80, 20], [-80, 20], [-60, 10]]  # three distinct ones
-    assert coverage([[-90, 50], [-80, 20], [-1, 999]], frame, known) == pytest.approx(2 / 3)
-    assert coverage([[-80, 20 + 1e-7]], frame, known) == pytest.approx(1 / 3)
-    assert coverage([[-80, 20 + 1e-5]], frame, known) == 0.0
-    assert coverage([[-80, 20 + 1e-5]], frame, known, rtol=1e-7) == pytest.approx(1 / 3)
+    assert coverage([[-90, 50], [-80, 20], [-1, 999]], bounds, known) == pytest.approx(2 / 3)
+    assert coverage([[-80, 20 + 1e-7]], bounds, known) == pytest.approx(1 / 3)
+    assert coverage([[-80, 20 + 1e-5]], bounds, known) == 0.0
+    assert coverage([[-80, 20 + 1e-5]], bounds, known, rtol=1e-7) == pytest.approx(1 / 3)
     near = [[-80 + 0.8e-7, 20 + 0.8e-6]]  # in each objective
-    assert coverage(near, frame, known) == pytest.approx(1 / 3)
+    assert coverage(near, bounds, known) == pytest.approx(1 / 3)
     # An objective of a small span tells apart what one of a large span does not.
-    assert coverage([[-80 + 5e-7, 20]], frame, known) == 0.0
-    assert coverage([[-80, np.inf]], frame, known) == 0.0
-    assert coverage([], frame, known) == 0.0
+    assert coverage([[-80 + 5e-7, 20]], bounds, known) == 0.0
+    assert coverage([[-80, np.inf]], bounds, known) == 0.0
+    assert coverage([], bounds, known) == 0.0
 
 
 @given(fronts)
@@ -221,27 +221,27 @@ def test_the_registry():
 
 
 def test_indicators_that_need_a_known_front_refuse_an_empty_one():
-    frame = tens(2)
+    bounds = tens(2)
     F = np.array([[3.0, 4.0]])
     for name in INDICATORS:
         entry = INDICATORS.get(name)
         if entry.needs_known:
             with pytest.raises(UserError, match="known front is empty"):
-                entry.function(F, frame, np.empty((0, 2)))
+                entry.function(F, bounds, np.empty((0, 2)))
             with pytest.raises(UserError, match="known front has infinite values"):
-                entry.function(F, frame, [[0.0, np.inf]])
+                entry.function(F, bounds, [[0.0, np.inf]])
         else:
-            value = entry.function(F, frame, np.empty((0, 2)))
-            assert value == entry.function(F, frame, [[1.0, 1.0]])
+            value = entry.function(F, bounds, np.empty((0, 2)))
+            assert value == entry.function(F, bounds, [[1.0, 1.0]])
 
 
 def test_sets_that_found_nothing_have_the_worst_values():
-    frame, known = tens(2), [[1.0, 2.0]]
+    bounds, known = tens(2), [[1.0, 2.0]]
     worst = {"hv": 0.0, "igd+": math.inf, "epsilon": math.inf, "regret": 1.0, "coverage": 0.0}
     for name in INDICATORS:
         function = INDICATORS.get(name).function
-        assert function(np.empty((0, 2)), frame, known) == worst[name]
-        assert function([[np.inf, np.inf]], frame, known) == worst[name]
+        assert function(np.empty((0, 2)), bounds, known) == worst[name]
+        assert function([[np.inf, np.inf]], bounds, known) == worst[name]
 
 
 @pytest.mark.parametrize("name", ["hv", "igd+", "epsilon", "regret", "coverage"])
@@ -252,16 +252,16 @@ def test_invariances(name, pair, seed):
     F, known = pair
     known = np.minimum(known, 10.0)  # inside the box, so that regret is defined
     n_obj = known.shape[1]
-    frame, function = tens(n_obj), INDICATORS.get(name).function
-    value = function(F, frame, known)
+    bounds, function = tens(n_obj), INDICATORS.get(name).function
+    value = function(F, bounds, known)
     rng = np.random.default_rng(seed)
-    assert function(rng.permutation(F), frame, rng.permutation(known)) == pytest.approx(value)
-    assert function(np.vstack([F, F]), frame, known) == pytest.approx(value)
+    assert function(rng.permutation(F), bounds, rng.permutation(known)) == pytest.approx(value)
+    assert function(np.vstack([F, F]), bounds, known) == pytest.approx(value)
     if name != "coverage":
-        assert function(np.vstack([F, F + 1.0]), frame, known) == pytest.approx(value)
+        assert function(np.vstack([F, F + 1.0]), bounds, known) == pytest.approx(value)
     scale, shift = rng.uniform(0.5, 5.0, n_obj), rng.uniform(-50.0, 50.0, n_obj)
     ideal, nadir = shift, 10.0 * scale + shift
-    moved = Frame(NAMES[:n_obj], tuple(ideal.tolist()), tuple(nadir.tolist()))
+    moved = Bounds(NAMES[:n_obj], tuple(ideal.tolist()), tuple(nadir.tolist()))
     # A point on the reference may be rounded to its other side, where it dominates next to nothing.
     assert function(F * scale + shift, moved, known * scale + shift) == pytest.approx(
         value, abs=1e-9
@@ -274,38 +274,38 @@ def test_invariances(name, pair, seed):
 def test_more_points_are_never_worse(name, pair, seed):
     F, known = pair
     known = np.minimum(known, 10.0)
-    frame, entry = tens(known.shape[1]), INDICATORS.get(name)
+    bounds, entry = tens(known.shape[1]), INDICATORS.get(name)
     more = np.vstack([F, np.random.default_rng(seed).integers(0, 11, size=(3, known.shape[1]))])
-    before, after = (entry.function(points, frame, known) for points in (F, more))
+    before, after = (entry.function(points, bounds, known) for points in (F, more))
     assert (after >= before - 1e-12) if entry.larger_is_better else (after <= before + 1e-12)
     # With the known front among them nothing is left to be found.
     best = {"hv": None, "igd+": 0.0, "epsilon": 0.0, "regret": 0.0, "coverage": 1.0}[name]
-    whole = entry.function(known, frame, known)
+    whole = entry.function(known, bounds, known)
     if best is None:
-        assert entry.function(np.vstack([F, known]), frame, known) >= whole - 1e-12
+        assert entry.function(np.vstack([F, known]), bounds, known) >= whole - 1e-12
     else:
         assert whole == pytest.approx(best, abs=1e-12)
 
 
 def test_malformed_points():
-    frame = tens(2)
+    bounds = tens(2)
     with pytest.raises(UserError, match=r"F must be of shape \(n, 2\), got \(1, 3\)"):
-        hypervolume([[1, 2, 3]], frame)
+        hypervolume([[1, 2, 3]], bounds)
     with pytest.raises(UserError, match=r"F must be of shape \(n, 2\), got \(2,\)"):
-        hypervolume([1, 2], frame)
+        hypervolume([1, 2], bounds)
     with pytest.raises(UserError, match=r"the known front must be of shape \(n, 2\), got \(1, 1\)"):
-        igd_plus([[1, 2]], frame, [[1]])
+        igd_plus([[1, 2]], bounds, [[1]])
     with pytest.raises(UserError, match=r"row 1 of F is \[nan, 3.0\]; leave out"):
-        hypervolume([[1, 2], [np.nan, 3]], frame)
+        hypervolume([[1, 2], [np.nan, 3]], bounds)
     with pytest.raises(UserError, match="row 0 of F is"):
-        hypervolume([[-np.inf, 2]], frame)
+        hypervolume([[-np.inf, 2]], bounds)
 
 
-def test_frame_round_trip():
-    frame = Frame(("acc", "latency"), (-95.0, 0.5), (-80.0, 3.25), 1.2)
-    assert Frame.from_dict(json.loads(json.dumps(frame.to_dict()))) == frame
+def test_bounds_round_trip():
+    bounds = Bounds(("acc", "latency"), (-95.0, 0.5), (-80.0, 3.25), 1.2)
+    assert Bounds.from_dict(json.loads(json.dumps(bounds.to_dict()))) == bounds
     np.testing.assert_array_equal(
-        frame.normalise([[-95.0, 3.25], [-80.0, np.inf]]), [[0, 1], [1, np.inf]]
+        bounds.normalise([[-95.0, 3.25], [-80.0, np.inf]]), [[0, 1], [1, np.inf]]
     )
 
 
@@ -316,25 +316,28 @@ def test_frame_round_trip():
         ({"objectives": ["acc", 3]}, "must be a list of names"),
         ({"objectives": ["acc", "acc"]}, "must be distinct names"),
         ({"objectives": []}, "must be distinct names"),
-        ({"ideal": [0.0]}, "a frame of 2 objectives needs as many values .* got 1 and 2"),
-        ({"ideal": ["low", 0.0]}, "ideal of a frame must hold numbers"),
-        ({"ideal": 3}, "ideal of a frame must hold numbers"),
-        ({"nadir": [True, 5.0]}, "nadir of a frame must hold numbers"),
+        (
+            {"ideal": [0.0]},
+            "normalisation bounds of 2 objectives need as many values .* got 1 and 2",
+        ),
+        ({"ideal": ["low", 0.0]}, "ideal of normalisation bounds must hold numbers"),
+        ({"ideal": 3}, "ideal of normalisation bounds must hold numbers"),
+        ({"nadir": [True, 5.0]}, "nadir of normalisation bounds must hold numbers"),
         ({"nadir": [10.0, 0.0]}, "ideal of latency must be below its nadir .* got 0.0 and 0.0"),
         ({"nadir": [math.inf, 10.0]}, "ideal of acc must be below its nadir and both finite"),
         ({"ideal": [math.nan, 0.0]}, "ideal of acc must be below its nadir and both finite"),
-        ({"reference": 0}, "the reference of a frame must be above 0, not 0"),
-        ({"reference": None}, "reference of a frame must hold numbers"),
-        ({"extra": 1}, "needs exactly the keys objectives, ideal, nadir, reference"),
+        ({"reference": 0}, "the reference of normalisation bounds must be above 0, not 0"),
+        ({"reference": None}, "reference of normalisation bounds must hold numbers"),
+        ({"extra": 1}, "need exactly the keys objectives, ideal, nadir, reference"),
     ],
 )
-def test_malformed_frames(change, message):
+def test_malformed_bounds(change, message):
     value = {"objectives": ["acc", "latency"], "ideal": [0, 0], "nadir": [10, 10], "reference": 1.1}
-    assert Frame.from_dict(value) == tens(2)
+    assert Bounds.from_dict(value) == tens(2)
     with pytest.raises(UserError, match=message):
-        Frame.from_dict(value | change)
-    with pytest.raises(UserError, match="needs exactly the keys"):
-        Frame.from_dict([value])
+        Bounds.from_dict(value | change)
+    with pytest.raises(UserError, match="need exactly the keys"):
+        Bounds.from_dict([value])
 
 
 def attains(points, at):
@@ -441,9 +444,9 @@ def test_anytime_is_the_hypervolume_of_what_came_before(n_obj):
     feasible = rng.random(300) < 0.6
     F[~feasible] -= 1.0  # better than any that counts
     at = [0, 1, 3, 3, 10, 50, 300, 400]
-    frame = tens(n_obj)
-    expected = [hypervolume(F[:end][feasible[:end]], frame) for end in at]
-    found = anytime(F, feasible, at, frame)
+    bounds = tens(n_obj)
+    expected = [hypervolume(F[:end][feasible[:end]], bounds) for end in at]
+    found = anytime(F, feasible, at, bounds)
     assert found.shape == (len(at),)
     np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-15)
     assert found[0] == 0.0
@@ -452,24 +455,24 @@ def test_anytime_is_the_hypervolume_of_what_came_before(n_obj):
 
 
 def test_anytime_by_hand():
-    frame = tens(2, reference=1.0)
+    bounds = tens(2, reference=1.0)
     F = [[5, 5], [np.nan, 0], [10, 0], [0, 5], [5, 0]]
     feasible = [True, False, True, True, True]
-    np.testing.assert_allclose(anytime(F, feasible, [1, 3, 4, 5], frame), [0.25, 0.25, 0.5, 0.75])
-    assert anytime(F, [False] * 5, [5], frame).tolist() == [0.0]
-    assert anytime(np.empty((0, 2)), [], [10, 20], frame).tolist() == [0.0, 0.0]
-    assert anytime(F, feasible, [], frame).shape == (0,)
+    np.testing.assert_allclose(anytime(F, feasible, [1, 3, 4, 5], bounds), [0.25, 0.25, 0.5, 0.75])
+    assert anytime(F, [False] * 5, [5], bounds).tolist() == [0.0]
+    assert anytime(np.empty((0, 2)), [], [10, 20], bounds).tolist() == [0.0, 0.0]
+    assert anytime(F, feasible, [], bounds).shape == (0,)
 
 
 def test_malformed_anytime():
-    frame, F = tens(2), [[5, 5], [6, 4]]
+    bounds, F = tens(2), [[5, 5], [6, 4]]
     with pytest.raises(UserError, match=r"feasible must be of shape \(2,\), got \(1,\)"):
-        anytime(F, [True], [1], frame)
+        anytime(F, [True], [1], bounds)
     for at in ([2, 1], [-1, 2], [[1, 2]]):
         with pytest.raises(UserError, match="ascending counts of at least 0"):
-            anytime(F, [True, True], at, frame)
+            anytime(F, [True, True], at, bounds)
     with pytest.raises(UserError, match="row 0 of F"):
-        anytime([[np.nan, 1]], [True], [1], frame)
+        anytime([[np.nan, 1]], [True], [1], bounds)
 
 
 def test_examples_in_the_documentation():

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from apq_moo.benchmarks import cost_speed, feasibility, search_speed, supernet_speed
-from apq_moo.benchmarks.static_graph import StaticGraph, configuration
+from apq_moo.benchmarks.experiments import feasibility
+from apq_moo.benchmarks.speed import cost_speed, search_speed, supernet_speed
+from apq_moo.benchmarks.speed.static_graph import StaticGraph, configuration
 from apq_moo.space import load_space
 from apq_moo.supernet.evaluation import Evaluator
 from apq_moo.supernet.network import Supernet

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import rankdata
 
-from apq_moo.benchmarks import statistics
-from apq_moo.benchmarks.statistics import (
+from apq_moo.benchmarks.compare import statistics
+from apq_moo.benchmarks.compare.statistics import (
     Summary,
     a12,
     compare_pairs,

@@ -10,9 +10,9 @@ import pytest
 from apq_moo.algorithms import ALGORITHMS
 from apq_moo.hardware import cost_table
 from apq_moo.predictors import find_predictor
+from apq_moo.results.pick import read_archive
 from apq_moo.space import load_space
 from apq_moo.study.folder import RunFolder
-from apq_moo.study.pick import read_archive
 
 SMALL = ("--budget", "1000", "--sweep", "2", "--pop-size", "40")
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from apq_moo.problems import APQProblem
+from apq_moo.results.history import history, reachable_bounds
 from apq_moo.study.archive import Archive
 from apq_moo.study.checkpoint import Trace
 from apq_moo.study.config import RunConfig
-from apq_moo.study.history import bounds, history
 from apq_moo.study.search import Search
 
 
@@ -35,7 +35,7 @@ def test_against_a_staircase():
     assert all(np.diff(columns["seconds"]) > 0)
     table = search.problem.tables["latency"]
     X = search.problem.region.sample(3000, np.random.default_rng(0))
-    low, high = bounds(search.problem)
+    low, high = reachable_bounds(search.problem)
     assert low[0] == -100
     assert high[0] == -10
     assert low[1] <= table(X).min() < table(X).max() <= high[1]
@@ -64,7 +64,7 @@ def test_at_most_a_hundred_rows_and_one_objective():
     assert columns["latency"][0] is None
     assert columns["latency"][-1] == F[feasible].min()
     assert all(np.diff(columns["hypervolume"]) >= 0)
-    (low,), (high,) = bounds(problem)
+    (low,), (high,) = reachable_bounds(problem)
     assert columns["hypervolume"][-1] == pytest.approx(
         1.1 - (F[feasible].min() - low) / (high - low)
     )
@@ -72,16 +72,16 @@ def test_at_most_a_hundred_rows_and_one_objective():
 
 def test_a_limit_bounds_what_counts():
     free, limited = (APQProblem("digits", ("latency",), limit) for limit in ({}, {"latency": 0.02}))
-    assert bounds(free)[0] == bounds(limited)[0]
-    assert bounds(limited)[1] == 0.02 < bounds(free)[1]
+    assert reachable_bounds(free)[0] == reachable_bounds(limited)[0]
+    assert reachable_bounds(limited)[1] == 0.02 < reachable_bounds(free)[1]
 
 
 def test_six_objectives_and_a_limit_on_a_seventh(tmp_path, monkeypatch):
     from apq_moo.cli import main
     from apq_moo.hardware import cost_table
+    from apq_moo.results.pick import read_archive
     from apq_moo.space import load_space
     from apq_moo.study.folder import RunFolder
-    from apq_moo.study.pick import read_archive
 
     monkeypatch.chdir(tmp_path)
     names = "acc,latency,energy,bitops,params,size"

@@ -10,11 +10,11 @@ from pymoo.core.termination import NoTermination
 from apq_moo.algorithms import ApqGA
 from apq_moo.errors import UserError
 from apq_moo.problems import APQProblem
+from apq_moo.results.verification import spread
 from apq_moo.study.archive import Archive
 from apq_moo.study.config import RunConfig, parse_limits
+from apq_moo.study.epsilon_constraint import epsilon_limits
 from apq_moo.study.search import Search
-from apq_moo.study.sweep import sweep_limits
-from apq_moo.study.verify import spread
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def problem():
 
 
 def test_limits_for_one_cost_are_quantiles(problem):
-    limits = [point["latency"] for point in sweep_limits(problem, ("latency",), 8, seed=0)]
+    limits = [point["latency"] for point in epsilon_limits(problem, ("latency",), 8, seed=0)]
     rng = np.random.default_rng([0, 5])
     X = problem.region.sample(1000, rng)
     costs = APQProblem("digits", ("latency",)).evaluate_raw(X)["latency"]
@@ -35,12 +35,12 @@ def test_limits_for_one_cost_are_quantiles(problem):
 
 def test_a_limit_of_the_user_caps_the_sweep():
     capped = APQProblem("digits", ("acc", "latency"), {"latency": 0.01}, predictor=len)
-    limits = [point["latency"] for point in sweep_limits(capped, ("latency",), 5, seed=0)]
+    limits = [point["latency"] for point in epsilon_limits(capped, ("latency",), 5, seed=0)]
     assert 0.009 < max(limits) <= 0.01
 
 
 def test_limits_for_several_costs_can_be_met_together(problem):
-    sweep = sweep_limits(problem, ("latency", "energy", "size"), 16, seed=3)
+    sweep = epsilon_limits(problem, ("latency", "energy", "size"), 16, seed=3)
     assert len({tuple(point.values()) for point in sweep}) == 16
     for point in sweep:
         APQProblem("digits", ("acc",), point, predictor=len)

@@ -61,11 +61,11 @@ def test_shrinking_frees_one_dimension_after_the_other(digits, image_set):
     free = []
     for step in (8, 9, 18, 19, 28, 29, 38):
         training.step = step
-        pupils = training._others()
-        if not pupils:
+        students = training._others()
+        if not students:
             free.append(None)
             continue
-        rows = digits.encode([pupil.subnet for pupil in pupils])
+        rows = digits.encode([student.subnet for student in students])
         varied = {str(kind) for kind in kinds[(rows != largest).any(axis=0)]}
         # A block that a smaller depth leaves out has its other genes at 0.
         free.append(varied & {"kernel", "depth", "channels"})
@@ -74,7 +74,7 @@ def test_shrinking_frees_one_dimension_after_the_other(digits, image_set):
     assert all("depth" in each for each in free[3:5])
     assert free[5:] == [third, third]
     training.step = 19
-    rows = digits.encode([pupil.subnet for pupil in training._others()])
+    rows = digits.encode([student.subnet for student in training._others()])
     active = digits.active(rows)
     for gene, column in zip(digits.genes, rows.T, strict=True):
         if gene.kind == "channels":
@@ -88,8 +88,8 @@ def test_the_quantised_phase_adds_subnets_at_their_bits(digits, image_set):
     found = []
     for step in range(10):
         training.step = step
-        pupils = training._others()
-        found.append((sum(not p.quantised for p in pupils), sum(p.quantised for p in pupils)))
+        students = training._others()
+        found.append((sum(not p.quantised for p in students), sum(p.quantised for p in students)))
     assert found == [(0, 0)] * 2 + [(4, 0)] * 4 + [(4, 3)] * 4
 
 
@@ -114,7 +114,7 @@ def test_random_subnets_are_drawn_as_asked(digits, image_set):
         draw="sizes",
     )
     training.step = 2
-    rows = digits.encode([pupil.subnet for pupil in training._others()])
+    rows = digits.encode([student.subnet for student in training._others()])
     rng = np.random.default_rng([0, 2, 2])  # the seed, this use of it, the step
     drawn = [sample_sizes(digits, 5, rng) for _ in range(2)]
     assert np.array_equal(rows, np.vstack([digits.smallest(), *drawn]))

@@ -18,7 +18,7 @@ from apq_moo.space import load_space
 from apq_moo.supernet import sampling
 from apq_moo.supernet.checkpoint import load_supernet
 from apq_moo.supernet.distributed import ALONE, Group, join
-from apq_moo.supernet.gradients import Pupil, TorchGradients
+from apq_moo.supernet.gradients import Student, TorchGradients
 from apq_moo.supernet.network import Supernet
 from apq_moo.supernet.sampling import SampleConfig, collect
 from apq_moo.supernet.training import TrainConfig, Trainer
@@ -31,7 +31,7 @@ import sys, torch
 from torch import distributed
 from apq_moo.space import load_space
 from apq_moo.supernet.distributed import join
-from apq_moo.supernet.gradients import Pupil, TorchGradients
+from apq_moo.supernet.gradients import Student, TorchGradients
 from apq_moo.supernet.network import Supernet
 
 group, device = join("cpu")
@@ -39,7 +39,7 @@ space = load_space("digits")
 torch.manual_seed(0)
 net = Supernet(space)
 x, y = torch.rand(16, 1, 8, 8), torch.arange(16) % 10
-smallest = Pupil(space.decode(space.smallest())[0])
+smallest = Student(space.decode(space.smallest())[0])
 TorchGradients(net).step(group.share(x), group.share(y), [smallest])
 group.average(net.parameters())
 torch.save([p.grad for p in net.parameters()], f"{sys.argv[1]}/{group.rank}.pt")
@@ -73,7 +73,7 @@ def test_gradients_are_averaged_over_the_shares(tmp_path):
     x, y = torch.rand(16, 1, 8, 8), torch.arange(16) % 10
     parts = []
     for rank in (0, 1):
-        smallest = Pupil(space.decode(space.smallest())[0])
+        smallest = Student(space.decode(space.smallest())[0])
         TorchGradients(net).step(x[rank::2], y[rank::2], [smallest])
         parts.append([torch.zeros_like(p) if p.grad is None else p.grad for p in net.parameters()])
         net.zero_grad()

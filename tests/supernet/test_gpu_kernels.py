@@ -15,7 +15,7 @@ from apq_moo.supernet.evaluation import Evaluator
 from apq_moo.supernet.gpu import plans, workspace
 from apq_moo.supernet.gpu.evaluator import GpuEvaluator
 from apq_moo.supernet.gpu.training import GpuGradients
-from apq_moo.supernet.gradients import Pupil, TorchGradients
+from apq_moo.supernet.gradients import Student, TorchGradients
 from apq_moo.supernet.network import Supernet
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
@@ -97,11 +97,11 @@ def test_the_calibration_range_clips_other_images(supernet):
     assert torch.equal(fast.logits(subnet, 3 * x - 1, quantised=True), wanted)
 
 
-def _step(way, pupils):
+def _step(way, students):
     """Loss of one step on four images; the gradients are left in the supernet."""
     generator = torch.Generator().manual_seed(1)
     x = torch.rand(4, 2, 7, 7, generator=generator).half().float().to(DEVICE)
-    return float(way.step(x, torch.arange(4, device=DEVICE), pupils))
+    return float(way.step(x, torch.arange(4, device=DEVICE), students))
 
 
 def _kernels(supernet):
@@ -112,14 +112,14 @@ def _kernels(supernet):
 @pytest.mark.parametrize("quantised", [False, True])
 def test_gradients_are_autograd_s(supernet, spatial, quantised):
     """Relative to their norm; the shift behind a projection that feeds a norm has none."""
-    pupils = [Pupil(subnet, quantised) for subnet in subnets()]
-    loss = _step(TorchGradients(supernet, 0.2), pupils)
+    students = [Student(subnet, quantised) for subnet in subnets()]
+    loss = _step(TorchGradients(supernet, 0.2), students)
     wanted = {
         name: torch.zeros_like(p) if p.grad is None else p.grad.clone()
         for name, p in supernet.named_parameters()
     }
     supernet.zero_grad(set_to_none=True)
-    assert _step(_kernels(supernet), pupils) == pytest.approx(loss, abs=1e-3)
+    assert _step(_kernels(supernet), students) == pytest.approx(loss, abs=1e-3)
     typical = float(np.median([float(g.norm()) for g in wanted.values()]))
     tolerance = 0.05 if DEVICE == "cpu" else 0.3
     for name, parameter in supernet.named_parameters():
@@ -129,14 +129,14 @@ def test_gradients_are_autograd_s(supernet, spatial, quantised):
 
 @pytest.mark.parametrize(("quantised", "zeroed"), [(False, False), (True, True), (True, False)])
 def test_a_step_replaces_the_gradients_of_the_one_before(supernet, quantised, zeroed):
-    pupils = [Pupil(SPACE.decode(SPACE.largest())[0], quantised)]
+    students = [Student(SPACE.decode(SPACE.largest())[0], quantised)]
     kernels = _kernels(supernet)
-    loss = _step(kernels, pupils)
+    loss = _step(kernels, students)
     kept = [parameter.grad.clone() for parameter in supernet.parameters()]
     assert any(bool(grad.any()) for grad in kept)
     if zeroed:
         supernet.zero_grad(set_to_none=True)
-    assert _step(kernels, pupils) == pytest.approx(loss, abs=1e-6)
+    assert _step(kernels, students) == pytest.approx(loss, abs=1e-6)
     for parameter, grad in zip(supernet.parameters(), kept, strict=True):
         assert torch.allclose(parameter.grad, grad, rtol=1e-4, atol=1e-6)
 

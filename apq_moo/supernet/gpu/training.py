@@ -20,7 +20,7 @@ from apq_moo.supernet.gpu import primitives
 from apq_moo.supernet.gpu.evaluator import WAYS, top_level
 from apq_moo.supernet.gpu.plans import pool, to_planes
 from apq_moo.supernet.gpu.workspace import Source, Target, Weight, Workspace
-from apq_moo.supernet.gradients import Pupil
+from apq_moo.supernet.gradients import Student
 from apq_moo.supernet.layers import ElasticDepthwise
 from apq_moo.supernet.network import Node, Supernet
 from apq_moo.supernet.quantisers import quantise_weight
@@ -123,7 +123,7 @@ class GpuGradients:
         self._derived: dict[tuple[int, int], _Derived] = {}
 
     @torch.no_grad()
-    def step(self, x: Tensor, y: Tensor, pupils: Sequence[Pupil]) -> Tensor:
+    def step(self, x: Tensor, y: Tensor, students: Sequence[Student]) -> Tensor:
         """Set the parameters' gradients; see :meth:`Gradients.step`."""
         self._clear()
         n, planes = len(x), to_planes(x).to(self._forward_type)
@@ -132,8 +132,10 @@ class GpuGradients:
         targets = nn.functional.one_hot(y, classes).float()
         targets = torch.lerp(targets, torch.full_like(targets, 1 / classes), self.smoothing)
         loss: Tensor | None = None
-        for pupil in pupils:
-            logits = self._accumulate(pupil.subnet, planes, n, targets, quantised=pupil.quantised)
+        for student in students:
+            logits = self._accumulate(
+                student.subnet, planes, n, targets, quantised=student.quantised
+            )
             if loss is None:
                 loss = nn.functional.cross_entropy(logits, y)
                 targets = logits.softmax(1)

@@ -1,0 +1,1 @@
+"""What is made of a run: front, history, verification, pick, gap, breakdown."""

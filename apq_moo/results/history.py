@@ -1,0 +1,97 @@
+"""How the hypervolume of a search's front grew with evaluations and seconds."""
+
+from __future__ import annotations
+
+import numpy as np
+from moocore import hv_approx, hypervolume, is_nondominated
+
+from apq_moo.arrays import FloatArray
+from apq_moo.hardware import maximum, minimum
+from apq_moo.problems import OBJECTIVES, APQProblem
+from apq_moo.study.archive import Archive
+from apq_moo.study.checkpoint import Trace
+
+REFERENCE = 1.1
+"""Reference point in every objective, where 0 is the best value reachable and 1 the worst."""
+
+_ROWS = 100
+_EXACT_UP_TO = 4
+"""Objectives; beyond, exact hypervolumes of large fronts take too long."""
+
+
+_SAMPLES = 2**14
+"""Of an approximated hypervolume, whose relative error is then a few thousandths."""
+
+
+def reachable_bounds(problem: APQProblem) -> tuple[FloatArray, FloatArray]:
+    """The best and the worst value of every objective, minimised, shape ``(n_obj,)`` each.
+
+    They depend on the problem alone: for accuracy 100 % and that of guessing; for a cost the
+    smallest and largest of any network that the device runs, or the limit on it, if there is one.
+    """
+    best, worst = [], []
+    for name in problem.objectives:
+        if name not in problem.tables:
+            best.append(-100.0)
+            worst.append(-100.0 / problem.space.spec.classes)
+            continue
+        table = problem.tables[name]
+        low = minimum(table, problem.feasible)[0]
+        high = maximum(table, problem.feasible)[0]
+        best.append(low)
+        worst.append(min(high, problem.constraints.get(name, np.inf)))
+    return np.array(best), np.array(worst)
+
+
+def history(problem: APQProblem, archive: Archive, trace: Trace) -> dict[str, list[float | None]]:
+    """Columns of ``history.csv``: at most a hundred moments of a search.
+
+    ``evaluations`` and ``seconds`` say when, ``front`` how many networks were non-dominated then,
+    and ``hypervolume`` what they dominate of the box between :func:`reachable_bounds` and
+    :data:`REFERENCE` (exact for up to four objectives, approximated beyond); for one objective it
+    is what the best of them is from the reference. Each column of the best value so far has the
+    name of its objective.
+
+    Args:
+        problem: with all objectives.
+        archive: everything evaluated, in order.
+        trace: evaluations and seconds after each round.
+    """
+    best, worst = reachable_bounds(problem)
+    span = np.where(worst > best, worst - best, 1.0)
+    marks = np.unique(np.linspace(0, len(trace.evaluations) - 1, _ROWS).round().astype(int))
+    columns: dict[str, list[float | None]] = {"evaluations": [], "seconds": [], "front": []}
+    columns |= {"hypervolume": [], **{name: [] for name in problem.objectives}}
+    front = np.empty((0, len(best)))
+    reached = np.full(len(best), np.inf)
+    begin = 0
+    for mark in marks if trace.evaluations else ():
+        end = trace.evaluations[mark]
+        rows = slice(begin, end)
+        fresh = archive.F[rows][archive.feasible[rows]]
+        if len(fresh):
+            reached = np.minimum(reached, fresh.min(axis=0))
+            front = np.vstack([front, (fresh - best) / span])
+            front = front[is_nondominated(front, keep_weakly=False)]
+        begin = end
+        columns["evaluations"].append(end)
+        columns["seconds"].append(trace.seconds[mark])
+        columns["front"].append(len(front))
+        columns["hypervolume"].append(_volume(front))
+        for i, name in enumerate(problem.objectives):
+            sign = -1.0 if OBJECTIVES.get(name).maximise else 1.0
+            columns[name].append(sign * float(reached[i]) if len(front) else None)
+    return columns
+
+
+def _volume(front: FloatArray) -> float:
+    inside = front[(front < REFERENCE).all(axis=1)]
+    if not len(inside):
+        return 0.0
+    n_obj = front.shape[1]
+    if n_obj == 1:
+        return float(REFERENCE - inside.min())
+    reference = np.full(n_obj, REFERENCE)
+    if n_obj <= _EXACT_UP_TO:
+        return float(hypervolume(inside, ref=reference))
+    return float(hv_approx(inside, ref=reference, nsamples=_SAMPLES, method="DZ2019-HW"))

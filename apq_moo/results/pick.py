@@ -1,0 +1,121 @@
+"""Picking one network from everything that a run evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from apq_moo.errors import UserError
+from apq_moo.hardware import COSTS, cost_table, find_device
+from apq_moo.problems import OBJECTIVES
+from apq_moo.space import Subnet, load_space
+from apq_moo.study.archive import Archive
+from apq_moo.study.checkpoint import evaluated, row_type
+from apq_moo.study.epsilon_constraint import main_objective
+from apq_moo.study.folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Pick:
+    """A network and what it is worth.
+
+    Attributes:
+        subnet: the network.
+        values: the run's objectives and the limited costs, in natural units.
+        among: how many of the evaluated networks meet the limits.
+    """
+
+    subnet: Subnet
+    values: dict[str, float]
+    among: int
+
+
+def read_archive(folder: RunFolder) -> Archive:
+    """Everything that a run has evaluated, an unfinished one up to its last checkpoint.
+
+    Raises:
+        UserError: it has evaluated nothing yet, or a file is damaged.
+    """
+    space = load_space(folder.config.space)
+    archive = evaluated(folder.path, row_type(space, len(folder.config.objectives)))
+    if archive is None:
+        raise UserError(f"{folder.path} has no evaluated networks yet")
+    return archive
+
+
+def pick(folder: RunFolder, limits: Mapping[str, float], *, knee: bool = False) -> Pick:
+    """Pick the best network under limits that the search need not have known.
+
+    Args:
+        folder: the run.
+        limits: upper ones for costs, a lower one for ``acc``. Costs that were no objectives of the
+            run are looked up.
+        knee: instead of the best by the run's main objective, the front's network farthest from the
+            straight line (or plane) between the front's extremes, where gains begin to cost more
+            than they bring (Das, On Characterizing the "Knee" of the Pareto Curve, 1999).
+
+    Raises:
+        UserError: an unknown limit, or no evaluated network meets all.
+    """
+    config = folder.config
+    archive = read_archive(folder)
+    space = load_space(config.space)
+    space.check(archive.X)
+    device = find_device(config.device, missing=config.missing)
+    values = {}
+    for i, name in enumerate(config.objectives):
+        sign = -1.0 if OBJECTIVES.get(name).maximise else 1.0
+        values[name] = sign * archive.F[:, i]
+    for name in limits:
+        if name in values:
+            continue
+        if name not in COSTS:
+            known = ", ".join(dict.fromkeys([*values, *COSTS]))
+            raise UserError(f"--max {name}: this run knows {known}")
+        values[name] = cost_table(space, name, device)(archive.genotypes)
+    inside = archive.feasible.copy()
+    for name, limit in limits.items():
+        inside &= values[name] >= limit if OBJECTIVES.get(name).maximise else values[name] <= limit
+    if not inside.any():
+        raise UserError(_nothing(limits, values, archive.feasible))
+    rows = np.flatnonzero(inside)
+    some = Archive(archive.X[rows], archive.F[rows], archive.feasible[rows]).front()
+    chosen = _knee(some.F) if knee else _best(some.F, config.objectives)
+    (subnet,) = space.decode(some.genotypes[chosen])
+    found = int(np.flatnonzero((archive.X[rows] == some.X[chosen]).all(axis=1))[0])
+    worth = {name: float(column[rows[found]]) for name, column in values.items()}
+    return Pick(subnet, worth, len(np.unique(archive.X[rows], axis=0)))
+
+
+def _best(F: np.ndarray, objectives: tuple[str, ...]) -> int:
+    """The best by the main objective; of equal ones the best by the others, in their order."""
+    main = objectives.index(main_objective(objectives))
+    others = [i for i in range(F.shape[1]) if i != main]
+    return int(np.lexsort([F[:, i] for i in [*reversed(others), main]])[0])
+
+
+def _knee(F: np.ndarray) -> int:
+    """The point of a front farthest below the plane through its extremes, both scaled to [0, 1]."""
+    low, spread = F.min(axis=0), np.ptp(F, axis=0)
+    scaled = (F - low) / np.where(spread > 0, spread, 1.0)
+    return int(scaled.sum(axis=1).argmin())
+
+
+def _nothing(
+    limits: Mapping[str, float], values: Mapping[str, np.ndarray], feasible: np.ndarray
+) -> str:
+    """Says which limits nobody meets, and the best value of each."""
+    if not limits or not feasible.any():
+        return "no evaluated network meets the limits of the run"
+    asked, ends = [], []
+    for name, limit in limits.items():
+        more = OBJECTIVES.get(name).maximise
+        best = values[name][feasible].max() if more else values[name][feasible].min()
+        asked.append(f"{name} {'>=' if more else '<='} {limit:g}")
+        ends.append(f"{name} {best:.4g}")
+    return (
+        f"no evaluated network has {' and '.join(asked)}; the best of each by itself: "
+        f"{', '.join(ends)}"
+    )

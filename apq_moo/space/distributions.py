@@ -1,0 +1,96 @@
+"""Random networks of all sizes.
+
+Networks whose genes are drawn uniformly are all of about one size, since the sum of many
+independent widths hardly varies: the small networks that a search under a tight limit looks for are
+never among them. Here a whole network leans to small or to large options.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import MappingProxyType
+
+import numpy as np
+
+from apq_moo.arrays import FloatArray, IntArray
+from apq_moo.errors import UserError
+from apq_moo.space.space import Space
+
+STEEPEST = 8.0
+"""Largest tilt: the last option of a gene is then e^8 times as likely as the first."""
+
+
+def sample_sizes(space: Space, n: int, rng: np.random.Generator) -> IntArray:
+    """Draw random valid networks from the smallest to the largest, shape ``(n, n_var)``.
+
+    Each network draws one tilt t, uniform between -8 and 8. Option k of m of its depths, kernels
+    and channels then has probability proportional to exp(t k / (m - 1)); bits are uniform. Rules
+    that forbid combinations condition each block's draw.
+
+    Args:
+        space: the space.
+        n: how many networks.
+        rng: the source of randomness.
+
+    Returns:
+        Genotypes in canonical form.
+    """
+    tilt = rng.uniform(-STEEPEST, STEEPEST, size=(n, 1))
+    leans = np.ones(space.n_var, dtype=bool)
+    leans[space.bit_columns] = False
+    spans = np.maximum(space.n_options - 1, 1)
+    X = _truncated_geometric(np.where(leans, tilt / spans, 0.0), space.n_options, rng)
+    if space.spec.forbidden:
+        for b in range(space.n_blocks):
+            X[:, space.block_columns[b]] = _allowed_block(space, b, tilt, rng)
+    return space.canonical(X)
+
+
+SamplingDistribution = Callable[[Space, int, np.random.Generator], IntArray]
+
+DISTRIBUTIONS: MappingProxyType[str, SamplingDistribution] = MappingProxyType(
+    {"uniform": Space.sample, "sizes": sample_sizes}
+)
+"""Ways to draw random networks: uniformly over each active gene, or of all sizes."""
+
+
+def find_distribution(name: str) -> SamplingDistribution:
+    """The way of drawing that has a name.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in DISTRIBUTIONS:
+        raise UserError(f"draw must be one of {', '.join(DISTRIBUTIONS)}; not {name!r}")
+    return DISTRIBUTIONS[name]
+
+
+def _truncated_geometric(
+    slope: FloatArray, n_options: IntArray, rng: np.random.Generator
+) -> IntArray:
+    """Integers k in ``[0, n_options)`` with probabilities proportional to exp(slope * k)."""
+    u = rng.random(slope.shape)
+    flat = np.abs(slope) < 1e-9
+    steep = np.where(flat, 1.0, slope)
+    inverse = np.log1p(u * np.expm1(steep * n_options)) / steep
+    k = np.floor(np.where(flat, u * n_options, inverse)).astype(np.int64)
+    return np.clip(k, 0, n_options - 1)
+
+
+def _allowed_block(
+    space: Space, block: int, tilt: FloatArray, rng: np.random.Generator
+) -> IntArray:
+    """Genes of a block, tilted, over the configurations that no rule forbids, ``(n, 6)``."""
+    allowed = space.allowed(block)
+    kernels, channels, *bits = space.plans[block].shape
+    # A kernel and a number of channels have one weight for all their bits.
+    shapes, first, count = np.unique(
+        allowed // int(np.prod(bits)), return_index=True, return_counts=True
+    )
+    kernel, channel = np.divmod(shapes, channels)
+    rank = kernel / max(kernels - 1, 1) + channel / max(channels - 1, 1)
+    weight = count * np.exp(tilt * (rank - rank.mean()))
+    upto = np.cumsum(weight, axis=1)
+    at = (upto < rng.random((len(tilt), 1)) * upto[:, -1:]).sum(axis=1)
+    chosen = first[at] + rng.integers(0, count[at])
+    return space.block_genes(block, allowed[chosen])

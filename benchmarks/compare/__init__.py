@@ -1,0 +1,1 @@
+"""Whole comparisons: plans, cells, stored results, scores, statistics, audits."""

@@ -1,0 +1,347 @@
+"""What a benchmark's results say: scores, comparisons, attainment surfaces, anytime curves.
+
+Scores are taken from stored fronts when they are asked for, since some need the fronts of all runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apq_moo.arrays import FloatArray
+from apq_moo.benchmarks.compare.bench import problem_of
+from apq_moo.benchmarks.compare.bounds import bounds_of
+from apq_moo.benchmarks.compare.fronts import known_front
+from apq_moo.benchmarks.compare.plan import Cell
+from apq_moo.benchmarks.compare.scores import INDICATORS, Bounds, anytime, attainment, marks
+from apq_moo.benchmarks.compare.statistics import (
+    Comparison,
+    Ranks,
+    Summary,
+    compare_pairs,
+    friedman,
+    summarise,
+)
+from apq_moo.benchmarks.compare.store import NAME, Outcome, Store
+from apq_moo.errors import UserError
+from apq_moo.problems import OBJECTIVES
+from apq_moo.results.pick import read_archive
+from apq_moo.space import Space, Subnet, load_space
+from apq_moo.study.config import RunConfig
+from apq_moo.study.folder import RunFolder
+
+_KNOWN_NAMES = {
+    "true": "true front",
+    "union": "front of all runs",
+    "shipped": "published and all runs",
+}
+Part = Literal["front", "population"]
+"""What is scored: the front of all that was evaluated, or that of the final population."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """One algorithm's scores by one indicator on one problem.
+
+    Attributes:
+        label: the algorithm.
+        values: one for each seed that came to its end.
+        summary: median and quartiles; None if no seed did.
+        failed: seeds that failed or are missing.
+        worse_than: algorithms that are significantly better.
+        better_than: algorithms that are significantly worse.
+        best: whether no other algorithm is significantly better.
+    """
+
+    label: str
+    values: FloatArray
+    summary: Summary | None
+    failed: int
+    worse_than: tuple[str, ...] = ()
+    better_than: tuple[str, ...] = ()
+
+    @property
+    def best(self) -> bool:
+        """Whether it came to its end and no other algorithm is significantly better."""
+        return self.summary is not None and not self.worse_than
+
+
+class ProblemResults:
+    """Results of all algorithms on one problem, at one budget.
+
+    Args:
+        name: of the problem.
+        budget: evaluations of a search.
+        outcomes: of it.
+        seeds: how many were to be run.
+
+    Attributes:
+        config: the configuration of one of its searches.
+        labels: the algorithms, in the order of the plan.
+    """
+
+    def __init__(self, name: str, budget: int, outcomes: Sequence[Outcome], seeds: int) -> None:
+        self.name, self.budget, self.seeds = name, budget, seeds
+        self.outcomes = list(outcomes)
+        self.config: RunConfig = outcomes[0].cell.config
+        self.labels = list(dict.fromkeys(outcome.cell.label for outcome in outcomes))
+
+    @property
+    def title(self) -> str:
+        """For headings: the problem and the budget."""
+        return f"{self.name}, {self.budget:,} evaluations"
+
+    @property
+    def objectives(self) -> tuple[str, ...]:
+        """Names of the columns of every front."""
+        return self.config.objectives
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Units of the objectives."""
+        return tuple(OBJECTIVES.get(name).unit for name in self.objectives)
+
+    @cached_property
+    def space(self) -> Space:
+        """The space that was searched."""
+        return load_space(self.config.space)
+
+    @cached_property
+    def bounds(self) -> Bounds:
+        """The fixed scale of the scores."""
+        return bounds_of(problem_of(self.config))
+
+    @cached_property
+    def _known(self) -> tuple[FloatArray, str]:
+        fronts = [outcome.front for outcome in self.outcomes if len(outcome.front)]
+        return known_front(self.config, fronts)
+
+    @property
+    def known(self) -> FloatArray:
+        """The front that all are compared with, minimised, ``(n, n_obj)``; perhaps empty."""
+        return self._known[0]
+
+    @property
+    def known_kind(self) -> str:
+        """``true``, ``shipped`` or ``union``: where :attr:`known` comes from."""
+        return self._known[1]
+
+    @property
+    def known_name(self) -> str:
+        """For legends: what :attr:`known` is."""
+        return _KNOWN_NAMES[self.known_kind]
+
+    def of(self, label: str) -> list[Outcome]:
+        """The finished outcomes of an algorithm, by seed."""
+        found = [o for o in self.outcomes if o.cell.label == label and o.ok]
+        return sorted(found, key=lambda outcome: outcome.cell.config.seed)
+
+    def failures(self) -> list[Outcome]:
+        """The outcomes that failed."""
+        return [outcome for outcome in self.outcomes if not outcome.ok]
+
+    def natural(self, F: FloatArray) -> FloatArray:
+        """Objectives in natural signs: percent for accuracy."""
+        signs = [-1.0 if OBJECTIVES.get(name).maximise else 1.0 for name in self.objectives]
+        found: FloatArray = F * np.array(signs)
+        return found
+
+    def values(self, label: str, indicator: str, part: Part = "front") -> FloatArray:
+        """Scores of an algorithm, one for each finished seed.
+
+        Raises:
+            UserError: an unknown indicator.
+        """
+        entry = INDICATORS.get(indicator)
+        if entry.needs_known and not len(self.known):  # no run found anything
+            return np.empty(0)
+        found = [
+            entry.function(getattr(outcome, part), self.bounds, self.known)
+            for outcome in self.of(label)
+        ]
+        return np.array(found, dtype=np.float64)
+
+    def scores(self, indicator: str, part: Part = "front") -> list[Score]:
+        """Every algorithm's scores, with what differs significantly.
+
+        Raises:
+            UserError: an unknown indicator.
+        """
+        values = {label: self.values(label, indicator, part) for label in self.labels}
+        comparisons = self.comparisons(indicator, part)
+        return [
+            Score(
+                label,
+                found,
+                summarise(found) if len(found) else None,
+                self.seeds - len(found),
+                tuple(c.winner for c in comparisons if _loser(c) == label and c.winner),
+                tuple(_loser(c) for c in comparisons if c.winner == label),
+            )
+            for label, found in values.items()
+        ]
+
+    def comparisons(self, indicator: str, part: Part = "front") -> list[Comparison]:
+        """All pairs of algorithms with at least two finished seeds; paired where seeds are."""
+        samples = {label: self.values(label, indicator, part) for label in self.labels}
+        samples = {label: found for label, found in samples.items() if len(found) > 1}
+        if len(samples) < 2:
+            return []
+        seeds = {tuple(o.cell.config.seed for o in self.of(label)) for label in samples}
+        better = INDICATORS.get(indicator).larger_is_better
+        return compare_pairs(samples, paired=len(seeds) == 1, larger_is_better=better)
+
+    def curves(self, label: str) -> tuple[NDArray[np.int64], FloatArray]:
+        """Hypervolume over evaluations: marks, and one row for each finished seed."""
+        found = self.of(label)
+        if not found:
+            return np.empty(0, np.int64), np.empty((0, 0))
+        return found[0].marks, np.array([outcome.curve for outcome in found])
+
+    def surfaces(
+        self, label: str, levels: Sequence[float] = (25, 50, 75)
+    ) -> dict[float, FloatArray]:
+        """Attainment surfaces of an algorithm's fronts, minimised; of two objectives only."""
+        return attainment([outcome.front for outcome in self.of(label)], levels)
+
+    def typical(self, label: str) -> Outcome | None:
+        """The finished outcome whose hypervolume is the median (the lower one of two)."""
+        found = self.of(label)
+        if not found:
+            return None
+        order = np.argsort(self.values(label, "hv"), kind="stable")
+        return found[int(order[(len(order) - 1) // 2])]
+
+    def subnets(self, outcome: Outcome) -> list[Subnet]:
+        """The networks of an outcome's front."""
+        return self.space.decode(outcome.genotypes.astype(np.int64)) if len(outcome.front) else []
+
+
+def _loser(comparison: Comparison) -> str:
+    """The algorithm that a significant comparison finds worse, or nothing."""
+    if comparison.winner is None:
+        return ""
+    return comparison.b if comparison.winner == comparison.a else comparison.a
+
+
+class Analysis:
+    """The results of a whole benchmark, or of a single run.
+
+    Args:
+        outcomes: of all cells that were carried out.
+        seeds: how many each algorithm was to be run with.
+        missing: cells that are still to be carried out.
+        about: versions, machine, costs.
+        folder: where they come from.
+
+    Attributes:
+        problems: results by problem and budget.
+
+    Raises:
+        UserError: nothing has come to its end yet.
+    """
+
+    def __init__(
+        self,
+        outcomes: Sequence[Outcome],
+        *,
+        seeds: int,
+        missing: int,
+        about: Mapping[str, Any],
+        folder: Path,
+    ) -> None:
+        groups: dict[tuple[str, int], list[Outcome]] = {}
+        for outcome in outcomes:
+            key = outcome.cell.problem, outcome.cell.config.budget
+            groups.setdefault(key, []).append(outcome)
+        if not groups:
+            raise UserError(f"{folder} has no finished cells yet; run it first")
+        self.problems = [
+            ProblemResults(name, budget, of, seeds) for (name, budget), of in groups.items()
+        ]
+        self.missing, self.about, self.folder, self.seeds = missing, dict(about), folder, seeds
+
+    @classmethod
+    def of_bench(cls, folder: str | Path) -> Analysis:
+        """The results of a benchmark's folder, finished or not.
+
+        Raises:
+            UserError: it holds none.
+        """
+        store = Store.open(folder)
+        outcomes, cells = store.outcomes(), store.plan.cells()
+        keys = {outcome.cell.key for outcome in outcomes}
+        return cls(
+            outcomes,
+            seeds=store.plan.seeds,
+            missing=sum(cell.key not in keys for cell in cells),
+            about=store.about(),
+            folder=store.folder,
+        )
+
+    @classmethod
+    def of_run(cls, folder: str | Path) -> Analysis:
+        """The results of a single run's folder.
+
+        Raises:
+            UserError: it holds none, or has evaluated nothing yet.
+        """
+        run = RunFolder.open(folder)
+        archive = read_archive(run)
+        problem = problem_of(run.config)
+        front = archive.front()
+        at = marks(len(archive))
+        outcome = Outcome(
+            Cell(run.config, run.config.algo),
+            "ok",
+            evaluations=len(archive),
+            seconds=run.record.get("seconds", {}),
+            genotypes=front.X,
+            front=front.F,
+            population=front.F[:0],
+            marks=at,
+            curve=anytime(archive.F, archive.feasible, at, bounds_of(problem)),
+            curve_seconds=np.full(len(at), np.nan),
+        )
+        return cls([outcome], seeds=1, missing=0, about=run.record, folder=run.path)
+
+    @classmethod
+    def read(cls, folder: str | Path) -> Analysis:
+        """The results of a folder that holds a benchmark or a run.
+
+        Raises:
+            UserError: it holds neither.
+        """
+        folder = Path(folder)
+        if (folder / "run.json").is_file():
+            return cls.of_run(folder)
+        if (folder / NAME).is_file():
+            return cls.of_bench(folder)
+        raise UserError(f"{folder} holds neither a run (run.json) nor a benchmark ({NAME})")
+
+    def ranks(self, indicator: str, part: Part = "front") -> Ranks | None:
+        """Friedman's test with Nemenyi's on medians across problems, where there are enough.
+
+        Algorithms that failed somewhere are left out.
+        """
+        shared = [
+            label
+            for label in self.problems[0].labels
+            if all(label in p.labels and p.of(label) for p in self.problems)
+        ]
+        if len(shared) < 3 or len(self.problems) < 2:
+            return None
+        medians = np.array(
+            [
+                [float(np.median(p.values(label, indicator, part))) for label in shared]
+                for p in self.problems
+            ]
+        )
+        better = INDICATORS.get(indicator).larger_is_better
+        return friedman(medians, shared, larger_is_better=better)

@@ -1,0 +1,210 @@
+"""Running a benchmark's cells, in parallel, as far as they are not done yet."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from apq_moo.benchmarks.compare.bounds import bounds_of
+from apq_moo.benchmarks.compare.cells import carry_out
+from apq_moo.benchmarks.compare.metering import Meter
+from apq_moo.benchmarks.compare.plan import BenchPlan, Cell
+from apq_moo.benchmarks.compare.store import Outcome, Store
+from apq_moo.errors import UserError
+from apq_moo.study.config import RunConfig
+from apq_moo.study.folder import alone
+from apq_moo.study.search import Search, check
+from apq_moo.versions import processor, versions
+
+BACKENDS = ("loky", "dask", "ray")
+
+_AT_A_TIME = 4
+"""Cells of a process that ray works through before it hands over what was found."""
+
+
+def check_plan(plan: BenchPlan) -> None:
+    """Check every kind of cell, and that its predictor can be had, before anything is run.
+
+    Raises:
+        UserError: an unknown name, too small a budget, a limit that cannot be met.
+    """
+    for cell in plan.with_given(seeds=1).cells():
+        check(cell.config)
+    if "acc" in plan.limits or any("acc" in text.split(",") for text in plan.objectives):
+        for space, predictor in product(plan.spaces, plan.predictors):
+            Search(
+                RunConfig(
+                    algo="random", space=space, device=plan.device, predictor=predictor,
+                    assets=plan.assets,
+                )
+            )  # fmt: skip
+
+
+def check_backend(backend: str) -> None:
+    """Check the name of a back end.
+
+    Raises:
+        UserError: it is unknown.
+    """
+    if backend not in BACKENDS:
+        raise UserError(f"unknown back end {backend!r}; known: {', '.join(BACKENDS)}")
+
+
+def begin(folder: str | Path, plan: BenchPlan) -> Store:
+    """Begin a benchmark in a new folder.
+
+    Raises:
+        UserError: see :func:`check_plan` and :meth:`Store.create`.
+    """
+    check_plan(plan)
+    return Store.create(folder, plan, {"versions": versions(), "processor": processor()})
+
+
+def run(
+    store: Store,
+    *,
+    jobs: int = 1,
+    backend: str = "loky",
+    scheduler: str | None = None,
+    callback: Callable[[int, int, Outcome | None], None] = lambda _done, _total, _outcome: None,
+) -> tuple[int, int]:
+    """Carry out the cells that are not in the store yet.
+
+    Args:
+        store: of the benchmark.
+        jobs: cells at a time.
+        backend: of joblib, one of :data:`BACKENDS`.
+        scheduler: of a dask or ray cluster; by default one is started here for ``jobs`` cells.
+        callback: told ``(cells done, in all, the latest)``, at first with None.
+
+    Returns:
+        How many cells are done, and how many have failed.
+
+    Raises:
+        UserError: an unknown back end, or one that is not installed; other versions of the package
+            or its libraries than those that the benchmark was begun with; or another process
+            carries it out.
+    """
+    check_backend(backend)
+    if store.about()["versions"] != versions():
+        raise UserError(
+            f"{store.folder} was begun with other versions of the package or its libraries; "
+            "begin a new benchmark, so that its cells can be compared"
+        )
+    cells = store.plan.cells()
+    done = store.finished() & {cell.key for cell in cells}
+    todo = [cell for cell in cells if cell.key not in done]
+    finished, failed = len(done), 0
+    callback(finished, len(cells), None)
+    if not todo:
+        return finished, 0
+    begun = time.perf_counter()
+    with alone(store.folder), Meter() as meter, _cluster(backend, jobs, scheduler):
+        for outcome in _carried_out(todo, jobs, backend):
+            store.put(outcome)
+            finished += outcome.ok
+            failed += not outcome.ok
+            callback(finished + failed, len(cells), outcome)
+    spent = store.about().get("cost", [])
+    entry = {"seconds": time.perf_counter() - begun, "jobs": jobs, "backend": backend}
+    store.note(cost=[*spent, {**entry, **meter.figures()}])
+    _note_frames(store)
+    return finished, failed
+
+
+def _note_frames(store: Store) -> None:
+    """Keep every problem's bounds beside the results."""
+    bounds = {}
+    for cell in store.plan.with_given(seeds=1).cells():
+        if cell.problem not in bounds:
+            bounds[cell.problem] = bounds_of(problem_of(cell.config)).to_dict()
+    store.note(bounds=bounds)
+
+
+def problem_of(config: RunConfig) -> Any:
+    """The problem of a search, with a predictor that always says 0."""
+    import numpy as np
+
+    from apq_moo.hardware import find_device
+    from apq_moo.problems import APQProblem
+    from apq_moo.space import load_space
+
+    return APQProblem(
+        load_space(config.space),
+        config.objectives,
+        {name: limit for name, limit in config.limits.items() if name != "acc"},
+        predictor=lambda X: np.zeros(len(X)),
+        device=find_device(config.device, missing=config.missing),
+    )
+
+
+def _carried_out(cells: Sequence[Cell], jobs: int, backend: str) -> Iterator[Outcome]:
+    """Outcomes as they come; some at a time with ray, whose joblib back end gives only lists."""
+    from joblib import Parallel, delayed
+
+    if backend == "ray":
+        size = _AT_A_TIME * jobs
+        for start in range(0, len(cells), size):
+            part = cells[start : start + size]
+            yield from Parallel(n_jobs=jobs, batch_size=1)(delayed(carry_out)(c) for c in part)
+    else:
+        work = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
+        yield from work(delayed(carry_out)(cell) for cell in cells)
+
+
+@contextmanager
+def _cluster(backend: str, jobs: int, scheduler: str | None) -> Iterator[None]:
+    """Within it, joblib works where it was asked to."""
+    from joblib import parallel_config
+
+    if backend == "loky":
+        with parallel_config("loky", inner_max_num_threads=1):
+            yield
+    elif backend == "dask":
+        with _dask(jobs, scheduler), parallel_config("dask"):
+            yield
+    else:
+        _ray(jobs, scheduler)
+        with parallel_config("ray"):
+            yield
+
+
+def _dask(jobs: int, scheduler: str | None) -> AbstractContextManager[Any]:
+    try:
+        from distributed import Client, LocalCluster
+    except ImportError as error:
+        raise UserError(
+            "--backend dask needs dask's distributed: pip install 'apq-moo[dask]'"
+        ) from error
+    if scheduler is not None:
+        try:
+            client: AbstractContextManager[Any] = Client(scheduler, timeout=10)
+        except (OSError, ValueError) as error:
+            raise UserError(f"no dask scheduler answers at {scheduler}: {error}") from error
+        return client
+    return _local_dask(Client, LocalCluster, jobs)
+
+
+@contextmanager
+def _local_dask(client: Any, cluster: Any, jobs: int) -> Iterator[Any]:
+    with (
+        cluster(n_workers=jobs, threads_per_worker=1, dashboard_address=None) as workers,
+        client(workers) as found,
+    ):
+        yield found
+
+
+def _ray(jobs: int, scheduler: str | None) -> None:
+    try:
+        import ray
+        from ray.util.joblib import register_ray
+    except ImportError as error:
+        raise UserError("--backend ray needs ray: pip install ray") from error
+    if not ray.is_initialized():
+        given = {"address": scheduler} if scheduler else {"num_cpus": jobs}
+        ray.init(include_dashboard=False, log_to_driver=False, **given)
+    register_ray()

@@ -1,0 +1,441 @@
+"""How good a set of points is: indicators, attainment surfaces, anytime curves.
+
+All objectives are minimised, as in ``APQProblem``: accuracy comes with its sign flipped. A set is
+compared on the fixed scale of its problem, its :class:`Bounds`, and where an indicator needs it
+with a known front.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import moocore
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from apq_moo.arrays import FloatArray
+from apq_moo.errors import UserError, shown
+from apq_moo.registry import Registry
+
+_EXACT_UP_TO = 4
+"""Objectives; beyond, exact hypervolumes of large fronts take too long."""
+
+_SAMPLES = 2**14
+"""Of an approximated hypervolume, whose relative error is then a few thousandths."""
+
+_FIRST_MARK = 10
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The scale of a problem's objectives, minimised. It is never taken from a run.
+
+    Attributes:
+        objectives: their names.
+        ideal: the value of each that is normalised to 0.
+        nadir: the value of each that is normalised to 1.
+        reference: reference point of the hypervolume in every normalised objective.
+
+    Raises:
+        UserError: names that repeat, other lengths, or an ideal that is not below its nadir.
+
+    >>> bounds = Bounds(("acc", "latency"), ideal=(-100.0, 2.0), nadir=(-10.0, 12.0))
+    >>> bounds.normalise([[-55.0, 4.5]])
+    array([[0.5 , 0.25]])
+    """
+
+    objectives: tuple[str, ...]
+    ideal: tuple[float, ...]
+    nadir: tuple[float, ...]
+    reference: float = 1.1
+
+    def __post_init__(self) -> None:
+        n_obj = len(self.objectives)
+        if n_obj == 0 or len(set(self.objectives)) < n_obj:
+            raise UserError(
+                "objectives of normalisation bounds must be distinct names, got "
+                f"{shown(self.objectives)}"
+            )
+        if not len(self.ideal) == len(self.nadir) == n_obj:
+            raise UserError(
+                f"normalisation bounds of {n_obj} objectives need as many values of ideal and "
+                f"nadir, got {len(self.ideal)} and {len(self.nadir)}"
+            )
+        for name, low, high in zip(self.objectives, self.ideal, self.nadir, strict=True):
+            if not -math.inf < low < high < math.inf:
+                raise UserError(
+                    f"the ideal of {name} must be below its nadir and both finite, "
+                    f"got {low} and {high}"
+                )
+        if not 0 < self.reference < math.inf:
+            raise UserError(
+                f"the reference of normalisation bounds must be above 0, not {self.reference}"
+            )
+
+    def normalise(self, F: ArrayLike) -> FloatArray:
+        """``(F - ideal) / (nadir - ideal)``; infinite values stay so.
+
+        Args:
+            F: shape ``(n, n_obj)``.
+
+        Raises:
+            UserError: another shape, or values that are NaN or minus infinity.
+        """
+        points = _points(F, len(self.objectives), "F")
+        ideal = np.array(self.ideal)
+        scaled: FloatArray = (points - ideal) / (np.array(self.nadir) - ideal)
+        return scaled
+
+    def to_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return {
+            "objectives": list(self.objectives),
+            "ideal": list(self.ideal),
+            "nadir": list(self.nadir),
+            "reference": self.reference,
+        }
+
+    @classmethod
+    def from_dict(cls, value: object) -> Bounds:
+        """Read what :meth:`to_dict` wrote.
+
+        Raises:
+            UserError: anything else.
+        """
+        keys = ("objectives", "ideal", "nadir", "reference")
+        if not isinstance(value, Mapping) or set(value) != set(keys):
+            raise UserError(
+                f"normalisation bounds need exactly the keys {', '.join(keys)}, got {shown(value)}"
+            )
+        names = value["objectives"]
+        if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+            raise UserError(
+                f"objectives of normalisation bounds must be a list of names, got {shown(names)}"
+            )
+        reference = _numbers("reference", [value["reference"]])[0]
+        ideal, nadir = (_numbers(key, value[key]) for key in ("ideal", "nadir"))
+        return cls(tuple(names), ideal, nadir, reference)
+
+
+def _numbers(key: str, value: object) -> tuple[float, ...]:
+    if not isinstance(value, list | tuple) or not all(
+        isinstance(item, int | float) and not isinstance(item, bool) for item in value
+    ):
+        raise UserError(f"{key} of normalisation bounds must hold numbers, got {shown(value)}")
+    return tuple(float(item) for item in value)
+
+
+def _points(F: ArrayLike, n_obj: int, what: str) -> FloatArray:
+    points = np.asarray(F, dtype=np.float64)
+    if points.shape == (0,):
+        return np.empty((0, n_obj))
+    if points.ndim != 2 or points.shape[1] != n_obj:
+        raise UserError(f"{what} must be of shape (n, {n_obj}), got {points.shape}")
+    bad = (np.isnan(points) | (points == -np.inf)).any(axis=1)
+    if bad.any():
+        row = int(bad.argmax())
+        raise UserError(
+            f"row {row} of {what} is {points[row].tolist()}; leave out rows with nan or -inf"
+        )
+    return points
+
+
+def _known(known: ArrayLike, bounds: Bounds) -> FloatArray:
+    front = _points(known, len(bounds.objectives), "the known front")
+    if not len(front):
+        raise UserError("the known front is empty; there is nothing to compare with")
+    if not np.isfinite(front).all():
+        raise UserError("the known front has infinite values; leave such points out")
+    return bounds.normalise(front)
+
+
+def _volume(points: FloatArray, reference: float) -> float:
+    """Hypervolume of normalised points."""
+    inside = points[(points < reference).all(axis=1)]
+    if not len(inside):
+        return 0.0
+    corner = np.full(points.shape[1], reference)
+    if len(corner) <= _EXACT_UP_TO:
+        return float(moocore.hypervolume(inside, ref=corner))
+    return float(moocore.hv_approx(inside, ref=corner, nsamples=_SAMPLES, method="DZ2019-HW"))
+
+
+def hypervolume(F: ArrayLike, bounds: Bounds) -> float:
+    """Volume that the points dominate up to the reference point, in normalised objectives.
+
+    Points that are not below the reference in every objective contribute nothing. Exact for up to
+    four objectives; beyond, approximated along fixed directions (Deng and Zhang 2019,
+    "Approximating hypervolume and hypervolume contributions using polar coordinate"), so that the
+    same points always have the same value.
+
+    Args:
+        F: shape ``(n, n_obj)``, minimised.
+        bounds: the problem's scale.
+
+    Raises:
+        UserError: ``F`` has another shape, or NaN or minus infinity.
+
+    >>> bounds = Bounds(("a", "b"), (0.0, 0.0), (1.0, 1.0))
+    >>> round(hypervolume([[0.1, 0.6], [0.6, 0.1]], bounds), 6)
+    0.75
+    """
+    return _volume(bounds.normalise(F), bounds.reference)
+
+
+def hypervolume_of_box(bounds: Bounds) -> float:
+    """Hypervolume of the ideal point alone, the largest of any points that it bounds."""
+    return float(bounds.reference ** len(bounds.objectives))
+
+
+def igd_plus(F: ArrayLike, bounds: Bounds, known: ArrayLike) -> float:
+    """Mean distance from the known front to what the points dominate, in normalised objectives.
+
+    Of each known point ``z`` it takes the least ``||max(f - z, 0)||`` over all ``f`` (Ishibuchi et
+    al. 2015, "Modified distance calculation in generational distance and inverted generational
+    distance").
+
+    Args:
+        F: shape ``(n, n_obj)``, minimised; if empty, the value is infinite.
+        bounds: the problem's scale.
+        known: shape ``(k, n_obj)``, minimised, in the unit of ``F``.
+
+    Raises:
+        UserError: malformed points, or no known ones.
+    """
+    points, front = bounds.normalise(F), _known(known, bounds)
+    return float(moocore.igd_plus(points, ref=front)) if len(points) else math.inf
+
+
+def epsilon(F: ArrayLike, bounds: Bounds, known: ArrayLike) -> float:
+    """Least that all points must improve by to dominate the known front weakly.
+
+    The additive indicator of Zitzler et al. 2003, "Performance assessment of multiobjective
+    optimizers: an analysis and review", on normalised objectives: the largest over known points of
+    the least over points of the largest loss in an objective. Negative where the points are better
+    everywhere.
+
+    Args:
+        F: shape ``(n, n_obj)``, minimised; if empty, the value is infinite.
+        bounds: the problem's scale.
+        known: shape ``(k, n_obj)``, minimised, in the unit of ``F``.
+
+    Raises:
+        UserError: malformed points, or no known ones.
+    """
+    points, front = bounds.normalise(F), _known(known, bounds)
+    return float(moocore.epsilon_additive(points, ref=front)) if len(points) else math.inf
+
+
+def regret(F: ArrayLike, bounds: Bounds, known: ArrayLike) -> float:
+    """Share of the known front's hypervolume that the points miss: ``1 - HV(F) / HV(known)``.
+
+    Negative where the points have more of it than the known front.
+
+    Args:
+        F: shape ``(n, n_obj)``, minimised.
+        bounds: the problem's scale.
+        known: shape ``(k, n_obj)``, minimised, in the unit of ``F``.
+
+    Raises:
+        UserError: malformed points, no known ones, or none of these below the reference point.
+    """
+    whole = _volume(_known(known, bounds), bounds.reference)
+    if whole == 0:
+        raise UserError("no point of the known front is below the reference; widen the bounds")
+    return 1.0 - hypervolume(F, bounds) / whole
+
+
+def coverage(F: ArrayLike, bounds: Bounds, known: ArrayLike, rtol: float = 1e-9) -> float:
+    """Share of the known front's distinct objective vectors that are among the points.
+
+    Args:
+        F: shape ``(n, n_obj)``, minimised.
+        bounds: the problem's scale.
+        known: shape ``(k, n_obj)``, minimised, in the unit of ``F``.
+        rtol: how far apart equal values may be, as a share of ``nadir - ideal``.
+
+    Raises:
+        UserError: malformed points, or no known ones.
+    """
+    from scipy.spatial import KDTree
+
+    points, front = bounds.normalise(F), np.unique(_known(known, bounds), axis=0)
+    points = points[np.isfinite(points).all(axis=1)]
+    if not len(points):
+        return 0.0
+    apart, _ = KDTree(points).query(front, p=np.inf)
+    return float((apart <= rtol).mean())
+
+
+@dataclass(frozen=True)
+class Indicator:
+    """A figure of merit of a set of points.
+
+    Attributes:
+        function: from points, bounds and known front to the value; it ignores the known front where
+            it needs none.
+        larger_is_better: whether better sets score higher.
+        needs_known: whether it compares with a known front.
+        summary: one line.
+    """
+
+    function: Callable[[ArrayLike, Bounds, ArrayLike], float]
+    larger_is_better: bool
+    needs_known: bool
+    summary: str
+
+
+INDICATORS: Registry[Indicator] = Registry("indicator")
+INDICATORS.register(
+    "hv",
+    Indicator(
+        lambda F, bounds, _known: hypervolume(F, bounds),
+        larger_is_better=True,
+        needs_known=False,
+        summary="hypervolume up to the reference point",
+    ),
+)
+INDICATORS.register(
+    "igd+",
+    Indicator(
+        igd_plus,
+        larger_is_better=False,
+        needs_known=True,
+        summary="mean distance from the known front to what the points dominate",
+    ),
+)
+INDICATORS.register(
+    "epsilon",
+    Indicator(
+        epsilon,
+        larger_is_better=False,
+        needs_known=True,
+        summary="least that all points must improve by to dominate the known front",
+    ),
+)
+INDICATORS.register(
+    "regret",
+    Indicator(
+        regret,
+        larger_is_better=False,
+        needs_known=True,
+        summary="share of the known front's hypervolume that is missed",
+    ),
+)
+INDICATORS.register(
+    "coverage",
+    Indicator(
+        coverage,
+        larger_is_better=True,
+        needs_known=True,
+        summary="share of the known front's points that were found",
+    ),
+)
+
+
+def attainment(
+    runs: Sequence[ArrayLike], levels: Sequence[float] = (25, 50, 75)
+) -> dict[float, FloatArray]:
+    """Empirical attainment surfaces of two objectives.
+
+    The surface of a level bounds what at least that share of the runs has dominated weakly (Grunert
+    da Fonseca et al. 2001, "Inferential performance assessment of stochastic optimisers and the
+    attainment function"). A run without points attains nothing, and counts: a level that fewer runs
+    could reach has an empty surface.
+
+    Args:
+        runs: one front for each seed, shape ``(n, 2)`` each, minimised, not normalised.
+        levels: percent of the runs, above 0 and up to 100; 50 is the median.
+
+    Returns:
+        For each level the corners of its surface, shape ``(k, 2)``, ascending by the first
+        objective.
+
+    Raises:
+        UserError: other than two objectives, malformed points, or a level out of range.
+
+    >>> attainment([[[1.0, 2.0]], [[2.0, 1.0]]], levels=(50, 100))
+    {50: array([[1., 2.],
+           [2., 1.]]), 100: array([[2., 2.]])}
+    """
+    for level in levels:
+        if not 0 < level <= 100:
+            raise UserError(f"a level must be above 0 and at most 100 percent, not {level}")
+    fronts = [_points(run, 2, f"run {i}") for i, run in enumerate(runs)]
+    fronts = [front[np.isfinite(front).all(axis=1)] for front in fronts]
+    found = [front for front in fronts if len(front)]
+    surfaces = {}
+    for level in levels:
+        # Runs that must attain a point. The level may be a rounded quotient, such as 100 / 3.
+        needed = max(1, math.ceil(level * len(fronts) / 100 - 1e-9))
+        if needed > len(found):
+            surfaces[level] = np.empty((0, 2))
+            continue
+        sets = np.repeat(np.arange(len(found)), [len(front) for front in found])
+        share = 100 * needed / len(found)
+        surface = moocore.eaf(np.vstack(found), sets, percentiles=[share])[:, :2]
+        surfaces[level] = surface[np.lexsort(surface.T[::-1])]
+    return surfaces
+
+
+def marks(budget: int, n: int = 30) -> NDArray[np.int64]:
+    """Evaluation counts at which searches are compared: evenly spaced logarithms from 10 on.
+
+    Args:
+        budget: evaluations of a search, the last mark.
+        n: how many marks at most; fewer where rounding makes some equal.
+
+    Returns:
+        Ascending, distinct. A budget of up to 10 is its only mark.
+
+    Raises:
+        UserError: no budget, or fewer than two marks.
+
+    >>> marks(1000, 5)
+    array([  10,   32,  100,  316, 1000])
+    """
+    if budget < 1:
+        raise UserError(f"a budget must be at least 1 evaluation, not {budget}")
+    if n < 2:
+        raise UserError(f"there must be at least 2 marks, not {n}")
+    counts = np.geomspace(min(_FIRST_MARK, budget), budget, n)
+    return np.unique(counts.round().astype(np.int64))
+
+
+def anytime(F: ArrayLike, feasible: ArrayLike, marks: ArrayLike, bounds: Bounds) -> FloatArray:
+    """Hypervolume of the feasible points among the first ones evaluated.
+
+    Args:
+        F: shape ``(n, n_obj)``, minimised, in the order of evaluation.
+        feasible: shape ``(n,)``, which of them count; the others may hold any value.
+        marks: evaluation counts, ascending; beyond ``n`` they stand for all points.
+        bounds: the problem's scale.
+
+    Returns:
+        Shape ``(len(marks),)``.
+
+    Raises:
+        UserError: malformed points, another number of flags, or marks that descend.
+    """
+    points, counts = np.asarray(F, dtype=np.float64), np.asarray(marks)
+    allowed = np.asarray(feasible, dtype=bool)
+    if allowed.shape != points.shape[:1]:
+        raise UserError(f"feasible must be of shape {points.shape[:1]}, got {allowed.shape}")
+    if counts.ndim != 1 or (np.diff(counts, prepend=0) < 0).any():
+        raise UserError(f"marks must be ascending counts of at least 0, got {shown(marks)}")
+    front = np.empty((0, len(bounds.objectives)))
+    volumes = np.zeros(len(counts))
+    begin, volume = 0, 0.0
+    for i, end in enumerate(counts.astype(np.int64)):
+        rows = slice(begin, end)
+        fresh = bounds.normalise(points[rows][allowed[rows]])
+        fresh = fresh[(fresh < bounds.reference).all(axis=1)]
+        if len(fresh):
+            front = np.vstack([front, fresh])
+            front = front[moocore.is_nondominated(front)]
+            volume = _volume(front, bounds.reference)
+        volumes[i] = volume
+        begin = end
+    return volumes

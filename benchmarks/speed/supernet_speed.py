@@ -1,0 +1,320 @@
+"""How fast subnets are evaluated and trained on a GPU, three ways, against the memory's floor.
+
+Run as ``python -m apq_moo.benchmarks.speed.supernet_speed --space SPACE``. A subnet is calibrated
+on 1,000 images (batch-norm statistics, activation ranges) and classifies 10,000:
+
+* naive: its weights are sliced and torch's convolutions (cuDNN) run them, subnet by subnet;
+* static: one graph of full width under ``torch.compile``, the subnet passed as tensors;
+* kernels: what the package uses.
+
+They must agree before anything is timed: the same accuracy to 0.1 points, the kernels' quantised
+logits to the last bit, others to the tolerance of half precision. A compiled graph that does not
+agree, because its compiler contracts or reorders roundings that decide on a level, is not timed.
+
+The floor of a subnet is the traffic of its own active tensors in 16 bits, each convolution reading
+its input and writing its output once for every image, over the bandwidth of a large copy in the
+same run. The calibration images are not counted.
+
+Training is compared at equal batch and subnets a step: autograd through sliced weights, and the
+kernels; their gradients must agree first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from apq_moo.benchmarks.speed.static_graph import StaticGraph, configuration
+from apq_moo.data import load_images
+from apq_moo.errors import reported
+from apq_moo.files import write_json
+from apq_moo.space import Space, Subnet, load_space
+from apq_moo.supernet.checkpoint import load_supernet
+from apq_moo.supernet.devices import evaluator_for, torch_device
+from apq_moo.supernet.evaluation import Evaluator
+from apq_moo.supernet.gradients import Student, TorchGradients, gradients_on
+from apq_moo.supernet.network import Supernet
+from apq_moo.versions import versions
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds a subnet, and how they compare.
+
+    Attributes:
+        naive: of the sliced subnets.
+        static: of the static graph; NaN if it was not measured or does not agree.
+        kernels: mean over the random subnets.
+        floor: the same mean of their floors.
+        largest: of the largest subnet, and its floor.
+        smallest: of the smallest, and its floor.
+    """
+
+    naive: float
+    static: float
+    kernels: float
+    floor: float
+    largest: tuple[float, float]
+    smallest: tuple[float, float]
+
+
+class Speed:
+    """Measurements on one device.
+
+    Args:
+        supernet: on the device.
+        calibration: images, shape ``(n, c, h, w)``, on the device.
+        images: images to classify, on the device.
+        labels: of these.
+    """
+
+    def __init__(
+        self, supernet: Supernet, calibration: Tensor, images: Tensor, labels: Tensor
+    ) -> None:
+        self.supernet = supernet
+        self.space = supernet.space
+        self.calibration = calibration
+        self.images = images
+        self.labels = labels
+        self.device = images.device
+        self.naive = Evaluator(supernet, calibration, batch_size=len(images))
+        self.kernels = evaluator_for(supernet, calibration)
+
+    def bandwidth(self, size: int = 2**30) -> float:
+        """Bytes a second that a copy reads and writes."""
+        a = torch.empty(size, dtype=torch.uint8, device=self.device)
+        b = torch.empty_like(a)
+        return 2 * size / self.seconds(lambda: b.copy_(a), 20)
+
+    def seconds(self, work: Callable[[], object], repeats: int = 5) -> float:
+        """Mean time of a call, after one that is not counted."""
+        work()
+        self._wait()
+        begun = time.perf_counter()
+        for _ in range(repeats):
+            work()
+        self._wait()
+        return (time.perf_counter() - begun) / repeats
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def floor_bytes(self, subnet: Subnet) -> int:
+        """Bytes that the subnet's tensors take to be read and written once, in 16 bits."""
+        layers = [x for x in self.space.layers(subnet) if x.component != "classifier"]
+        pixels = sum(x.c_in * x.size**2 + x.c_out * x.size_out**2 for x in layers)
+        return 2 * pixels * len(self.images)
+
+    def static(self, *, quantised: bool) -> Callable[[Subnet], Tensor]:
+        """The static graph as a function of subnets."""
+        graph = StaticGraph(self.supernet, quantised=quantised).eval()
+        inductor = importlib.import_module("torch._inductor.config")
+        # Round to half precision wherever the graph does, not only where a tensor is stored.
+        options: dict[str, str | int | bool | Callable[..., object]] = {
+            "emulate_precision_casts": True
+        }
+        known = all(hasattr(inductor, name) for name in options)
+        run = torch.compile(graph, dynamic=False, options=options if known else None)
+
+        def logits(subnet: Subnet) -> Tensor:
+            config = configuration(self.space, subnet, self.device)
+            with torch.no_grad():
+                _, known = run(self.calibration, config)
+                found: Tensor = run(self.images, config, known)[0]
+            return found
+
+        return logits
+
+    def check(
+        self, subnets: Sequence[Subnet], other: Callable[[Subnet], Tensor], *, quantised: bool
+    ) -> tuple[float, float]:
+        """Compare with the sliced subnets.
+
+        Returns:
+            Largest difference of accuracy in points, and of logits relative to their spread.
+        """
+        accuracy = logits = 0.0
+        for subnet in subnets:
+            wanted = self.naive.logits(subnet, self.images, quantised=quantised)
+            found = other(subnet)
+            both = [self._accuracy(z) for z in (wanted, found)]
+            accuracy = max(accuracy, abs(both[0] - both[1]))
+            logits = max(logits, float((found - wanted).abs().max() / wanted.std()))
+        return accuracy, logits
+
+    @staticmethod
+    def _each(logits: Callable[[Subnet], Tensor], subnets: Sequence[Subnet]) -> None:
+        for subnet in subnets:
+            logits(subnet)
+
+    def _accuracy(self, logits: Tensor) -> float:
+        return 100.0 * float((logits.argmax(1) == self.labels).double().mean())
+
+    def evaluation(
+        self, subnets: Sequence[Subnet], *, quantised: bool, n_naive: int, static: bool
+    ) -> Timing:
+        """Time random subnets, each once, after others have been run.
+
+        Raises:
+            SystemExit: the kernels do not agree with the sliced subnets.
+        """
+        prepared = self.kernels.prepare(self.images)
+
+        def kernels(subnet: Subnet) -> Tensor:
+            return self.kernels.logits(subnet, prepared, quantised=quantised)
+
+        found = self.check(subnets[:n_naive], kernels, quantised=quantised)
+        _say(f"  kernels: {found[0]:.3f} points, logits {found[1]:.1e} from the sliced subnets")
+        if found[0] > 0.1 or found[1] > (0.0 if quantised else 0.05):
+            raise SystemExit("no agreement")
+        static_s = float("nan")
+        if static:
+            compiled = self.static(quantised=quantised)
+            begun = time.perf_counter()
+            found = self.check(subnets[:n_naive], compiled, quantised=quantised)
+            agrees = found[0] <= 0.1
+            _say(
+                f"  static: {found[0]:.3f} points, logits {found[1]:.1e}, after "
+                f"{time.perf_counter() - begun:.0f} s{'' if agrees else '; not timed'}",
+            )
+            if agrees:
+                work = partial(self._each, compiled, subnets[:n_naive])
+                static_s = self.seconds(work, 1) / n_naive
+        fresh = self.space.decode(self.space.sample(n_naive, np.random.default_rng(99)))
+        self._wait()
+        begun = time.perf_counter()
+        for subnet in fresh:  # seen for the first time, as in a search
+            self.naive.logits(subnet, self.images, quantised=quantised)
+        self._wait()
+        naive_s = (time.perf_counter() - begun) / n_naive
+        fast = self.seconds(partial(self._each, kernels, subnets), 1) / len(subnets)
+        bandwidth = self.bandwidth()
+        ends = [self.space.decode(row)[0] for row in (self.space.largest(), self.space.smallest())]
+        times = [1e3 * self.seconds(partial(kernels, subnet)) for subnet in ends]
+        floors = [1e3 * self.floor_bytes(subnet) / bandwidth for subnet in ends]
+        largest, smallest = zip(times, floors, strict=True)
+        floor = float(np.mean([self.floor_bytes(s) for s in subnets])) / bandwidth
+        return Timing(1e3 * naive_s, 1e3 * static_s, 1e3 * fast, 1e3 * floor, largest, smallest)
+
+    def training(self, batch: int, n_random: int, steps: int) -> tuple[float, float]:
+        """Images a second of autograd and of the kernels, each step with other random subnets.
+
+        Raises:
+            SystemExit: their gradients differ by more than half of their norm, noise of half
+                precision and of activations at the ends of their range included.
+        """
+        space = self.space
+        x, y = self.images[:batch], self.labels[:batch]
+        ends = space.decode(np.vstack([space.largest(), space.smallest()]))
+
+        def students(step: int) -> list[Student]:
+            drawn = space.decode(space.sample(n_random, np.random.default_rng([7, step])))
+            return [Student(subnet) for subnet in (*ends, *drawn)]
+
+        ways = (TorchGradients(self.supernet), gradients_on(self.supernet))
+        found = []
+        for way in ways:
+            self.supernet.zero_grad()
+            way.step(x, y, students(0))
+            # What a way does not reach has no gradient with one and a zero one with the other.
+            grads = [
+                torch.zeros_like(p) if p.grad is None else p.grad
+                for p in self.supernet.parameters()
+            ]
+            found.append(torch.cat([grad.flatten() for grad in grads]))
+        error = float((found[0] - found[1]).norm() / found[0].norm())
+        _say(f"  gradients differ by {error:.3f} of their norm")
+        if error > 0.5:
+            raise SystemExit("the gradients do not agree")
+        speeds = []
+        for way, n in zip(ways, (max(2, steps // 10), steps), strict=True):
+            if way is ways[1]:
+                for step in range(n):  # compile what these need
+                    way.step(x, y, students(step + 1))
+            self._wait()
+            begun = time.perf_counter()
+            for step in range(n):
+                way.step(x, y, students(step + 1))
+            self._wait()
+            speeds.append(n * batch / (time.perf_counter() - begun))
+        return speeds[0], speeds[1]
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)  # noqa: T201
+
+
+def _build(space: Space, checkpoint: Path | None, device: torch.device) -> Supernet:
+    if checkpoint is not None:
+        return load_supernet(checkpoint, space)[0].to(device)
+    torch.manual_seed(0)
+    return Supernet(space).to(device)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print agreement, milliseconds, floors and ratios."""
+    parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
+    parser.add_argument("--space", default="digits")
+    parser.add_argument("--supernet", type=Path, help="its weights; default: random ones")
+    parser.add_argument("--subnets", type=int, default=64)
+    parser.add_argument("--naive", type=int, default=6, help="subnets of the slower ways")
+    parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--batch", type=int, default=1024)
+    parser.add_argument("--random", type=int, default=3, help="random subnets of a training step")
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--no-static", action="store_true")
+    parser.add_argument("--no-full-precision", action="store_true", help="random bits only")
+    parser.add_argument("--on", default="cuda")
+    parser.add_argument("--out", type=Path, help="figures as JSON")
+    args = parser.parse_args(argv)
+    device = torch_device(args.on)
+    space = load_space(args.space)
+    data = load_images(space.spec.images)
+    images = torch.from_numpy(data.validation.images[: args.images]).to(device)
+    labels = torch.from_numpy(data.validation.labels[: args.images]).to(device)
+    calibration = torch.from_numpy(data.calibration.images).to(device)
+    # Levels of up to 8 bits are exact in TF32, but sums and floats are not.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    speed = Speed(_build(space, args.supernet, device), calibration, images, labels)
+    subnets = space.decode(space.sample(args.subnets, np.random.default_rng(0)))
+    name = torch.cuda.get_device_name() if device.type == "cuda" else "a CPU"
+    _say(f"{space.name} on {name}, {len(images)} images, {json.dumps(versions())}")
+    results: dict[str, object] = {"space": space.name, "device": name, "versions": versions()}
+    for quantised in (True,) if args.no_full_precision else (False, True):
+        kind = "random bits" if quantised else "full precision"
+        _say(kind)
+        found = speed.evaluation(
+            subnets, quantised=quantised, n_naive=args.naive, static=not args.no_static
+        )
+        _say(
+            f"  naive {found.naive:.1f} ms, static {found.static:.1f} ms, kernels "
+            f"{found.kernels:.2f} ms a subnet; floor {found.floor:.2f} ms, ratio "
+            f"{found.kernels / found.floor:.2f}; naive / kernels {found.naive / found.kernels:.1f}"
+        )
+        for end, (ms, floor) in (("largest", found.largest), ("smallest", found.smallest)):
+            _say(f"  {end} {ms:.2f} ms, floor {floor:.2f} ms, ratio {ms / floor:.2f}")
+        results[kind] = vars(found)
+    autograd, kernels = speed.training(min(args.batch, len(images)), args.random, args.steps)
+    _say(
+        f"training, batch {args.batch}, largest, smallest and {args.random} random subnets: "
+        f"autograd {autograd:.0f}, kernels {kernels:.0f} images/s, ratio {kernels / autograd:.1f}"
+    )
+    results["training"] = {"autograd": autograd, "kernels": kernels}
+    if args.out is not None:
+        write_json(args.out, results)
+
+
+if __name__ == "__main__":
+    with reported():
+        main()

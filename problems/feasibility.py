@@ -1,0 +1,183 @@
+"""Whether limits on additive costs can be met, exactly, and a cheap network that meets them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import accumulate, pairwise
+
+import numpy as np
+from moocore import is_nondominated
+from scipy.optimize import Bounds, LinearConstraint, milp
+from scipy.sparse import block_diag
+
+from apq_moo.arrays import FloatArray, IntArray
+from apq_moo.errors import UserError
+from apq_moo.hardware import CostTable
+from apq_moo.problems.options import BlockOptions
+
+Limits = Sequence[tuple[CostTable, float]]
+
+_TOLERANCE = 2e-6
+"""Twice the relative amount by which HiGHS lets a constraint be broken."""
+
+
+def cheap_network(options: BlockOptions, limits: Limits) -> IntArray:
+    """The network with the least sum of relative costs (cost over limit) that meets all limits.
+
+    Its depths are the smallest: a network costs at least what its shallowest part does, so limits
+    that no such network meets are met by none.
+
+    Args:
+        options: the feasible configurations.
+        limits: non-negative cost tables with their upper limits.
+
+    Returns:
+        A feasible configuration of every block, active or not, shape ``(n_blocks,)``; "inactive"
+        for a block that has none.
+
+    Raises:
+        UserError: no network meets them; the message names the first limit that cannot be met
+            under those before it, and the smallest value that can.
+    """
+    knapsack = _Knapsack(options, limits)
+    chosen = knapsack.solve(1 / knapsack.scale, len(limits))
+    if chosen is None:
+        raise UserError(_explanation(knapsack))
+    return chosen
+
+
+class _Knapsack:
+    """A configuration for each block under linear limits: a multiple-choice knapsack.
+
+    Args:
+        options: the feasible configurations.
+        limits: cost tables with their upper limits.
+    """
+
+    def __init__(self, options: BlockOptions, limits: Limits) -> None:
+        self.options = options
+        self.limits = limits
+        self.bounds: FloatArray = np.array([limit for _, limit in limits])
+        self.scale: FloatArray = np.where(self.bounds > 0, self.bounds, 1.0)
+        self.allowed = [np.flatnonzero(mask) for mask in options.feasible]
+        self.costs = [
+            np.stack([table.blocks[b][rows] for table, _ in limits], axis=1)
+            for b, rows in enumerate(self.allowed)
+        ]
+
+    def totals(self, chosen: IntArray) -> FloatArray:
+        """Costs of the network of smallest depths, as the tables add them up."""
+        space = self.options.space
+        active = space.active(space.smallest()[None])[0]
+        index = np.where(active, chosen, space.block_sizes)[None]
+        return np.array([table.gather(index)[0] for table, _ in self.limits])
+
+    def solve(self, weights: FloatArray, n_binding: int) -> IntArray | None:
+        """Minimise weighted costs under the first limits.
+
+        Args:
+            weights: of the costs, shape ``(n_limits,)``.
+            n_binding: how many limits must be met.
+
+        Returns:
+            A configuration of every block, or None if the limits cannot be met.
+        """
+        chosen = self.options.space.block_sizes.copy()
+        for b, rows in enumerate(self.allowed):
+            if len(rows):
+                chosen[b] = rows[(self.costs[b] @ weights).argmin()]
+        binding = slice(n_binding)
+        for tolerance in (0.0, _TOLERANCE):
+            if (self.totals(chosen)[binding] <= self.bounds[binding]).all():
+                return chosen
+            blocks, picked = self._integer_program(weights, n_binding, tolerance)
+            if picked is None:
+                return None
+            chosen[blocks] = picked
+        return chosen if (self.totals(chosen)[binding] <= self.bounds[binding]).all() else None
+
+    @cached_property
+    def _efficient(self) -> dict[int, IntArray]:
+        """For each block of the smallest depths, the configurations worth choosing from.
+
+        Positions in :attr:`allowed`; others cost at least as much in every table.
+        """
+        space = self.options.space
+        blocks = np.flatnonzero(space.active(space.smallest()[None])[0])
+        return {
+            int(b): np.flatnonzero(is_nondominated(self.costs[b], keep_weakly=False))
+            for b in blocks
+        }
+
+    def _integer_program(
+        self, weights: FloatArray, n_binding: int, tolerance: float
+    ) -> tuple[list[int], IntArray | None]:
+        blocks = list(self._efficient)
+        costs = [self.costs[b][rows] for b, rows in self._efficient.items()]
+        flat = np.vstack(costs)
+        fixed = np.array([table.fixed for table, _ in self.limits])
+        room = (self.bounds - fixed) / self.scale - tolerance
+        one_each = block_diag([np.ones((1, len(rows))) for rows in costs])
+        answer = milp(
+            flat @ weights,
+            integrality=np.ones(len(flat)),
+            bounds=Bounds(0, 1),
+            constraints=[
+                LinearConstraint(one_each, 1, 1),
+                LinearConstraint((flat / self.scale).T[:n_binding], -np.inf, room[:n_binding]),
+            ],
+        )
+        if answer.x is None:
+            return blocks, None
+        edges = accumulate((len(rows) for rows in costs), initial=0)
+        best = [answer.x[start:end].argmax() for start, end in pairwise(edges)]
+        picked = [
+            self.allowed[b][rows[i]]
+            for (b, rows), i in zip(self._efficient.items(), best, strict=True)
+        ]
+        return blocks, np.array(picked)
+
+
+def _explanation(knapsack: _Knapsack) -> str:
+    """Names the first limit that cannot be met under those before it."""
+    name = knapsack.options.space.name
+    for i, (table, limit) in enumerate(knapsack.limits):
+        chosen = knapsack.solve(np.eye(len(knapsack.limits))[i], i)
+        least = np.inf if chosen is None else float(knapsack.totals(chosen)[i])
+        if limit < least < np.inf:
+            others = " and ".join(
+                f"{other.name} <= {bound:g} {other.unit}" for other, bound in knapsack.limits[:i]
+            )
+            return unreachable(table, limit, least, f" with {others}" if others else "")
+    return f"no network of space {name!r} was found that meets all limits together; raise one"
+
+
+def unreachable(table: CostTable, limit: float, least: float, under: str = "") -> str:
+    """What to tell of a limit below the smallest cost of any network.
+
+    Args:
+        table: the cost.
+        limit: the limit.
+        least: the smallest cost.
+        under: the conditions for that, such as `` with energy <= 3 mJ``.
+    """
+    return (
+        f"no network of space {table.space.name!r} has {table.name} <= {limit:g} {table.unit}"
+        f"{under}; the smallest reachable {table.name} is {_rounded_up(least)} {table.unit}: raise "
+        "the limit"
+    )
+
+
+def _rounded_up(value: float, digits: int = 4) -> str:
+    """A limit that a value meets, in significant digits.
+
+    >>> _rounded_up(2.95881), _rounded_up(2.0), _rounded_up(0.00012341)
+    ('2.959', '2', '0.0001235')
+    """
+    text = f"{value:.{digits}g}"
+    if float(text) >= value:
+        return text
+    unit = 10.0 ** (math.floor(math.log10(value)) - digits + 1)
+    return f"{value + unit:.{digits}g}"
