@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from apq_moo.errors import UserError
-from apq_moo.hardware.costs import COSTS
 from apq_moo.hardware.devices import Device
 from apq_moo.hardware.finding import find_device
+from apq_moo.hardware.quantities import find_cost
 from apq_moo.space import Layer, Space, Subnet
 
 
@@ -21,7 +21,7 @@ def breakdown(
     Args:
         space: the space.
         subnet: a member of it.
-        name: one of :data:`COSTS` that adds up over layers.
+        name: a cost that adds up over layers.
         device: see :func:`apq_moo.hardware.find_device`.
 
     Returns:
@@ -32,7 +32,7 @@ def breakdown(
     Raises:
         UserError: an unknown name, a cost that does not add up, or no member of the space.
     """
-    cost = COSTS.get(name)
+    cost = find_cost(name)
     layers = space.layers(subnet)
     if cost.compile is not None:
         raise UserError(f"{name} does not add up over layers, so that it cannot be broken down")

@@ -10,8 +10,8 @@ import numpy as np
 
 from apq_moo.errors import UserError
 from apq_moo.hardware.breakdown import breakdown
-from apq_moo.hardware.costs import COSTS
 from apq_moo.hardware.devices import Device
+from apq_moo.hardware.quantities import QUANTITIES
 from apq_moo.space import Block, Layer, Space, Subnet
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ def network_picture(
     for axis, (name, costs) in zip(axes, found.items(), strict=True):
         values = [costs.get(row, 0.0) for row in rows]
         axis.barh(places, values, color=[_COLOURS[_kind(row)] for row in rows])
-        axis.set_xlabel(f"{name} ({COSTS.get(name).unit})")
+        axis.set_xlabel(f"{name} ({QUANTITIES.get(name).unit})")
         axis.grid(axis="x", alpha=0.3)
     axes[0].set_yticks(places, rows, fontsize=7)
     axes[0].set_ylim(len(rows) - 0.4, -0.6)

@@ -1,18 +1,34 @@
-"""The pymoo problem and its objectives."""
+"""The pymoo problem, the networks that it admits, and where its accuracies come from."""
 
-from apq_moo.problems.accuracy import AccuracyFunction, AccuracyModel, resolve_predictor
-from apq_moo.problems.objectives import OBJECTIVES, Objective
+from apq_moo.problems.accuracy import (
+    SOURCES,
+    AccuracyFunction,
+    AccuracyModel,
+    AccuracySource,
+    AdditiveSource,
+    ExactSource,
+    additive_surrogate,
+    is_measured,
+    resolve,
+)
+from apq_moo.problems.measured import exact_source, require_exact
 from apq_moo.problems.options import BlockOptions
 from apq_moo.problems.problem import APQProblem
 from apq_moo.problems.region import FeasibleRegion
 
 __all__ = [
-    "OBJECTIVES",
+    "SOURCES",
     "APQProblem",
     "AccuracyFunction",
     "AccuracyModel",
+    "AccuracySource",
+    "AdditiveSource",
     "BlockOptions",
+    "ExactSource",
     "FeasibleRegion",
-    "Objective",
-    "resolve_predictor",
+    "additive_surrogate",
+    "exact_source",
+    "is_measured",
+    "require_exact",
+    "resolve",
 ]

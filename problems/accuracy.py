@@ -1,17 +1,30 @@
-"""From what a user calls a predictor to a checked function of genotypes."""
+"""Where accuracies come from: predictors, tables, the supernet and functions behind one interface.
+
+:func:`resolve` turns what a user calls a predictor into an :class:`AccuracySource`; whoever has one
+asks it for what it can do, never for its class.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from apq_moo.arrays import FloatArray, IntArray
+from apq_moo.data.assets import Assets, find_assets
 from apq_moo.errors import UserError, shown
-from apq_moo.space import Space
+from apq_moo.files import sha256
+from apq_moo.predictors import PREDICTORS, find_predictor
+from apq_moo.predictors.additive import AdditivePredictor
+from apq_moo.registry import Registry
+from apq_moo.space import Space, superspace
+
+AssetsFolder: TypeAlias = str | Path | Assets | None
+"""A folder of assets; None for those that ship with the package."""
 
 
 @runtime_checkable
@@ -24,100 +37,63 @@ class AccuracyModel(Protocol):
 
 AccuracyFunction: TypeAlias = Callable[[IntArray], ArrayLike]
 
-
-def resolve_predictor(
-    predictor: str | Path | AccuracyModel | AccuracyFunction, space: Space
-) -> AccuracyFunction:
-    """Find a predictor.
-
-    Args:
-        predictor: the name of a predictor that ships with the space; ``supernet``, which measures
-            every network, or ``table``, which looks every network up; the path of a saved one, an
-            object with ``predict``, or a function; the last two are used as they are.
-        space: the space whose canonical genotypes it will be given.
-
-    Returns:
-        A function from canonical genotypes to accuracies in percent.
-
-    Raises:
-        UserError: it cannot be found, is none of these, or belongs to another space.
-    """
-    if predictor == "supernet":
-        from apq_moo.data.assets import find_assets
-        from apq_moo.problems.measured import SupernetAccuracy
-
-        predictor = SupernetAccuracy(find_assets(space))
-    elif predictor == "table":
-        from apq_moo.data.assets import find_assets
-        from apq_moo.problems.tabulated import TabulatedAccuracy
-
-        predictor = TabulatedAccuracy(find_assets(space))
-    elif isinstance(predictor, str | Path):
-        from apq_moo.predictors.shipped import find_predictor
-
-        predictor = find_predictor(space, predictor)
-    fitted_to = getattr(predictor, "space", None)
-    if isinstance(fitted_to, Space) and fitted_to.digest != space.digest:
-        raise UserError(
-            f"the predictor was fitted to space {fitted_to.name!r}, not to {space.name!r}; "
-            "pass one of the same space"
-        )
-    if isinstance(predictor, AccuracyModel):
-        return predictor.predict
-    if callable(predictor):
-        return predictor
-    raise UserError(
-        f"predictor {shown(predictor)} is neither a name, a path, an object with predict(X), "
-        "nor a function of X"
-    )
+Gains: TypeAlias = tuple[float, list[FloatArray]]
+"""An accuracy that adds up: of a network without blocks, and what each configuration adds."""
 
 
-@runtime_checkable
-class BlockModel(Protocol):
-    """A model that also reads what :meth:`apq_moo.space.Space.block_index` returns, and faster."""
-
-    def predict_blocks(self, index: IntArray, /) -> ArrayLike:
-        """As ``predict`` does, for block configurations of shape ``(n, n_blocks)``."""
-
-
-class Accuracy:
-    """A predictor's estimates, checked.
+class AccuracySource(ABC):
+    """Says how accurate networks are.
 
     Args:
-        predictor: see :func:`resolve_predictor`.
-        space: the space.
+        name: as users write it.
+        space: whose networks.
+        digest: SHA-256 of everything that its values come from, by name.
 
-    Raises:
-        UserError: see :func:`resolve_predictor`.
+    Attributes:
+        name: as given.
+        space: as given.
+        digest: as given.
+        exact: whether values are measured (or looked up in what was), not predicted.
+        measures: whether a value takes running a network on images.
+        max_parallel: networks that it takes at a time with profit; None for any number.
+        callback: told how many networks of a batch are done, where each takes long.
+        where: where it works, such as ``on cuda``, for messages.
     """
 
-    def __init__(
-        self, predictor: str | Path | AccuracyModel | AccuracyFunction, space: Space
-    ) -> None:
-        self._space = space
-        self._function = resolve_predictor(predictor, space)
-        owner = getattr(self._function, "__self__", None)
-        self._of_blocks = owner.predict_blocks if isinstance(owner, BlockModel) else None
+    exact: ClassVar[bool] = False
+    measures: ClassVar[bool] = False
+    max_parallel: int | None = None
+    where: str = "here"
+
+    def __init__(self, name: str, space: Space, digest: Mapping[str, str] | None = None) -> None:
+        self.name, self.space, self.digest = name, space, dict(digest or {})
+        self.callback: Callable[[int], None] = lambda _done: None
+
+    @abstractmethod
+    def predict_blocks(self, index: IntArray) -> ArrayLike:
+        """Top-1 accuracies in percent, shape ``(n,)``.
+
+        Args:
+            index: block configurations, see :meth:`Space.block_index`, shape ``(n, n_blocks)``.
+        """
+
+    def _values(self, index: IntArray, X: IntArray | None) -> ArrayLike:  # noqa: ARG002
+        """The same, where canonical genotypes may be at hand."""
+        return self.predict_blocks(index)
 
     def __call__(self, index: IntArray, X: IntArray | None = None) -> FloatArray:
-        """Estimate accuracies and check what came back.
+        """Accuracies in percent, shape ``(n,)``, checked.
 
         Args:
             index: block configurations, shape ``(n, n_blocks)``.
             X: the same networks as canonical genotypes, where they are at hand.
 
-        Returns:
-            Percent, shape ``(n,)``.
-
         Raises:
-            UserError: the predictor failed, or returned another shape, no numbers, or a value that
-                is not finite.
+            UserError: the source failed, or returned another shape, no numbers, or a value that is
+                not finite.
         """
         try:
-            if self._of_blocks is not None:
-                answer = self._of_blocks(index)
-            else:
-                answer = self._function(self._space.from_block_index(index) if X is None else X)
+            answer = self._values(index, X)
         except UserError:
             raise
         except Exception as error:
@@ -126,6 +102,193 @@ class Accuracy:
                 f"the predictor failed on {len(index)} networks: {type(error).__name__}: {text}"
             ) from error
         return _checked(answer, len(index))
+
+    def predict(self, X: IntArray) -> FloatArray:
+        """Accuracies of canonical genotypes of shape ``(n, n_var)``; see :meth:`__call__`."""
+        return self(self.space.block_index(X), X)
+
+    def estimate_s(self, X: IntArray, splits: int = 1) -> float:  # noqa: ARG002
+        """About how many seconds genotypes will take; 0 where that is not worth a word.
+
+        Args:
+            X: canonical genotypes, shape ``(n, n_var)``.
+            splits: of the images: 1 for a prediction, 2 where an :class:`ExactSource` measures.
+        """
+        return 0.0
+
+    def block_gains(self) -> Gains | None:
+        """The accuracy as a sum over blocks, if it is one.
+
+        See :meth:`apq_moo.predictors.AdditivePredictor.block_gains`.
+        """
+        return None
+
+    def samples(self) -> tuple[IntArray, FloatArray] | None:
+        """Genotypes and accuracies of the whole space, if it knows them all."""
+        return None
+
+
+class ExactSource(AccuracySource):
+    """A source of true accuracies, on images that searches may see and on images that they not."""
+
+    exact = True
+
+    @abstractmethod
+    def measure(
+        self, X: IntArray, callback: Callable[[int], None] = lambda _done: None
+    ) -> FloatArray:
+        """Accuracies on the validation and the test images in percent, shape ``(n, 2)``.
+
+        Args:
+            X: canonical genotypes, shape ``(n, n_var)``.
+            callback: told how many networks are done.
+        """
+
+
+SourceFactory: TypeAlias = Callable[[Space, AssetsFolder, str | None], AccuracySource]
+"""Makes a source from a space, a folder of assets, and where torch runs (None: to be chosen)."""
+
+SOURCES: Registry[SourceFactory] = Registry("accuracy source")
+"""Sources beside the predictors of :data:`apq_moo.predictors.PREDICTORS`, by name."""
+
+
+class PredictedAccuracy(AccuracySource):
+    """What a predictor estimates.
+
+    Args:
+        predictor: fitted; has ``predict``, and perhaps ``predict_blocks`` and ``block_gains``.
+        name: see :class:`AccuracySource`.
+        space: see :class:`AccuracySource`.
+        digest: see :class:`AccuracySource`.
+    """
+
+    def __init__(
+        self,
+        predictor: AccuracyModel,
+        name: str,
+        space: Space,
+        digest: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(name, space, digest)
+        self.predictor = predictor
+        self._of_blocks = getattr(predictor, "predict_blocks", None)
+
+    def predict_blocks(self, index: IntArray) -> ArrayLike:
+        """See :class:`AccuracySource`."""
+        return self._values(index, None)
+
+    def _values(self, index: IntArray, X: IntArray | None) -> ArrayLike:
+        if self._of_blocks is not None:
+            answer: ArrayLike = self._of_blocks(index)
+            return answer
+        return self.predictor.predict(self.space.from_block_index(index) if X is None else X)
+
+    def block_gains(self) -> Gains | None:
+        """See :class:`AccuracySource`."""
+        of: Callable[[], Gains] | None = getattr(self.predictor, "block_gains", None)
+        return None if of is None else of()
+
+
+class FunctionModel:
+    """A function of genotypes as a model."""
+
+    def __init__(self, function: AccuracyFunction) -> None:
+        self.predict = function
+
+
+def resolve(
+    predictor: str | Path | AccuracySource | AccuracyModel | AccuracyFunction,
+    space: Space,
+    assets: AssetsFolder = None,
+    on: str | None = None,
+) -> AccuracySource:
+    """Find where accuracies come from.
+
+    Args:
+        predictor: the name of a predictor that ships with the space, or can be fitted to its
+            samples; ``supernet``, which measures every network, or ``table``, which looks every
+            network up; the path of a saved predictor; an object with ``predict``; or a function of
+            genotypes.
+        space: whose networks.
+        assets: a folder of assets; by default those shipped with the package.
+        on: where torch runs, for sources that use it: ``cpu``, ``cuda``, ``cuda:1``. By default
+            measuring uses a GPU that is there, and predictors the CPU.
+
+    Raises:
+        UserError: it cannot be found, is none of these, or belongs to another space.
+    """
+    if isinstance(predictor, str | Path):
+        return _named(str(predictor), space, assets, on)
+    owner = getattr(predictor, "space", None)
+    if isinstance(owner, Space) and owner.digest != space.digest:
+        raise UserError(
+            f"the predictor was fitted to space {owner.name!r}, not to {space.name!r}; "
+            "pass one of the same space"
+        )
+    if isinstance(predictor, AccuracySource):
+        return predictor
+    if isinstance(predictor, AccuracyModel):
+        return PredictedAccuracy(predictor, type(predictor).__name__, space)
+    if callable(predictor):
+        return PredictedAccuracy(FunctionModel(predictor), "function", space)
+    raise UserError(
+        f"predictor {shown(predictor)} is neither a name, a path, an object with predict(X), "
+        "nor a function of X"
+    )
+
+
+def _named(name: str, space: Space, assets: AssetsFolder, on: str | None) -> AccuracySource:
+    if name in SOURCES:
+        return SOURCES.get(name)(space, assets, on)
+    if name in PREDICTORS:
+        found = find_predictor(space, name, assets)
+        return PredictedAccuracy(found, name, space, checksums(space, assets))
+    if not Path(name).is_file():
+        known = ", ".join([*PREDICTORS, *SOURCES])
+        raise UserError(f"unknown predictor {name!r}; known: {known}, or the path of a file")
+    return PredictedAccuracy(find_predictor(space, name), name, space, {name: sha256(name)})
+
+
+def is_measured(predictor: str) -> bool:
+    """Whether the source of a name measures or looks up; one of a file predicts."""
+    return predictor in SOURCES
+
+
+def checksums(space: Space, assets: AssetsFolder) -> dict[str, str]:
+    """Of all that accuracies of a space may come from: its assets, and its superspace's."""
+    own, larger = find_assets(space, assets).checksums(), superspace(space)
+    return own if larger is space else {**find_assets(larger).checksums(), **own}
+
+
+class AdditiveSource(PredictedAccuracy):
+    """A source whose accuracy is known to add up over blocks."""
+
+    def block_gains(self) -> Gains:
+        """See :class:`AccuracySource`."""
+        gains = super().block_gains()
+        assert gains is not None
+        return gains
+
+
+def additive_surrogate(
+    source: AccuracySource | None, space: Space, assets: AssetsFolder = None
+) -> AdditiveSource:
+    """An accuracy that adds up over blocks, for algorithms that need one.
+
+    It is the source itself if that adds up; else the additive predictor, fitted to all networks
+    where these are known, or to the space's samples.
+
+    Raises:
+        UserError: the space has neither samples nor a table of all its networks.
+    """
+    known = source.samples() if source is not None else None
+    if source is None or (known is None and source.block_gains() is None):
+        source = resolve(AdditivePredictor.name, space, assets)
+    if known is None and source.block_gains() is None:  # a subspace has no samples of its own
+        source = SOURCES.get("table")(space, assets, None)
+        known = source.samples()
+    of = source if known is None else AdditivePredictor(space).fit(*known)
+    return AdditiveSource(of, AdditivePredictor.name, space, source.digest)
 
 
 def _checked(answer: ArrayLike, n: int) -> FloatArray:

@@ -10,19 +10,21 @@ import numpy as np
 
 from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.data import load_images
-from apq_moo.data.assets import SUPERNET, Assets, find_assets
+from apq_moo.data.assets import SUPERNET, TABLE, Assets, find_assets
 from apq_moo.data.evaluations import Evaluations
 from apq_moo.errors import UserError
-from apq_moo.space import Subnet, embed, superspace
+from apq_moo.problems.accuracy import SOURCES, AssetsFolder, ExactSource, checksums
+from apq_moo.problems.tabulated import TabulatedAccuracy
+from apq_moo.space import Space, embed, superspace
 from apq_moo.threads import one_torch_thread
 
 NAME = "supernet"
 """Stands for :class:`SupernetAccuracy` where a predictor's name is asked for."""
 
-_SPLITS = ("validation",)
+_SPLITS = ("validation", "test")
 
 
-class SupernetAccuracy:
+class SupernetAccuracy(ExactSource):
     """Measures networks on the supernet of a space, each only once.
 
     Searching with it is what Single Path One-Shot does (Guo et al., ECCV 2020). Values are kept in
@@ -31,24 +33,25 @@ class SupernetAccuracy:
     Args:
         assets: of the space; the supernet lies there, or with the space that it is part of.
         archive: the archive's file; by default that of the user's cache folder.
-        on: where torch runs.
+        on: where torch runs; by default a GPU if there is one.
 
     Attributes:
-        space: the space.
-        callback: told after each network of :meth:`predict` how many of them are done.
+        device: where it runs, such as ``cpu`` or ``cuda``.
 
     Raises:
         UserError: there is no supernet, or the images differ from those that it was made from.
     """
 
+    measures = True
+
     def __init__(
-        self, assets: Assets, archive: str | Path | None = None, *, on: str = "cpu"
+        self, assets: Assets, archive: str | Path | None = None, *, on: str | None = None
     ) -> None:
         from apq_moo.supernet.checkpoint import load_supernet
-        from apq_moo.supernet.devices import torch_device
+        from apq_moo.supernet.devices import chosen_device
         from apq_moo.supernet.sampling import Measurer
 
-        self.space = assets.space
+        super().__init__(NAME, assets.space, checksums(assets.space, assets))
         if self.space.spec.part_of:
             assets = find_assets(superspace(self.space))
         supernet, _ = load_supernet(assets.path(SUPERNET), assets.space)
@@ -58,8 +61,9 @@ class SupernetAccuracy:
                 f"the images {assets.images!r} here are not those that {assets.folder} was made "
                 "from; install the same version of their source"
             )
-        self.callback: Callable[[int], None] = lambda _done: None
-        self._measurer = Measurer(supernet.to(torch_device(on)), images)
+        device = chosen_device(on)
+        self.device, self.where = str(device), f"on {device}"
+        self._measurer = Measurer(supernet.to(device), images)
         self._stores = {
             split: Evaluations(
                 assets.space,
@@ -67,69 +71,100 @@ class SupernetAccuracy:
                 images.checksum,
                 archive,
             )
-            for split in ("validation", "test")
+            for split in _SPLITS
         }
 
-    def predict(self, X: IntArray) -> FloatArray:
-        """Accuracies on the validation images in percent, shape ``(n,)``.
-
-        Args:
-            X: genotypes, shape ``(n, n_var)``.
-        """
-        rows = self.space.canonical(self.space.check(X))
-        return self.measure(rows, _SPLITS, self.callback)[:, 0]
+    def predict_blocks(self, index: IntArray) -> FloatArray:
+        """Accuracies on the validation images; see :class:`AccuracySource`."""
+        X = self.space.from_block_index(index)
+        return self._measured(X, _SPLITS[:1], self.callback)[:, 0]
 
     def measure(
-        self,
-        X: IntArray,
-        splits: Sequence[str] = ("validation", "test"),
-        callback: Callable[[int], None] = lambda _done: None,
+        self, X: IntArray, callback: Callable[[int], None] = lambda _done: None
+    ) -> FloatArray:
+        """See :class:`ExactSource`."""
+        return self._measured(X, _SPLITS, callback)
+
+    def _measured(
+        self, X: IntArray, splits: Sequence[str], callback: Callable[[int], None]
     ) -> FloatArray:
         """Accuracies of canonical genotypes, shape ``(n, n_splits)``, in percent.
 
         Single-threaded, so that the figures do not depend on the machine's load or cores.
-
-        Args:
-            X: shape ``(n, n_var)``.
-            splits: of the images, ``validation`` or ``test``.
-            callback: told how many networks are done.
         """
-        found = np.column_stack([self._stores[split].known(X) for split in splits])
+        rows = embed(self.space, X)
+        found = np.column_stack([self._stores[split].known(rows) for split in splits])
         with one_torch_thread():
-            for i, row in enumerate(X):
+            for i, row in enumerate(rows):
                 for j, split in enumerate(splits):
                     if np.isnan(found[i, j]):
-                        found[i, j] = self._measured(row, split)
+                        found[i, j] = self._one(row, split)
                 callback(i + 1)
         return found
 
-    def _measured(self, row: IntArray, split: str) -> float:
-        (subnet,) = self._decoded(row[None])
+    def _one(self, row: IntArray, split: str) -> float:
+        (subnet,) = self._measurer.space.decode(row)
         return self._stores[split].value(
             row, lambda: self._measurer.accuracy(subnet, split, quantised=True)
         )
 
-    def _decoded(self, X: IntArray) -> list[Subnet]:
-        """The networks as members of the supernet's space."""
-        return self._measurer.space.decode(embed(self.space, X))
-
-    def estimate_s(self, X: IntArray, splits: Sequence[str] = ("validation", "test")) -> float:
-        """About how many seconds measuring takes; networks that are known cost nothing."""
+    def estimate_s(self, X: IntArray, splits: int = 1) -> float:
+        """See :class:`AccuracySource`; networks that are known cost nothing."""
         import torch
 
-        known = np.column_stack([self._stores[split].known(X) for split in splits])
+        rows, names = embed(self.space, X), _SPLITS[:splits]
+        known = np.column_stack([self._stores[split].known(rows) for split in names])
         new = np.flatnonzero(np.isnan(known).any(axis=1))
         if not len(new):
             return 0.0
         evaluator = self._measurer.evaluator
-        (subnet,) = self._decoded(X[new[-1]][None])
+        (subnet,) = self._measurer.space.decode(rows[new[-1]])
         images = torch.from_numpy(self._measurer.images.validation.images[:512])
         with one_torch_thread():
             evaluator.logits(subnet, images, quantised=True)
             begun = time.perf_counter()
             evaluator.logits(subnet, images, quantised=True)
             seconds = time.perf_counter() - begun
-        n = sum(len(self._measurer.images.split(split)) for split in splits)
+        n = sum(len(self._measurer.images.split(split)) for split in names)
         calibration = len(self._measurer.calibration)
-        share = (n + len(splits) * calibration) / (len(images) + calibration)
+        share = (n + splits * calibration) / (len(images) + calibration)
         return seconds * len(new) * max(1.0, share)
+
+
+@SOURCES.add(NAME)
+def _supernet(space: Space, assets: AssetsFolder, on: str | None) -> SupernetAccuracy:
+    return SupernetAccuracy(find_assets(space, assets), on=on)
+
+
+def exact_source(space: Space, assets: AssetsFolder = None, on: str | None = None) -> ExactSource:
+    """What verifies networks of a space: a table of all of them, else the supernet.
+
+    Args:
+        space: the space.
+        assets: see :func:`apq_moo.problems.resolve`.
+        on: where torch runs; by default a GPU if there is one.
+
+    Raises:
+        UserError: there is neither, or its images cannot be had.
+    """
+    found = find_assets(space, assets)
+    if found.has(TABLE):
+        return TabulatedAccuracy(found)
+    return SupernetAccuracy(found, on=on)
+
+
+def require_exact(space: Space, assets: AssetsFolder = None) -> None:
+    """Check, before anything is searched, that :func:`exact_source` will have what it needs.
+
+    Raises:
+        UserError: there is no supernet, or its images are not here.
+    """
+    try:
+        found = find_assets(space, assets)
+        if found.has(TABLE):
+            return
+        found.path(SUPERNET)
+        load_images(found.images)
+        Evaluations(space, "", "")
+    except UserError as error:
+        raise UserError(f"verifying measures networks on a supernet, but {error}") from error

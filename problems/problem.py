@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
+from pymoo.algorithms.moo.moead import MOEAD
+from pymoo.core.algorithm import Algorithm
 from pymoo.core.problem import Problem
 from pymoo.core.variable import Integer
 
@@ -17,24 +20,33 @@ from apq_moo.arrays import BoolArray, FloatArray, IntArray
 from apq_moo.defaults import DEFAULT_PREDICTOR, DEFAULT_SPACE
 from apq_moo.errors import UserError, shown
 from apq_moo.hardware import (
+    ACC,
+    QUANTITIES,
     CostBatch,
     CostTable,
     Device,
     cost_table,
     feasible_options,
     find_device,
+    minimised,
 )
-from apq_moo.problems.accuracy import Accuracy, AccuracyFunction, AccuracyModel
-from apq_moo.problems.objectives import OBJECTIVES
+from apq_moo.problems import bounds
+from apq_moo.problems.accuracy import (
+    AccuracyFunction,
+    AccuracyModel,
+    AccuracySource,
+    AssetsFolder,
+    resolve,
+)
+from apq_moo.problems.fronts import KnownFront, nondominated_rows, published_front
 from apq_moo.problems.operators import operators
 from apq_moo.problems.region import FeasibleRegion
-from apq_moo.space import Space, load_space
-
-_ACC = "acc"
+from apq_moo.space import Space, all_networks, load_space
+from apq_moo.texts import by_commas
 
 
 class APQProblem(Problem):  # type: ignore[misc]
-    """Networks of a space, judged by predicted accuracy and costs on a device.
+    """Networks of a space, judged by their accuracy and by costs on a device.
 
     The decision variables are option indices: ``X`` is a matrix of shape ``(n, n_var)`` whose
     entries are rounded to the nearest integer and clipped to the bounds, so that algorithms for
@@ -44,18 +56,21 @@ class APQProblem(Problem):  # type: ignore[misc]
 
     ``F`` is minimised: the sign of what is to be maximised (``acc``) is flipped here and nowhere
     else. ``G`` holds one column for each constraint, in the given order, relative to its limit;
-    then the number of blocks that the space forbids, the device cannot run, or a limit on memory
-    rules out. Costs of blocks that cannot run are taken to be the largest finite ones of the table,
-    so that ``F`` and ``G`` are always finite.
+    then, where any configuration may not be used, the number of blocks that the space forbids, the
+    device cannot run, or a limit on memory rules out. Costs of blocks that cannot run are taken to
+    be the largest finite ones of the table, so that ``F`` and ``G`` are always finite.
 
     Args:
         space: a space, a preset's name, or the path of a TOML file.
-        objectives: names of :data:`OBJECTIVES`, in the order of the columns of ``F``.
-        constraints: limits by name, in the objectives' units: upper ones for costs, a lower one for
+        objectives: names of :data:`apq_moo.hardware.QUANTITIES`, in the order of the columns of
+            ``F``; or as one text, by commas.
+        constraints: limits by name, in the quantities' units: upper ones for costs, a lower one for
             ``acc``.
-        predictor: estimates ``acc``, see :func:`resolve_predictor`; not looked at where neither
-            objectives nor constraints name ``acc``.
+        predictor: where ``acc`` comes from, see :func:`apq_moo.problems.resolve`; not looked at
+            where neither objectives nor constraints name ``acc``.
         device: the cost model of latency and energy, see :func:`apq_moo.hardware.find_device`.
+        assets: a folder of assets; by default those shipped with the package.
+        on: where torch runs, where accuracies are measured; see :func:`apq_moo.problems.resolve`.
 
     Attributes:
         space: the space.
@@ -64,6 +79,7 @@ class APQProblem(Problem):  # type: ignore[misc]
         constraints: the limits.
         names: all quantities in use: objectives, then further constrained ones.
         units: their units.
+        accuracy: where ``acc`` comes from; None where nobody asks for it.
         feasible: for each block, the configurations that no rule forbids and the device can run,
             shape ``(block_sizes[b],)``.
         region: the networks that satisfy all constraints but the one on ``acc``.
@@ -77,39 +93,53 @@ class APQProblem(Problem):  # type: ignore[misc]
     def __init__(
         self,
         space: str | Path | Space = DEFAULT_SPACE,
-        objectives: Sequence[str] = ("acc", "latency"),
+        objectives: str | Sequence[str] = ("acc", "latency"),
         constraints: Mapping[str, float] | None = None,
-        predictor: str | Path | AccuracyModel | AccuracyFunction = DEFAULT_PREDICTOR,
+        predictor: str | Path | AccuracySource | AccuracyModel | AccuracyFunction = (
+            DEFAULT_PREDICTOR
+        ),
         device: str | Path | Device = "bitfusion",
+        *,
+        assets: AssetsFolder = None,
+        on: str | None = None,
     ) -> None:
         self.space = load_space(space)
         self.device = find_device(device)
-        self.objectives = _check_objectives(objectives)
-        self.constraints = _check_limits(constraints or {})
-        self.names = tuple(dict.fromkeys([*self.objectives, *self.constraints]))
-        self.units = {name: OBJECTIVES.get(name).unit for name in self.names}
-        self._accuracy = Accuracy(predictor, self.space) if _ACC in self.names else None
+        self.tables: dict[str, CostTable] = {}
+        self.accuracy: AccuracySource | None = None
+        self._limit(objectives, constraints or {})
+        # Last, so that a mistake in the others is found before anything is loaded or fitted.
+        if ACC in self.names:
+            self.accuracy = resolve(predictor, self.space, assets, on)
 
-        self.tables: dict[str, CostTable] = {
-            name: cost_table(self.space, name, device=self.device)
-            for name in self.names
-            if name != _ACC
+    def _limit(self, objectives: str | Sequence[str], constraints: Mapping[str, float]) -> None:
+        """Take over objectives and constraints; what is there already for them is kept."""
+        self.objectives = _check_objectives(objectives)
+        self.constraints = _check_limits(constraints)
+        before = set(self.tables)
+        self.names = tuple(dict.fromkeys([*self.objectives, *self.constraints]))
+        self.units = {name: QUANTITIES.get(name).unit for name in self.names}
+        costs = [name for name in self.names if name != ACC]
+        self.tables = {
+            name: self.tables.get(name) or cost_table(self.space, name, device=self.device)
+            for name in costs
         }
-        self.feasible: tuple[BoolArray, ...] = feasible_options(
-            self.space, list(self.tables.values())
-        )
+        if not before or before != set(costs):
+            self.feasible: tuple[BoolArray, ...] = feasible_options(
+                self.space, list(self.tables.values())
+            )
+            self._costs = CostBatch([_finite(table) for table in self.tables.values()])
         limits = [
-            (self.tables[name], limit) for name, limit in self.constraints.items() if name != _ACC
+            (self.tables[name], limit) for name, limit in self.constraints.items() if name != ACC
         ]
         self.region = FeasibleRegion(self.space, self.feasible, limits)
-        self._costs = CostBatch([_finite(table) for table in self.tables.values()])
-        self._signs = np.array([_sign(name) for name in self.objectives])
-
+        self._blocked = not all(mask.all() for mask in self.region.options.feasible)
+        self._known: list[KnownFront | None] = []
         top = self.space.n_options - 1
         super().__init__(
             n_var=self.space.n_var,
             n_obj=len(self.objectives),
-            n_ieq_constr=len(self.constraints) + 1,
+            n_ieq_constr=len(self.constraints) + self._blocked,
             xl=np.zeros_like(top),
             xu=top,
             vtype=int,
@@ -119,12 +149,43 @@ class APQProblem(Problem):  # type: ignore[misc]
             },
         )
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> APQProblem:
+    def with_limits(
+        self, constraints: Mapping[str, float], objectives: str | Sequence[str] | None = None
+    ) -> Self:
+        """The same problem under these limits, which take the place of its own.
+
+        Only the feasible region is made anew; tables and accuracies are shared.
+
+        Args:
+            constraints: see the class.
+            objectives: others than its own, if given.
+
+        Raises:
+            UserError: an unknown name, a limit that no network reaches, or ``acc`` in a problem
+                without accuracies.
+        """
+        other = copy.copy(self)
+        other._limit(self.objectives if objectives is None else objectives, constraints)
+        if ACC in other.names and other.accuracy is None:
+            raise UserError("this problem has no accuracies: make one with acc among its names")
+        return other
+
+    def with_accuracy(self, accuracy: AccuracySource) -> Self:
+        """The same problem with accuracies from somewhere else.
+
+        Raises:
+            UserError: they belong to another space.
+        """
+        other = copy.copy(self)
+        other.accuracy = resolve(accuracy, self.space)
+        other._known = []
+        return other
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Nothing changes a problem, so pymoo's copies of algorithms may share it."""
         return self
 
     # -- evaluation --------------------------------------------------------------------------------
-
     def genotypes(self, X: ArrayLike) -> IntArray:
         """Canonical genotypes of what an algorithm hands over.
 
@@ -164,7 +225,7 @@ class APQProblem(Problem):  # type: ignore[misc]
             UserError: see :meth:`genotypes`; or the predictor's answer is unusable.
         """
         X = self.genotypes(X)
-        return self._measure(self.space.block_index(X), X)
+        return self.measure(self.space.block_index(X), X)
 
     def costs(self, index: IntArray) -> dict[str, FloatArray]:
         """All quantities of :attr:`names` but the accuracy, shape ``(n,)`` each.
@@ -175,32 +236,46 @@ class APQProblem(Problem):  # type: ignore[misc]
         costs = self._costs.gather(index)
         return {table.name: costs[:, i] for i, table in enumerate(self._costs.tables)}
 
-    def evaluate_blocks(
-        self, index: IntArray, X: IntArray | None = None
-    ) -> tuple[FloatArray, FloatArray]:
-        """Objectives and constraints of networks given by their blocks.
+    def measure(self, index: IntArray, X: IntArray | None = None) -> dict[str, FloatArray]:
+        """All quantities of :attr:`names` in their natural units and signs, shape ``(n,)`` each.
 
         Args:
             index: block configurations, shape ``(n, n_blocks)``.
             X: the same networks as canonical genotypes, where they are at hand.
 
-        Returns:
-            ``F`` and ``G`` as pymoo gets them, shapes ``(n, n_obj)`` and ``(n, n_ieq_constr)``.
-
         Raises:
             UserError: the predictor's answer is unusable.
         """
-        values = self._measure(index, X)
-        F = self._signs * np.column_stack([values[name] for name in self.objectives])
-        excess = [_excess(name, limit, values[name]) for name, limit in self.constraints.items()]
-        blocked = self.region.options.infeasible_blocks(index)
-        return F, np.column_stack([*excess, blocked.astype(np.float64)])
-
-    def _measure(self, index: IntArray, X: IntArray | None) -> dict[str, FloatArray]:
         values = self.costs(index)
-        if self._accuracy is not None:
-            values[_ACC] = self._accuracy(index, X)
+        if self.accuracy is not None and ACC in self.names:
+            values[ACC] = self.accuracy(index, X)
         return {name: values[name] for name in self.names}
+
+    def judge(
+        self, values: Mapping[str, FloatArray], index: IntArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Objectives and constraints of networks whose quantities are known.
+
+        Args:
+            values: what :meth:`measure` returned, here or of a problem with more quantities.
+            index: block configurations, shape ``(n, n_blocks)``.
+
+        Returns:
+            ``F`` and ``G`` as pymoo gets them, shapes ``(n, n_obj)`` and ``(n, n_ieq_constr)``.
+        """
+        F = minimised(self.objectives, np.column_stack([values[name] for name in self.objectives]))
+        G = np.empty((len(index), self.n_ieq_constr))
+        for i, (name, limit) in enumerate(self.constraints.items()):
+            G[:, i] = QUANTITIES.get(name).excess(values[name], limit)
+        if self._blocked:
+            G[:, -1] = self.region.options.infeasible_blocks(index)
+        return F, G
+
+    def evaluate_blocks(
+        self, index: IntArray, X: IntArray | None = None
+    ) -> tuple[FloatArray, FloatArray]:
+        """Objectives and constraints of networks given by their blocks; see :meth:`judge`."""
+        return self.judge(self.measure(index, X), index)
 
     def _evaluate(self, X: ArrayLike, out: dict[str, Any], *_args: Any, **_kwargs: Any) -> None:
         X = self.genotypes(X)
@@ -216,37 +291,98 @@ class APQProblem(Problem):  # type: ignore[misc]
         """
         X = self.genotypes(X)
         inside = self.region.contains(X)
-        if _ACC in self.constraints and self._accuracy is not None:
-            inside &= self._accuracy(self.space.block_index(X), X) >= self.constraints[_ACC]
+        if ACC in self.constraints and self.accuracy is not None:
+            found = self.accuracy(self.space.block_index(X), X)
+            inside &= QUANTITIES.get(ACC).meets(found, self.constraints[ACC])
         return inside
 
-    def operators(self) -> dict[str, Any]:
+    # -- what is known of it -----------------------------------------------------------------------
+
+    def reachable(self) -> tuple[FloatArray, FloatArray]:
+        """The best and worst values that depend on the problem alone; see :mod:`bounds`."""
+        return bounds.reachable(
+            self.objectives, self.constraints, self.tables, self.feasible, self.space
+        )
+
+    def _normalisation(self) -> tuple[FloatArray, FloatArray]:
+        ideal, nadir = self.reachable()
+        known = bounds.shipped(self.objectives, self.space, self.device.name)
+        for i, name in enumerate(self.objectives):
+            ideal[i], nadir[i] = known.get(name, (ideal[i], nadir[i]))
+            if name in self.constraints:
+                nadir[i] = min(nadir[i], minimised([name], [self.constraints[name]])[0])
+        return ideal, nadir
+
+    def ideal_point(self, *_args: Any, **_kwargs: Any) -> FloatArray:
+        """The fixed values that scores take for 0, minimised, shape ``(n_obj,)``.
+
+        They belong to the problem, never to a run; see :mod:`apq_moo.problems.bounds`.
+        """
+        return self._normalisation()[0]
+
+    def nadir_point(self, *_args: Any, **_kwargs: Any) -> FloatArray:
+        """The fixed values that scores take for 1, minimised, shape ``(n_obj,)``."""
+        return self._normalisation()[1]
+
+    def known_front(self) -> KnownFront | None:
+        """The true front of a space whose networks have all been measured, else a published one.
+
+        None where neither is known: beside a table of all networks, fronts were published of the
+        shipped spaces with their shipped predictors, without limits.
+        """
+        if not self._known:
+            self._known.append(self._find_front())
+        return self._known[0]
+
+    def _find_front(self) -> KnownFront | None:
+        source = self.accuracy
+        if source is None:
+            return None
+        known = source.samples()
+        if known is None:
+            if self.constraints:
+                return None
+            return published_front(
+                self.space, self.objectives, self.device.name, source.name, source.digest
+            )
+        X = all_networks(self.space)
+        F, G = self.evaluate_blocks(self.space.block_index(X), X)
+        inside = np.flatnonzero((G <= 0).all(axis=1))
+        rows = inside[nondominated_rows(F[inside])]
+        return KnownFront(F[rows], X[rows])
+
+    def _calc_pareto_front(self, *_args: Any, **_kwargs: Any) -> FloatArray | None:
+        known = self.known_front()
+        return None if known is None else known.F
+
+    def _calc_pareto_set(self, *_args: Any, **_kwargs: Any) -> IntArray | None:
+        known = self.known_front()
+        return None if known is None else known.X
+
+    def operators(self, algorithm: type[Algorithm] | None = None) -> dict[str, Any]:
         """Operators that know the space, as keyword arguments of pymoo's genetic algorithms.
+
+        Args:
+            algorithm: the class that they are for, where its constructor does not take them all:
+                pymoo's ``MOEAD`` compares neighbours, and takes no elimination of duplicates.
 
         Returns:
             ``sampling``, ``crossover``, ``mutation``, ``repair`` and ``eliminate_duplicates``, for
             instance for ``NSGA2(**problem.operators())``.
         """
-        return operators(self)
+        chosen = operators(self)
+        if algorithm is not None and issubclass(algorithm, MOEAD):
+            del chosen["eliminate_duplicates"]
+        return chosen
 
 
-def _sign(name: str) -> float:
-    """What turns a quantity into one to be minimised."""
-    return -1.0 if OBJECTIVES.get(name).maximise else 1.0
-
-
-def _excess(name: str, limit: float, values: FloatArray) -> FloatArray:
-    """How far values exceed a limit, relative to it; positive where it is broken."""
-    return _sign(name) * (values - limit) / (abs(limit) or 1.0)
-
-
-def _check_objectives(names: Sequence[str]) -> tuple[str, ...]:
-    chosen = (names,) if isinstance(names, str) else tuple(names)
-    known = ", ".join(OBJECTIVES)
+def _check_objectives(names: str | Sequence[str]) -> tuple[str, ...]:
+    chosen = by_commas(names) if isinstance(names, str) else tuple(names)
+    known = ", ".join(QUANTITIES)
     if not chosen:
         raise UserError(f"at least one objective is needed; known: {known}")
     for i, name in enumerate(chosen):
-        OBJECTIVES.get(name)
+        QUANTITIES.get(name)
         if name in chosen[:i]:
             raise UserError(f"objective {name!r} is given twice; name each once, of: {known}")
     return chosen
@@ -257,14 +393,14 @@ def _check_limits(limits: Mapping[str, float]) -> dict[str, float]:
         raise UserError(f"constraints map names to limits, {{'size': 20}}, not {shown(limits)}")
     checked = {}
     for name, limit in limits.items():
-        if name not in OBJECTIVES:
-            raise UserError(f"unknown constraint {name!r}; known: {', '.join(OBJECTIVES)}")
+        if name not in QUANTITIES:
+            raise UserError(f"unknown constraint {name!r}; known: {', '.join(QUANTITIES)}")
         number = isinstance(limit, int | float | np.number) and not isinstance(limit, bool)
         if not number or not math.isfinite(limit):
             raise UserError(f"the limit of {name} must be a finite number, not {shown(limit)}")
         checked[name] = float(limit)
-    if checked.get(_ACC, 0.0) > 100:
-        raise UserError(f"the limit of acc is in percent, at most 100, not {checked[_ACC]:g}")
+    if checked.get(ACC, 0.0) > 100:
+        raise UserError(f"the limit of acc is in percent, at most 100, not {checked[ACC]:g}")
     return checked
 
 

@@ -2,14 +2,16 @@
 
 import subprocess
 import sys
-from collections import Counter
+from collections import Counter, deque
 
 import numpy as np
 import pytest
+import torch
 from pymoo.algorithms.moo.nsga2 import NSGA2
 from pymoo.core.population import Population
 
 from apq_moo.algorithms import AlgorithmEntry, RandomSearch
+from apq_moo.algorithms.evolution import LocalSearch
 from apq_moo.hardware import ArrayDevice, Device, find_device
 from apq_moo.predictors import PREDICTORS, Predictor
 from apq_moo.space import load_space
@@ -424,7 +426,7 @@ class Tired(RandomSearch):
 
 
 class Reading(RandomSearch):
-    """Reads its seeds from something that nobody can store."""
+    """Reads its seeds from something that nobody can store; it is run again from its record."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -436,7 +438,7 @@ class Reading(RandomSearch):
 
 
 class Hiding(RandomSearch):
-    """Keeps what it depends on where a checkpoint does not look."""
+    """Keeps what it depends on where nobody can look."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -453,17 +455,69 @@ class Hiding(RandomSearch):
         return Population.new(X=self.problem.region.sample(self.pop_size, rng))
 
 
+class Learning(LocalSearch):
+    """Lets a network of torch choose among mutants: its state is that of a library."""
+
+    def _setup(self, problem, **kwargs):
+        super()._setup(problem, **kwargs)
+        seed = int(self.random_state.integers(2**31))
+        self.noise = torch.Generator().manual_seed(seed)
+        self.net = torch.nn.utils.skip_init(torch.nn.Linear, problem.n_var, 1)
+        with torch.no_grad():
+            self.net.weight.copy_(torch.randn(1, problem.n_var, generator=self.noise))
+            self.net.bias.zero_()
+        self.optimiser = torch.optim.Adam(self.net.parameters(), lr=0.01)
+        self.seen = deque(maxlen=3)
+
+    def _infill(self):
+        made = [super(Learning, self)._infill() for _ in range(2)]
+        X = torch.tensor(np.stack([some.get("X") for some in made]), dtype=torch.float32)
+        with torch.no_grad():
+            better = self.net(X)[..., 0].argmin(0)
+        chosen = np.stack([some.get("X") for some in made])[better.numpy(), np.arange(X.shape[1])]
+        made[0].set("X", chosen)
+        return made[0]
+
+    def _advance(self, infills, **kwargs):
+        super()._advance(infills, **kwargs)
+        self.seen.append(infills)
+        for some in self.seen:
+            X, F = (torch.tensor(some.get(name).astype(np.float32)) for name in ("X", "F"))
+            loss = (self.net(X) - F).square().mean()
+            self.optimiser.zero_grad()
+            loss.backward()
+            self.optimiser.step()
+
+
+class Careless(LocalSearch):
+    """Draws from a generator that nobody seeds."""
+
+    def _mutants(self, X):
+        rng = np.random.default_rng()
+        return self.problem.region.sample(len(X), rng)
+
+
 SAYS = "test_says_what_it_is"
 CUT = "test_ask_and_tell_with_a_cut_last_batch"
 SEED = "test_runs_depend_on_the_seed_only"
 PYMOO = "test_randomness_comes_from_pymoo_only"
 AGREE = "test_asking_and_minimising_agree"
 TIGHT = "test_tight_limits"
-STORED = "test_goes_on_from_a_checkpoint"
+STORED = "test_goes_on_where_it_was_stopped"
 
 
 def plain(maker):
     return lambda _problem, pop_size, **needs: maker(pop_size=pop_size, **needs)
+
+
+def with_state(maker):
+    return AlgorithmEntry(
+        "plug-in", plain(maker), "multi-objective", "none", "says that it has no state", state=()
+    )
+
+
+def swept(maker):
+    return AlgorithmEntry("plug-in", plain(maker), "single-objective-sweep", "none", "swept")
 
 
 def wrong_entry():
@@ -478,7 +532,7 @@ def wrong_entry():
         (plain(RandomSearch), set()),
         (lambda problem, pop_size: NSGA2(pop_size, **problem.operators()), set()),
         (wrong_entry(), {SAYS}),
-        (plain(Batches), {CUT, SEED, PYMOO}),
+        (plain(Batches), {CUT, SEED, PYMOO, STORED}),
         (plain(OwnGenerator), {SEED, PYMOO, AGREE, STORED}),
         (plain(Deaf), {SEED}),
         (plain(Real), {CUT}),
@@ -486,8 +540,12 @@ def wrong_entry():
         (plain(Lawless), {TIGHT}),
         (plain(Dreaming), {CUT, TIGHT}),
         (plain(Tired), {CUT, AGREE}),
-        (plain(Reading), {STORED}),
-        (plain(Hiding), {STORED}),
+        (plain(Reading), set()),
+        (plain(Hiding), set()),
+        (with_state(Hiding), {STORED}),
+        (swept(LocalSearch), set()),
+        (swept(Learning), set()),
+        (swept(Careless), {SEED, PYMOO, AGREE, STORED}),
     ],
 )
 def test_algorithms(algorithm, expected):

@@ -12,6 +12,7 @@ from pymoo.core.algorithm import Algorithm
 from pymoo.util.ref_dirs import get_reference_directions
 
 from apq_moo.algorithms.apq_ga import ApqGA
+from apq_moo.algorithms.apq_strategy import ApqStrategy
 from apq_moo.algorithms.base import require_apq_problem
 from apq_moo.algorithms.decomposed import (
     BudgetedRVEA,
@@ -24,8 +25,10 @@ from apq_moo.algorithms.decomposed import (
 from apq_moo.algorithms.evolution import LocalSearch, RegularizedEvolution
 from apq_moo.algorithms.exact_search import ExactSearch
 from apq_moo.algorithms.nsga2 import QuickNSGA2
+from apq_moo.algorithms.pymoo_strategy import PymooStrategy
 from apq_moo.algorithms.random_search import RandomSearch
 from apq_moo.algorithms.released import ReleasedApqGA
+from apq_moo.algorithms.strategy import Context, Strategy
 from apq_moo.arrays import FloatArray
 from apq_moo.errors import UserError
 from apq_moo.registry import Registry
@@ -53,6 +56,11 @@ class AlgorithmEntry:
         least_objectives: fewer are refused.
         needs: arguments that the factory cannot do without: ``budget``, the evaluations; or
             ``surrogate``, an additive accuracy.
+        state: attributes (dotted) that the algorithm's further course depends on beside its
+            population, its optimum and its generator: numbers, arrays, populations. None where that
+            is not known: a stopped run is then begun again, with what it had evaluated answered
+            from its record, which takes as long as the algorithm's own work did.
+        search: makes the strategy that runs use, where that is not to drive the factory's product.
     """
 
     name: str
@@ -62,6 +70,23 @@ class AlgorithmEntry:
     summary: str
     least_objectives: int = 1
     needs: tuple[str, ...] = ()
+    state: tuple[str, ...] | None = None
+    search: Callable[[], Strategy] | None = None
+
+    @property
+    def swept(self) -> bool:
+        """Whether a front takes a sweep over limits."""
+        return self.kind == "single-objective-sweep"
+
+    def make(self, context: Context) -> Algorithm:
+        """The algorithm for a context, not set up yet."""
+        available = {"budget": context.budget, "surrogate": context.surrogate}
+        needed = {name: available[name] for name in self.needs}
+        return self.factory(context.problem, pop_size=context.pop_size, **needed)
+
+    def strategy(self) -> Strategy:
+        """A new search by this algorithm."""
+        return PymooStrategy(self.make, self.state) if self.search is None else self.search()
 
     def check(self, n_objectives: int) -> None:
         """Check a number of objectives.
@@ -139,6 +164,11 @@ def _exact(_problem: APQProblem, pop_size: int = 100, **options: Any) -> Algorit
     return ExactSearch(**options)
 
 
+_NORMALISATION = tuple(
+    f"survival.norm.{name}"
+    for name in ("ideal_point", "worst_point", "nadir_point", "extreme_points")
+)
+
 for _entry in (
     AlgorithmEntry(
         "apq-ga",
@@ -147,6 +177,7 @@ for _entry in (
         "T. Wang et al., APQ: Joint Search for Network Architecture, Pruning and Quantization "
         "Policy, CVPR 2020, Algorithm 1",
         "APQ's evolution: most accurate network under each of several limits",
+        search=ApqStrategy,
     ),
     AlgorithmEntry(
         "apq-ga-released",
@@ -154,6 +185,7 @@ for _entry in (
         "single-objective-sweep",
         "T. Wang et al., APQ, CVPR 2020, as its code was released",
         "the released code's behaviour, which departs from the paper: blind to bits, no crossover",
+        state=("_scored",),
     ),
     AlgorithmEntry(
         "nsga2",
@@ -162,6 +194,7 @@ for _entry in (
         "K. Deb et al., A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II, IEEE "
         "Transactions on Evolutionary Computation 6(2), 2002",
         "non-dominated sorting and crowding, with operators that know the space",
+        state=(),
     ),
     AlgorithmEntry(
         "random",
@@ -170,6 +203,7 @@ for _entry in (
         "J. Bergstra and Y. Bengio, Random Search for Hyper-Parameter Optimization, Journal of "
         "Machine Learning Research 13, 2012",
         "uniform draws from the networks that meet the limits",
+        state=(),
     ),
     AlgorithmEntry(
         "nsga3",
@@ -180,6 +214,7 @@ for _entry in (
         "Computation 18(4), 2014",
         "non-dominated sorting and reference directions",
         least_objectives=2,
+        state=("survival.opt", *_NORMALISATION),
     ),
     AlgorithmEntry(
         "unsga3",
@@ -189,6 +224,7 @@ for _entry in (
         "and Many Objectives, IEEE Transactions on Evolutionary Computation 20(3), 2016",
         "NSGA-III with niching tournaments",
         least_objectives=2,
+        state=("survival.opt", *_NORMALISATION),
     ),
     AlgorithmEntry(
         "moead",
@@ -198,6 +234,7 @@ for _entry in (
         "Decomposition, IEEE Transactions on Evolutionary Computation 11(6), 2007",
         "one subproblem for each weight; constraints by Deb's rules, objectives scaled",
         least_objectives=2,
+        state=("ideal", "_scale.low", "_scale.range"),
     ),
     AlgorithmEntry(
         "sms-emoa",
@@ -207,6 +244,7 @@ for _entry in (
         "Dominated Hypervolume, European Journal of Operational Research 181(3), 2007",
         "drops what contributes least hypervolume",
         least_objectives=2,
+        state=(),
     ),
     AlgorithmEntry(
         "age-moea2",
@@ -216,6 +254,7 @@ for _entry in (
         "Many-Objective Optimization, GECCO 2022",
         "estimates the front's geometry; needs the extra apq-moo[age]",
         least_objectives=2,
+        state=(),
     ),
     AlgorithmEntry(
         "rvea",
@@ -226,6 +265,7 @@ for _entry in (
         "angles to reference vectors, on a schedule that follows the budget",
         least_objectives=2,
         needs=("budget",),
+        state=tuple(f"survival.{name}" for name in ("ideal", "nadir", "V", "gamma")),
     ),
     AlgorithmEntry(
         "spea2",
@@ -235,15 +275,21 @@ for _entry in (
         "Algorithm, ETH Zurich, TIK-Report 103, 2001",
         "strength and density",
         least_objectives=2,
+        state=("survival.points",),
     ),
     AlgorithmEntry(
         "ctaea",
         _directed("ctaea", ScaledCTAEA),
         "multi-objective",
-        "K. Li et al., Two-Archive Evolutionary Algorithm for Constrained Multiobjective "
+        "K. Li et al., Two-Evaluated Evolutionary Algorithm for Constrained Multiobjective "
         "Optimization, IEEE Transactions on Evolutionary Computation 23(2), 2019",
         "an archive for convergence and one for diversity, objectives scaled",
         least_objectives=2,
+        state=(
+            "da",
+            *(f"survival.{name}" for name in ("opt", "ideal_point")),
+            *(f"survival._scale.{name}" for name in ("low", "range")),
+        ),
     ),
     AlgorithmEntry(
         "regularized-evolution",
@@ -251,6 +297,7 @@ for _entry in (
         "single-objective-sweep",
         "E. Real et al., Regularized Evolution for Image Classifier Architecture Search, AAAI 2019",
         "mutants of tournament winners, the oldest dies",
+        state=(),
     ),
     AlgorithmEntry(
         "local-search",
@@ -259,6 +306,7 @@ for _entry in (
         "C. White, S. Nolen and Y. Savani, Exploring the Loss Landscape in Neural Architecture "
         "Search, UAI 2021",
         "hill climbs with restarts",
+        state=("idle",),
     ),
     AlgorithmEntry(
         "exact",
@@ -268,6 +316,7 @@ for _entry in (
         "the whole front of an additive surrogate, by dynamic programming; with several costs a "
         "grid of integer programs",
         needs=("surrogate",),
+        state=(),
     ),
 ):
     ALGORITHMS.register(_entry.name, _entry)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from pymoo.algorithms.moo.ctaea import CTAEA, CADASurvival
 from pymoo.algorithms.moo.moead import ParallelMOEAD, default_decomp
-from pymoo.algorithms.moo.nsga3 import NSGA3
+from pymoo.algorithms.moo.nsga3 import NSGA3, HyperplaneNormalization
 from pymoo.algorithms.moo.rvea import RVEA
 from pymoo.algorithms.moo.spea2 import SPEA2, SPEA2Survival
 from pymoo.algorithms.moo.unsga3 import UNSGA3
@@ -30,24 +30,50 @@ class Scale:
     """Objectives divided by the ranges of the population first seen; see the module."""
 
     def __init__(self) -> None:
-        self._low: FloatArray | None = None
-        self._range: FloatArray | None = None
+        self.low: FloatArray | None = None
+        self.range: FloatArray | None = None
 
     def __call__(self, F: FloatArray) -> FloatArray:
         """Scaled objectives, shape ``(n, n_obj)``."""
-        if self._low is None or self._range is None:
-            self._low = F.min(axis=0)
-            spread = F.max(axis=0) - self._low
-            self._range = np.where(spread > 0, spread, 1.0)
-        scaled: FloatArray = (F - self._low) / self._range
+        if self.low is None or self.range is None:
+            self.low = F.min(axis=0)
+            spread = F.max(axis=0) - self.low
+            self.range = np.where(spread > 0, spread, 1.0)
+        scaled: FloatArray = (F - self.low) / self.range
         return scaled
+
+
+class NormalisedSPEA2Survival(SPEA2Survival):  # type: ignore[misc]
+    """SPEA2's survival, whose normalisation can be read and put back as an array."""
+
+    def __init__(self) -> None:
+        super().__init__(normalize=True)
+
+    @property
+    def points(self) -> FloatArray | None:
+        """Its ideal, worst and nadir point, then the extreme ones; shape ``(3 + n_obj, n_obj)``."""
+        norm = self.norm
+        if norm is None:
+            return None
+        stacked: FloatArray = np.vstack(
+            [norm.ideal_point, norm.worst_point, norm.nadir_point, norm.extreme_points]
+        )
+        return stacked
+
+    @points.setter
+    def points(self, values: FloatArray | None) -> None:
+        self.norm = None
+        if values is not None:
+            norm = self.norm = HyperplaneNormalization(values.shape[1])
+            norm.ideal_point, norm.worst_point, norm.nadir_point = values[:3]
+            norm.extreme_points = values[3:]
 
 
 def spea2(**options: Any) -> SPEA2:
     """SPEA2 whose tournaments are reproducible."""
     selection = TournamentSelection(func_comp=by_fitness)
     # pymoo's default survival is one object for all algorithms, and remembers.
-    return SPEA2(selection=selection, survival=SPEA2Survival(normalize=True), **options)
+    return SPEA2(selection=selection, survival=NormalisedSPEA2Survival(), **options)
 
 
 def nsga3(ref_dirs: FloatArray, **options: Any) -> NSGA3:

@@ -95,12 +95,13 @@ def run(
         _check_same(ctx, config, verify, opened)
         carry_out(opened, breakdown=breakdown)
     else:
+        from apq_moo.problems import require_exact
         from apq_moo.study.search import Search
 
         # What cannot work is refused before there is a folder.
         search = Search(config)
         if verify:
-            search.require_supernet()
+            require_exact(search.problem.space, config.assets)
         path = folder or _new_folder(algo)
         opened = RunFolder.create(path, config, verify=verify, overwrite=overwrite)
         carry_out(opened, search, breakdown=breakdown)
@@ -215,7 +216,7 @@ def pick(
 ) -> None:
     """Pick a network from all that a run evaluated, under limits of now, and write its policy."""
     from apq_moo.files import write_json
-    from apq_moo.problems import OBJECTIVES
+    from apq_moo.hardware import QUANTITIES
     from apq_moo.results.pick import pick as choose
     from apq_moo.study.folder import RunFolder
 
@@ -224,7 +225,7 @@ def pick(
     path = file or folder.path / "policy.json"
     write_json(path, found.subnet.to_dict())
     worth = ", ".join(
-        f"{name} {value:.5g} {OBJECTIVES.get(name).unit}" for name, value in found.values.items()
+        f"{name} {value:.5g} {QUANTITIES.get(name).unit}" for name, value in found.values.items()
     )
     out.print(f"{worth}; picked from {found.among:,} networks", soft_wrap=True, highlight=False)
     for block in found.subnet.blocks:

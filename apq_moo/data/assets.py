@@ -95,12 +95,18 @@ class Assets:
         return {"images": str(self.manifest["images_sha256"]), **listed}
 
 
-def find_assets(space: Space, folder: str | Path | None = None) -> Assets:
+def find_assets(space: Space, folder: str | Path | Assets | None = None) -> Assets:
     """The assets of a space: in a given folder, else those shipped with the package.
+
+    Args:
+        space: the space.
+        folder: where they are; assets that were found already come back as they are.
 
     Raises:
         UserError: there are none; see :attr:`Assets.manifest`.
     """
+    if isinstance(folder, Assets):
+        return folder
     shipped = Path(str(files("apq_moo") / "assets" / space.name))
     assets = Assets(shipped if folder is None else Path(folder), space)
     _ = assets.manifest

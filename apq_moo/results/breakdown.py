@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apq_moo.errors import UserError
-from apq_moo.hardware import COSTS, find_device
+from apq_moo.hardware import QUANTITIES, cost_names, find_device
 from apq_moo.hardware.breakdown import breakdown
 from apq_moo.hardware.plots import network_picture
 from apq_moo.pictures import save_picture
@@ -49,7 +49,7 @@ def break_down(folder: RunFolder, columns: dict[str, list[Any]], row: int) -> tu
     asked = [
         name
         for name in dict.fromkeys([*config.objectives, *config.limits])
-        if name in COSTS and COSTS.get(name).compile is None
+        if name in cost_names() and QUANTITIES.get(name).compile is None
     ]
     names = asked or list(device.units)
     found = {name: breakdown(space, subnet, name, device) for name in names}
@@ -59,7 +59,7 @@ def break_down(folder: RunFolder, columns: dict[str, list[Any]], row: int) -> tu
     for heading in ("part", "layer"):
         table.add_column(heading, no_wrap=True)
     for name in names:
-        table.add_column(f"{name} ({COSTS.get(name).unit})", justify="right")
+        table.add_column(f"{name} ({QUANTITIES.get(name).unit})", justify="right")
         table.add_column("%", justify="right")
     totals = {name: sum(costs.values()) for name, costs in found.items()}
     for part in dict.fromkeys(part for costs in found.values() for part in costs):

@@ -9,10 +9,10 @@ import numpy as np
 from moocore import hypervolume
 
 from apq_moo.algorithms.exact import exact_front
-from apq_moo.predictors.additive import AdditivePredictor
+from apq_moo.hardware import ACC
 
 if TYPE_CHECKING:
-    from apq_moo.study.archive import Archive
+    from apq_moo.problems.evaluated import Evaluated
     from apq_moo.study.search import Search
 
 
@@ -42,7 +42,7 @@ class Gap:
         return text
 
 
-def certified_gap(search: Search, front: Archive) -> dict[str, float | int | None] | None:
+def certified_gap(search: Search, front: Evaluated) -> dict[str, float | int | None] | None:
     """The gap of a search's front to the true front of its additive predictor.
 
     Returns:
@@ -50,20 +50,18 @@ def certified_gap(search: Search, front: Archive) -> dict[str, float | int | Non
         additive, or there are several costs or none that adds up.
     """
     problem = search.problem
-    predictor = search.predictor
-    costs = [name for name in problem.names if name != "acc"]
+    gains_of = search.source.block_gains() if search.source is not None else None
+    costs = [name for name in problem.names if name != ACC]
     sums = [name for name in costs if problem.tables[name].combine == "sum"]
     known = (
-        isinstance(predictor, AdditivePredictor)
-        and "acc" in problem.objectives
-        and "acc" not in problem.constraints
+        ACC in problem.objectives
+        and ACC not in problem.constraints
         and len(sums) == 1
-        and set(problem.objectives) <= {"acc", *sums}
+        and set(problem.objectives) <= {ACC, *sums}
     )
-    if not known:
+    if gains_of is None or search.source is None or not known:
         return None
-    assert isinstance(predictor, AdditivePredictor)
-    intercept, gains = predictor.block_gains()
+    intercept, gains = gains_of
     table = problem.tables[sums[0]]
     best = exact_front(
         problem.space,
@@ -75,7 +73,7 @@ def certified_gap(search: Search, front: Archive) -> dict[str, float | int | Non
         problem.constraints.get(sums[0], np.inf),
     )
     cost = table(front.genotypes)
-    acc = np.asarray(predictor.predict(front.genotypes))
+    acc = search.source.predict(front.genotypes)
     place = np.searchsorted(best.cost, cost * (1 + 1e-12), side="right") - 1
     deficit = np.maximum(best.acc[np.maximum(place, 0)] - acc, 0.0)
     if len(problem.objectives) == 1:

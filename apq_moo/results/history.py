@@ -6,10 +6,10 @@ import numpy as np
 from moocore import hv_approx, hypervolume, is_nondominated
 
 from apq_moo.arrays import FloatArray
-from apq_moo.hardware import maximum, minimum
-from apq_moo.problems import OBJECTIVES, APQProblem
-from apq_moo.study.archive import Archive
-from apq_moo.study.checkpoint import Trace
+from apq_moo.hardware import minimised
+from apq_moo.problems import APQProblem
+from apq_moo.problems.evaluated import Evaluated
+from apq_moo.study.record import Trace
 
 REFERENCE = 1.1
 """Reference point in every objective, where 0 is the best value reachable and 1 the worst."""
@@ -23,31 +23,11 @@ _SAMPLES = 2**14
 """Of an approximated hypervolume, whose relative error is then a few thousandths."""
 
 
-def reachable_bounds(problem: APQProblem) -> tuple[FloatArray, FloatArray]:
-    """The best and the worst value of every objective, minimised, shape ``(n_obj,)`` each.
-
-    They depend on the problem alone: for accuracy 100 % and that of guessing; for a cost the
-    smallest and largest of any network that the device runs, or the limit on it, if there is one.
-    """
-    best, worst = [], []
-    for name in problem.objectives:
-        if name not in problem.tables:
-            best.append(-100.0)
-            worst.append(-100.0 / problem.space.spec.classes)
-            continue
-        table = problem.tables[name]
-        low = minimum(table, problem.feasible)[0]
-        high = maximum(table, problem.feasible)[0]
-        best.append(low)
-        worst.append(min(high, problem.constraints.get(name, np.inf)))
-    return np.array(best), np.array(worst)
-
-
-def history(problem: APQProblem, archive: Archive, trace: Trace) -> dict[str, list[float | None]]:
+def history(problem: APQProblem, archive: Evaluated, trace: Trace) -> dict[str, list[float | None]]:
     """Columns of ``history.csv``: at most a hundred moments of a search.
 
     ``evaluations`` and ``seconds`` say when, ``front`` how many networks were non-dominated then,
-    and ``hypervolume`` what they dominate of the box between :func:`reachable_bounds` and
+    and ``hypervolume`` what they dominate of the box between :meth:`APQProblem.reachable` and
     :data:`REFERENCE` (exact for up to four objectives, approximated beyond); for one objective it
     is what the best of them is from the reference. Each column of the best value so far has the
     name of its objective.
@@ -57,7 +37,7 @@ def history(problem: APQProblem, archive: Archive, trace: Trace) -> dict[str, li
         archive: everything evaluated, in order.
         trace: evaluations and seconds after each round.
     """
-    best, worst = reachable_bounds(problem)
+    best, worst = problem.reachable()
     span = np.where(worst > best, worst - best, 1.0)
     marks = np.unique(np.linspace(0, len(trace.evaluations) - 1, _ROWS).round().astype(int))
     columns: dict[str, list[float | None]] = {"evaluations": [], "seconds": [], "front": []}
@@ -78,9 +58,9 @@ def history(problem: APQProblem, archive: Archive, trace: Trace) -> dict[str, li
         columns["seconds"].append(trace.seconds[mark])
         columns["front"].append(len(front))
         columns["hypervolume"].append(_volume(front))
-        for i, name in enumerate(problem.objectives):
-            sign = -1.0 if OBJECTIVES.get(name).maximise else 1.0
-            columns[name].append(sign * float(reached[i]) if len(front) else None)
+        natural = minimised(problem.objectives, reached)
+        for name, value in zip(problem.objectives, natural.tolist(), strict=True):
+            columns[name].append(value if len(front) else None)
     return columns
 
 

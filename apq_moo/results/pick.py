@@ -8,13 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from apq_moo.errors import UserError
-from apq_moo.hardware import COSTS, cost_table, find_device
-from apq_moo.problems import OBJECTIVES
+from apq_moo.hardware import QUANTITIES, cost_names, cost_table, find_device, minimised
+from apq_moo.problems.evaluated import Evaluated
 from apq_moo.space import Subnet, load_space
-from apq_moo.study.archive import Archive
-from apq_moo.study.checkpoint import evaluated, row_type
 from apq_moo.study.epsilon_constraint import main_objective
 from apq_moo.study.folder import RunFolder
+from apq_moo.study.record import evaluated, row_type
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Pick:
     among: int
 
 
-def read_archive(folder: RunFolder) -> Archive:
+def read_archive(folder: RunFolder) -> Evaluated:
     """Everything that a run has evaluated, an unfinished one up to its last checkpoint.
 
     Raises:
@@ -64,24 +63,21 @@ def pick(folder: RunFolder, limits: Mapping[str, float], *, knee: bool = False) 
     space = load_space(config.space)
     space.check(archive.X)
     device = find_device(config.device, missing=config.missing)
-    values = {}
-    for i, name in enumerate(config.objectives):
-        sign = -1.0 if OBJECTIVES.get(name).maximise else 1.0
-        values[name] = sign * archive.F[:, i]
+    values = dict(zip(config.objectives, minimised(config.objectives, archive.F).T, strict=True))
     for name in limits:
         if name in values:
             continue
-        if name not in COSTS:
-            known = ", ".join(dict.fromkeys([*values, *COSTS]))
+        if name not in cost_names():
+            known = ", ".join(dict.fromkeys([*values, *cost_names()]))
             raise UserError(f"--max {name}: this run knows {known}")
         values[name] = cost_table(space, name, device)(archive.genotypes)
     inside = archive.feasible.copy()
     for name, limit in limits.items():
-        inside &= values[name] >= limit if OBJECTIVES.get(name).maximise else values[name] <= limit
+        inside &= QUANTITIES.get(name).meets(values[name], limit)
     if not inside.any():
         raise UserError(_nothing(limits, values, archive.feasible))
     rows = np.flatnonzero(inside)
-    some = Archive(archive.X[rows], archive.F[rows], archive.feasible[rows]).front()
+    some = Evaluated(archive.X[rows], archive.F[rows], archive.feasible[rows]).front()
     chosen = _knee(some.F) if knee else _best(some.F, config.objectives)
     (subnet,) = space.decode(some.genotypes[chosen])
     found = int(np.flatnonzero((archive.X[rows] == some.X[chosen]).all(axis=1))[0])
@@ -111,9 +107,9 @@ def _nothing(
         return "no evaluated network meets the limits of the run"
     asked, ends = [], []
     for name, limit in limits.items():
-        more = OBJECTIVES.get(name).maximise
-        best = values[name][feasible].max() if more else values[name][feasible].min()
-        asked.append(f"{name} {'>=' if more else '<='} {limit:g}")
+        quantity = QUANTITIES.get(name)
+        best = (max if quantity.maximise else min)(values[name][feasible])
+        asked.append(f"{name} {quantity.relation} {limit:g}")
         ends.append(f"{name} {best:.4g}")
     return (
         f"no evaluated network has {' and '.join(asked)}; the best of each by itself: "

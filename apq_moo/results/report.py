@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from apq_moo.files import replacing
-from apq_moo.problems import OBJECTIVES, AccuracyModel, APQProblem
+from apq_moo.hardware import QUANTITIES, minimised
+from apq_moo.problems import AccuracySource, APQProblem
+from apq_moo.problems.evaluated import Evaluated
 from apq_moo.space import Space, Subnet
 from apq_moo.space.spec import FIELDS
-from apq_moo.study.archive import Archive
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,19 +25,18 @@ _MAX_ROWS = 20
 def front_columns(
     space: Space,
     objectives: Sequence[str],
-    front: Archive,
-    surrogate: AccuracyModel | None = None,
+    front: Evaluated,
+    surrogate: AccuracySource | None = None,
 ) -> dict[str, list[Any]]:
     """Columns of ``front.csv`` in natural units, without verification.
 
     With a surrogate, ``acc_surrogate`` is what it predicts.
     """
     columns: dict[str, list[Any]] = {}
-    for i, name in enumerate(objectives):
-        sign = -1.0 if OBJECTIVES.get(name).maximise else 1.0
-        columns[name] = (sign * front.F[:, i]).tolist()
+    for name, column in zip(objectives, minimised(objectives, front.F).T, strict=True):
+        columns[name] = column.tolist()
     if surrogate is not None:
-        columns["acc_surrogate"] = np.asarray(surrogate.predict(front.genotypes)).tolist()
+        columns["acc_surrogate"] = surrogate.predict(front.genotypes).tolist()
     columns["subnet"] = [json.dumps(subnet.to_dict()) for subnet in space.decode(front.genotypes)]
     return columns
 
@@ -83,7 +83,7 @@ def front_table(columns: dict[str, list[Any]], objectives: Sequence[str], title:
     verified = [i for i, v in enumerate(columns.get("acc_test", [])) if v is not None]
     table = Table(title=title)
     for name in objectives:
-        table.add_column(f"{name} ({OBJECTIVES.get(name).unit})", justify="right")
+        table.add_column(f"{name} ({QUANTITIES.get(name).unit})", justify="right")
     extra = [name for name in ("acc_val_true", "acc_test") if verified]
     for name in (*extra, "depth", "mean bits"):
         table.add_column(name, justify="right")
@@ -141,7 +141,7 @@ def draw_front(
                             label=label,
                             **(face | ({"edgecolors": colour} if face else {"c": colour})),
                         )
-            unit = f" ({OBJECTIVES.get(name).unit})" if name in OBJECTIVES else ""
+            unit = f" ({QUANTITIES.get(name).unit})" if name in QUANTITIES else ""
             axis.set_xlabel(f"{name}{unit}")
             axis.set_ylabel(f"{'accuracy' if main == 'acc' else main} ({_unit(main)})")
             axis.locator_params(axis="x", nbins=6)
@@ -154,4 +154,4 @@ def draw_front(
 
 
 def _unit(name: str) -> str:
-    return OBJECTIVES.get(name).unit
+    return QUANTITIES.get(name).unit

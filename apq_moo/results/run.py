@@ -7,20 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from apq_moo.data.assets import TABLE, find_assets
 from apq_moo.errors import UserError
-from apq_moo.predictors.metrics import kendall_tau
-from apq_moo.problems.measured import SupernetAccuracy
-from apq_moo.problems.tabulated import TabulatedAccuracy
+from apq_moo.hardware import minimised
+from apq_moo.problems.evaluated import Evaluated
 from apq_moo.results.gap import certified_gap
 from apq_moo.results.history import history
 from apq_moo.results.report import draw_front, front_columns, not_offered
-from apq_moo.results.verification import spread
-from apq_moo.space import load_space
-from apq_moo.study.archive import Archive
-from apq_moo.study.folder import HISTORY, MEASURED, RunFolder, alone
+from apq_moo.results.verification import verify_front
+from apq_moo.study.folder import HISTORY, RunFolder, alone
 from apq_moo.study.search import Search
 from apq_moo.versions import processor, versions
 
@@ -76,12 +70,13 @@ def _execute(folder: RunFolder, listener: Listener, search: Search) -> dict[str,
     if lost:
         device = search.problem.device.name
         listener.say(f"not offered, since {device} does not run them: {lost}")
-    if isinstance(search.predictor, SupernetAccuracy) and not folder.searched:
-        each = search.predictor.estimate_s(search.problem.space.largest()[None], ("validation",))
-        listener.say(
-            f"measuring a network takes up to {each:.2g} s: "
-            f"{config.budget * each:,.0f} s at most in all; what is measured is kept"
-        )
+    if search.source is not None and not folder.searched:
+        each = search.source.estimate_s(search.problem.space.largest()[None])
+        if each:
+            listener.say(
+                f"measuring a network {search.source.where} takes up to {each:.2g} s: "
+                f"{config.budget * each:,.0f} s at most in all; what is measured is kept"
+            )
     begun = time.perf_counter()
     archive = search.run(folder=folder.path, callback=listener.searching)
     spent = search.trace.seconds[-1] if search.trace.seconds else 0.0
@@ -100,17 +95,21 @@ def _execute(folder: RunFolder, listener: Listener, search: Search) -> dict[str,
     )
     verify = folder.record.get("verify")
     if verify:
-        columns, spent = verify_front(folder, columns, front, verify, listener)
+        columns, spent = verify_front(
+            folder, columns, front, verify, say=listener.say, callback=listener.verifying
+        )
         seconds["verify"] = spent
     draw_front(folder.path / "front.png", columns, config.objectives, title_of(folder))
     folder.store(status="finished", seconds=seconds)
     return columns
 
 
-def _nothing_found(limits: dict[str, float], objectives: tuple[str, ...], archive: Archive) -> str:
+def _nothing_found(
+    limits: dict[str, float], objectives: tuple[str, ...], archive: Evaluated
+) -> str:
     text = "no network that meets all limits was found"
     if "acc" in limits and "acc" in objectives:
-        best = -archive.F[:, objectives.index("acc")].min()
+        best = minimised(objectives, archive.F)[:, objectives.index("acc")].max()
         text += f" (acc of at least {limits['acc']:g}; the largest found is {best:.2f})"
     return f"{text}; change a limit or raise --budget"
 
@@ -119,56 +118,3 @@ def title_of(folder: RunFolder) -> str:
     """One line that says what the run searched."""
     config = folder.config
     return f"{config.algo} on {config.space}: {folder.record['evaluations']:,} evaluations"
-
-
-def verify_front(
-    folder: RunFolder,
-    columns: dict[str, list[Any]],
-    front: Archive,
-    k: int,
-    listener: Listener,
-) -> tuple[dict[str, list[Any]], float]:
-    """Measure ``k`` members of a front, spread by cost, and add what was found to ``front.csv``.
-
-    Returns:
-        The columns with ``acc_val_true`` and ``acc_test``, and the seconds spent.
-
-    Raises:
-        UserError: the space has no supernet, or its images cannot be had.
-    """
-    begun = time.perf_counter()
-    config = folder.config
-    assets = find_assets(load_space(config.space), config.assets)
-    costs = [i for i, name in enumerate(config.objectives) if name != "acc"]
-    rows = spread(front.F[:, costs[0] if costs else 0], k)
-    X = front.genotypes[rows]
-    if assets.has(TABLE):  # every network has been measured
-        found = TabulatedAccuracy(assets).measure(X)
-    else:
-        supernet = SupernetAccuracy(assets)
-        listener.say(
-            f"measuring {len(rows)} networks on the supernet takes about "
-            f"{max(1, round(supernet.estimate_s(X)))} s"
-        )
-        found = supernet.measure(X, callback=lambda done: listener.verifying(done, len(rows)))
-    subnet = columns.pop("subnet")
-    for column, name in enumerate(MEASURED):
-        values: list[float | None] = [None] * len(front)
-        for row, value in zip(rows, found[:, column], strict=True):
-            values[row] = float(value)
-        columns[name] = values
-    columns["subnet"] = subnet
-    folder.write_front(columns)
-    result: dict[str, float | None] = {}
-    if "acc" in columns and len(rows) > 2:
-        predicted = np.array(columns["acc"])[rows]
-        result = {
-            "kendall_tau_validation": _finite(kendall_tau(found[:, 0], predicted)),
-            "kendall_tau_test": _finite(kendall_tau(found[:, 1], predicted)),
-        }
-    folder.store(verified={"networks": len(rows), **result})
-    return columns, time.perf_counter() - begun
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None

@@ -8,6 +8,7 @@ from typing import Any
 
 from apq_moo.defaults import DEFAULT_PREDICTOR, DEFAULT_SPACE
 from apq_moo.errors import UserError
+from apq_moo.texts import by_commas
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class RunConfig:
         sweep: limits over which a single-objective algorithm is swept.
         pop_size: individuals a generation.
         seed: of the search.
+        on: where torch runs, where accuracies are measured; None for a GPU if there is one.
     """
 
     algo: str = "apq-ga"
@@ -44,6 +46,7 @@ class RunConfig:
     sweep: int = 8
     pop_size: int = 100
     seed: int = 0
+    on: str | None = None
 
     def __post_init__(self) -> None:
         for name, low in (("budget", 1), ("sweep", 1), ("pop_size", 4), ("seed", 0)):
@@ -63,11 +66,15 @@ class RunConfig:
             UserError: keys are missing or unknown, or a value is of the wrong type.
         """
         names = {item.name for item in fields(cls)}
+        if isinstance(data, dict):
+            data = {"on": None, **data}  # runs of before there was a choice
         if not isinstance(data, dict) or set(data) != names:
             raise UserError("the run's configuration is incomplete or of another version")
         for name, default in cls().to_dict().items():
             value = data[name]
-            kinds = (str, type(None)) if name in {"assets", "warm_start"} else (type(default),)
+            kinds = (
+                (str, type(None)) if name in {"assets", "warm_start", "on"} else (type(default),)
+            )
             if type(value) not in kinds:
                 raise UserError(f"the run's configuration is malformed: {name} is {value!r}")
         if not all(isinstance(name, str) for name in data["objectives"]):
@@ -98,4 +105,4 @@ def parse_limits(texts: Iterable[str]) -> dict[str, float]:
 
 def parse_objectives(text: str) -> tuple[str, ...]:
     """Read a comma-separated list of objectives; names are checked by the problem."""
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+    return by_commas(text)

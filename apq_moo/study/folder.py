@@ -14,8 +14,8 @@ from typing import Any
 
 from apq_moo.errors import UserError
 from apq_moo.files import read_json, write_json, write_text
-from apq_moo.study.checkpoint import ARCHIVE, CHECKPOINT, EVALUATIONS
 from apq_moo.study.config import RunConfig
+from apq_moo.study.record import ARCHIVE, CHECKPOINT, EVALUATIONS
 
 FORMAT = "apq-moo run 2"
 HISTORY = "history.csv"
@@ -29,7 +29,7 @@ class RunFolder:
     """A run's folder.
 
     It holds ``run.json``, ``front.csv``, ``front.png``, ``history.csv`` and ``archive.npz``, or of
-    an unfinished search what :mod:`apq_moo.study.checkpoint` keeps.
+    an unfinished search what :mod:`apq_moo.study.record` keeps.
 
     Args:
         path: the folder; see :meth:`create` and :meth:`open`.

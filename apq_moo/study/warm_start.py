@@ -6,9 +6,6 @@ import csv
 import json
 from pathlib import Path
 
-import numpy as np
-from moocore import is_nondominated
-
 from apq_moo.algorithms.exact_search import AdditiveAccuracy, ExactSearch
 from apq_moo.arrays import IntArray
 from apq_moo.errors import UserError
@@ -18,9 +15,6 @@ from apq_moo.space import Space
 
 EXACT = "exact"
 """Stands for the exact front of the additive surrogate."""
-
-SHARE = 0.5
-"""At most this share of an initial population; the rest stays random, for the sake of variety."""
 
 
 def source_file(source: str) -> Path | None:
@@ -66,28 +60,3 @@ def exact_networks(problem: APQProblem, surrogate: AdditiveAccuracy) -> IntArray
     search = ExactSearch(surrogate)
     search.setup(problem, seed=0)
     return search.X
-
-
-def begin_with(X: IntArray, networks: IntArray, problem: APQProblem) -> None:
-    """Replace the first networks of an initial population by given networks, in place.
-
-    Those that meet the problem's limits, evenly spread over the front of the rest of what is known
-    of them: for one objective the best, for several those non-dominated, by ascending cost.
-
-    Args:
-        X: the population, not evaluated yet, shape ``(n, n_var)``.
-        networks: canonical genotypes.
-        problem: what is searched.
-    """
-    inside = networks[problem.region.contains(networks)]
-    room = int(SHARE * len(X))
-    if not len(inside) or not room:
-        return
-    F = problem.evaluate(inside, return_values_of=["F"])
-    if F.shape[1] == 1:
-        rows = np.argsort(F[:, 0], kind="stable")[:room]
-    else:
-        front = np.flatnonzero(is_nondominated(F, keep_weakly=False))
-        front = front[np.argsort(F[front, -1], kind="stable")]
-        rows = front[np.unique(np.linspace(0, len(front) - 1, room).astype(int))]
-    X[: len(rows)] = inside[rows]

@@ -34,6 +34,15 @@ def torch_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def chosen_device(on: str | None) -> torch.device:
+    """The device of a name; without one a GPU if there is one, else the CPU.
+
+    Raises:
+        UserError: no such device here.
+    """
+    return torch_device(on or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
 def why_not_on_gpu(space: Space) -> str | None:
     """Why the GPU's kernels cannot run a space's networks at their bits, or None if they can."""
     spec = space.spec

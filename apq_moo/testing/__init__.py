@@ -18,11 +18,20 @@ except ImportError as error:
         "apq_moo.testing needs pytest: pip install pytest, or pip install 'apq-moo[test]'"
     ) from error
 
-for _name in ("checks", "predictors", "costs", "algorithms"):
+for _name in ("checks", "predictors", "costs", "sources", "strategies", "algorithms"):
     pytest.register_assert_rewrite(f"{__name__}.{_name}")
 
 from apq_moo.testing.algorithms import AlgorithmConformance, drive  # noqa: E402
 from apq_moo.testing.costs import CostModelConformance  # noqa: E402
 from apq_moo.testing.predictors import PredictorConformance  # noqa: E402
+from apq_moo.testing.sources import SourceConformance  # noqa: E402
+from apq_moo.testing.strategies import StrategyConformance  # noqa: E402
 
-__all__ = ["AlgorithmConformance", "CostModelConformance", "PredictorConformance", "drive"]
+__all__ = [
+    "AlgorithmConformance",
+    "CostModelConformance",
+    "PredictorConformance",
+    "SourceConformance",
+    "StrategyConformance",
+    "drive",
+]

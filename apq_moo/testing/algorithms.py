@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, ClassVar, TypeAlias
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 import pytest
@@ -17,13 +16,13 @@ from pymoo.core.termination import NoTermination
 from pymoo.termination import get_termination
 
 from apq_moo.algorithms import AlgorithmEntry, AlgorithmFactory
-from apq_moo.algorithms.state import capture, restore
+from apq_moo.algorithms.strategy import Context
 from apq_moo.arrays import IntArray
-from apq_moo.errors import UserError
-from apq_moo.predictors import Predictor, find_predictor
-from apq_moo.problems import APQProblem
+from apq_moo.problems import AdditiveSource, APQProblem, additive_surrogate
 from apq_moo.space import Space, load_space
+from apq_moo.study.epsilon_constraint import strategy_of
 from apq_moo.testing.checks import global_generators, missing
+from apq_moo.testing.strategies import check_resuming, contexts_of
 
 ProblemMaker: TypeAlias = Callable[[float], APQProblem]
 """Makes a problem whose limit on latency is that quantile of random networks' latencies."""
@@ -44,11 +43,14 @@ class AlgorithmConformance:
         draws: whether the algorithm is random, so that another seed gives another run.
         elitist: whether the network that is best in the first objective always stays in the
             optimum.
+        asks_its_context: whether it asks for accuracies only of networks that it has evaluated, so
+            that it costs none to run it again.
     """
 
     pop_size: ClassVar[int] = 30
     draws: ClassVar[bool] = True
     elitist: ClassVar[bool] = True
+    asks_its_context: ClassVar[bool] = True
 
     @pytest.fixture
     def space(self) -> Space:
@@ -150,23 +152,16 @@ class AlgorithmConformance:
         _spend(asked, problem, looped.evaluator.n_eval, seed=5)
         assert np.array_equal(_networks(looped.pop), _networks(asked.pop))
 
-    def test_goes_on_from_a_checkpoint(
+    def test_goes_on_where_it_was_stopped(
         self, entry: AlgorithmEntry, make_problem: ProblemMaker
     ) -> None:
-        """What is stored after some rounds makes a fresh algorithm take the same course."""
+        """A stopped run ends as an undisturbed one, see :class:`StrategyConformance`."""
         problem = make_problem(0.1)
-        budget = 5 * self.pop_size
-        first = _make(entry, problem, budget, self.pop_size)
-        _spend(first, problem, 2 * self.pop_size, seed=6)
-        try:
-            tree, arrays = capture(first)
-            second = _make(entry, problem, budget, self.pop_size)
-            second.setup(problem, termination=NoTermination(), seed=6)
-            restore(second, json.loads(json.dumps(tree)), arrays)
-        except (UserError, TypeError) as error:
-            raise AssertionError(f"it cannot be stored between two rounds: {error}") from error
-        runs = [_networks(_ask(one, problem, self.pop_size)) for one in (first, second)]
-        assert np.array_equal(runs[0], runs[1]), "after a checkpoint it takes another course"
+        if entry.swept:
+            problem = problem.with_limits(problem.constraints, ("acc", "latency"))
+        surrogate = _surrogate(entry, problem.space)
+        make = contexts_of(strategy_of(entry), problem, self.pop_size, surrogate)
+        check_resuming(lambda: strategy_of(entry), make, counts=self.asks_its_context)
 
     def test_tight_limits(self, entry: AlgorithmEntry, make_problem: ProblemMaker) -> None:
         """Where one random network in a thousand is feasible, some feasible one is found."""
@@ -241,17 +236,17 @@ def _ask(algorithm: Algorithm, problem: APQProblem, budget: int) -> Population:
 
 def _make(entry: AlgorithmEntry, problem: APQProblem, budget: int, pop_size: int) -> Algorithm:
     """An algorithm with what it needs."""
-    needed: dict[str, Any] = {}
-    if "budget" in entry.needs:
-        needed["budget"] = budget
-    if "surrogate" in entry.needs:
-        needed["surrogate"] = _additive(problem.space)
-    return entry.factory(problem, pop_size=pop_size, **needed)
+    surrogate = _surrogate(entry, problem.space)
+    return entry.make(Context(problem, budget, 0, pop_size, surrogate=surrogate))
+
+
+def _surrogate(entry: AlgorithmEntry, space: Space) -> AdditiveSource | None:
+    return _additive(space) if "surrogate" in entry.needs else None
 
 
 @lru_cache(maxsize=4)
-def _additive(space: Space) -> Predictor:
-    return find_predictor(space, "additive")
+def _additive(space: Space) -> AdditiveSource:
+    return additive_surrogate(None, space)
 
 
 @lru_cache(maxsize=16)

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apq_moo.arrays import FloatArray
-from apq_moo.benchmarks.compare.bench import problem_of
 from apq_moo.benchmarks.compare.bounds import bounds_of
 from apq_moo.benchmarks.compare.fronts import known_front
 from apq_moo.benchmarks.compare.plan import Cell
@@ -30,11 +29,13 @@ from apq_moo.benchmarks.compare.statistics import (
 )
 from apq_moo.benchmarks.compare.store import NAME, Outcome, Store
 from apq_moo.errors import UserError
-from apq_moo.problems import OBJECTIVES
+from apq_moo.hardware import QUANTITIES, minimised
+from apq_moo.problems import APQProblem
 from apq_moo.results.pick import read_archive
 from apq_moo.space import Space, Subnet, load_space
 from apq_moo.study.config import RunConfig
 from apq_moo.study.folder import RunFolder
+from apq_moo.study.search import problem_of
 
 _KNOWN_NAMES = {
     "true": "true front",
@@ -105,7 +106,7 @@ class ProblemResults:
     @property
     def units(self) -> tuple[str, ...]:
         """Units of the objectives."""
-        return tuple(OBJECTIVES.get(name).unit for name in self.objectives)
+        return tuple(QUANTITIES.get(name).unit for name in self.objectives)
 
     @cached_property
     def space(self) -> Space:
@@ -115,12 +116,17 @@ class ProblemResults:
     @cached_property
     def bounds(self) -> Bounds:
         """The fixed scale of the scores."""
-        return bounds_of(problem_of(self.config))
+        return bounds_of(self.problem)
+
+    @cached_property
+    def problem(self) -> APQProblem:
+        """What was searched; its accuracies are at hand only where all networks are in a table."""
+        return problem_of(self.config)
 
     @cached_property
     def _known(self) -> tuple[FloatArray, str]:
         fronts = [outcome.front for outcome in self.outcomes if len(outcome.front)]
-        return known_front(self.config, fronts)
+        return known_front(self.problem, fronts)
 
     @property
     def known(self) -> FloatArray:
@@ -148,9 +154,7 @@ class ProblemResults:
 
     def natural(self, F: FloatArray) -> FloatArray:
         """Objectives in natural signs: percent for accuracy."""
-        signs = [-1.0 if OBJECTIVES.get(name).maximise else 1.0 for name in self.objectives]
-        found: FloatArray = F * np.array(signs)
-        return found
+        return minimised(self.objectives, F)
 
     def values(self, label: str, indicator: str, part: Part = "front") -> FloatArray:
         """Scores of an algorithm, one for each finished seed.

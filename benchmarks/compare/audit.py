@@ -27,8 +27,7 @@ from apq_moo.data.tables import AccuracyTable
 from apq_moo.errors import UserError
 from apq_moo.files import write_json
 from apq_moo.predictors.metrics import kendall_tau
-from apq_moo.problems.measured import NAME as MEASURED
-from apq_moo.problems.tabulated import NAME as TABULATED
+from apq_moo.problems import is_measured
 from apq_moo.space import Space, load_space, superspace
 
 MOST = 5000
@@ -92,7 +91,7 @@ def audited(analysis: Analysis) -> list[ProblemResults]:
     return [
         problem
         for problem in analysis.problems
-        if "acc" in problem.objectives and problem.config.predictor not in (TABULATED, MEASURED)
+        if "acc" in problem.objectives and not is_measured(problem.config.predictor)
     ]
 
 

@@ -17,7 +17,7 @@ from apq_moo.benchmarks.compare.store import Outcome, Store
 from apq_moo.errors import UserError
 from apq_moo.study.config import RunConfig
 from apq_moo.study.folder import alone
-from apq_moo.study.search import Search, check
+from apq_moo.study.search import Search, check, problem_of
 from apq_moo.versions import processor, versions
 
 BACKENDS = ("loky", "dask", "ray")
@@ -112,34 +112,17 @@ def run(
     spent = store.about().get("cost", [])
     entry = {"seconds": time.perf_counter() - begun, "jobs": jobs, "backend": backend}
     store.note(cost=[*spent, {**entry, **meter.figures()}])
-    _note_frames(store)
+    _note_bounds(store)
     return finished, failed
 
 
-def _note_frames(store: Store) -> None:
+def _note_bounds(store: Store) -> None:
     """Keep every problem's bounds beside the results."""
     bounds = {}
     for cell in store.plan.with_given(seeds=1).cells():
         if cell.problem not in bounds:
             bounds[cell.problem] = bounds_of(problem_of(cell.config)).to_dict()
     store.note(bounds=bounds)
-
-
-def problem_of(config: RunConfig) -> Any:
-    """The problem of a search, with a predictor that always says 0."""
-    import numpy as np
-
-    from apq_moo.hardware import find_device
-    from apq_moo.problems import APQProblem
-    from apq_moo.space import load_space
-
-    return APQProblem(
-        load_space(config.space),
-        config.objectives,
-        {name: limit for name, limit in config.limits.items() if name != "acc"},
-        predictor=lambda X: np.zeros(len(X)),
-        device=find_device(config.device, missing=config.missing),
-    )
 
 
 def _carried_out(cells: Sequence[Cell], jobs: int, backend: str) -> Iterator[Outcome]:

@@ -9,8 +9,7 @@ from apq_moo.benchmarks.compare.bounds import bounds_of
 from apq_moo.benchmarks.compare.plan import Cell
 from apq_moo.benchmarks.compare.scores import anytime, marks
 from apq_moo.benchmarks.compare.store import Outcome
-from apq_moo.problems.measured import NAME as SUPERNET
-from apq_moo.study.archive import Archive
+from apq_moo.problems.evaluated import Evaluated
 from apq_moo.study.search import Search
 
 
@@ -33,13 +32,12 @@ def _search(cell: Cell) -> Outcome:
     bounds = bounds_of(problem)
     at = marks(cell.config.budget)
     front = archive.front()
-    measured = cell.config.predictor == SUPERNET
     seconds = np.interp(at, [0, *trace.evaluations], [0.0, *trace.seconds])
     return Outcome(
         cell,
         "ok",
         evaluations=len(archive),
-        measured=len(np.unique(archive.X, axis=0)) if measured else 0,
+        measured=search.measured,
         seconds={"load": search.seconds, "search": float(trace.seconds[-1])},
         genotypes=front.X,
         front=front.F,
@@ -50,10 +48,11 @@ def _search(cell: Cell) -> Outcome:
     )
 
 
-def _population(search: Search) -> Archive:
+def _population(search: Search) -> Evaluated:
     """The front of what the algorithm held in the end."""
     X = search.population
-    assert X is not None
+    if X is None:
+        X = np.empty((0, search.problem.n_var), dtype=np.int64)
     F, G = search.problem.evaluate_blocks(search.problem.space.block_index(X), X)
     feasible: NDArray[np.bool_] = np.all(G <= 0, axis=1)
-    return Archive(X.astype(search.problem.space.gene_type), F, feasible).front()
+    return Evaluated(X.astype(search.problem.space.gene_type), F, feasible).front()

@@ -13,11 +13,12 @@ from apq_moo.errors import UserError
 from apq_moo.testing import AlgorithmConformance, drive
 
 DRAWING = [name for name in ALGORITHMS if name != "exact"]
+RELEASED = "apq-ga-released"
 FORGETFUL = ["moead", "rvea"]  # a network is kept for its direction, not as the best in anything
 
 
 class TestAlgorithms(AlgorithmConformance):
-    @pytest.fixture(params=[name for name in DRAWING if name not in FORGETFUL])
+    @pytest.fixture(params=[name for name in DRAWING if name not in (*FORGETFUL, RELEASED)])
     def algorithm(self, request):
         return ALGORITHMS.get(request.param)
 
@@ -34,6 +35,16 @@ class TestForgetfulAlgorithms(TestAlgorithms):
     @pytest.fixture(params=FORGETFUL)
     def algorithm(self, request):
         return ALGORITHMS.get(request.param)
+
+
+class TestReleased(TestAlgorithms):
+    """It also asks for accuracies of networks at their widest bits."""
+
+    asks_its_context = False
+
+    @pytest.fixture
+    def algorithm(self):
+        return ALGORITHMS.get(RELEASED)
 
 
 class TestExact(AlgorithmConformance):

@@ -10,7 +10,7 @@ from apq_moo.benchmarks.compare import audit as auditing
 from apq_moo.benchmarks.compare import bench
 from apq_moo.benchmarks.compare.analysis import Analysis
 from apq_moo.benchmarks.compare.audit import FILE, audit, choose, rule
-from apq_moo.benchmarks.compare.fronts import known_front, nondominated, true_front
+from apq_moo.benchmarks.compare.fronts import known_front, nondominated
 from apq_moo.benchmarks.compare.plan import BenchPlan
 from apq_moo.benchmarks.compare.scores import hypervolume
 from apq_moo.benchmarks.compare.store import Outcome, Store
@@ -24,6 +24,7 @@ from apq_moo.results.run import execute
 from apq_moo.space import load_space
 from apq_moo.study.config import RunConfig
 from apq_moo.study.folder import RunFolder
+from apq_moo.study.search import problem_of
 
 PLAN = BenchPlan(
     spaces=("digits",),
@@ -135,7 +136,7 @@ def test_a_run_is_a_benchmark_of_one(tmp_path):
 
 def test_the_true_front_of_a_space_that_is_known_whole():
     config = RunConfig(space="tiny", predictor="table", objectives=("acc", "latency"))
-    F = true_front(config)
+    F = problem_of(config).pareto_front()
     space = load_space("tiny")
     table = load_table(find_assets(space).path("table.npz"), space)
     points = np.column_stack([-table.accuracies()[:, 0], cost_table(space, "latency")(table.X)])
@@ -147,9 +148,9 @@ def test_the_true_front_of_a_space_that_is_known_whole():
             wanted.append((acc, latency))
             best = acc
     np.testing.assert_allclose(np.sort(F, axis=0), np.sort(wanted, axis=0))
-    assert known_front(config, [])[1] == "true"
-    assert true_front(RunConfig()) is None
-    limited = true_front(replace(config, limits={"latency": 0.15}))
+    assert known_front(problem_of(config), [])[1] == "true"
+    assert problem_of(RunConfig(space="digits")).pareto_front() is None
+    limited = problem_of(replace(config, limits={"latency": 0.15})).pareto_front()
     assert limited[:, 1].max() <= 0.15
     assert len(limited) < len(F)
 

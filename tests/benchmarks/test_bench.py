@@ -13,16 +13,18 @@ import numpy as np
 import pytest
 
 from apq_moo.benchmarks.compare import bench, cells
-from apq_moo.benchmarks.compare.bounds import bounds_of, computed
+from apq_moo.benchmarks.compare.bounds import bounds_of
 from apq_moo.benchmarks.compare.plan import BenchPlan, Cell
 from apq_moo.benchmarks.compare.store import NAME, Outcome, Store
+from apq_moo.benchmarks.experiments.publish import computed
 from apq_moo.errors import UserError
 from apq_moo.files import read_json
 from apq_moo.problems import APQProblem
-from apq_moo.study.archive import Archive
+from apq_moo.problems.bounds import FILE
+from apq_moo.problems.evaluated import Evaluated
 from apq_moo.study.config import RunConfig
 from apq_moo.study.folder import alone
-from apq_moo.study.search import Search
+from apq_moo.study.search import Search, problem_of
 
 PLAN = BenchPlan(
     spaces=("digits",),
@@ -130,7 +132,7 @@ def test_outcomes_are_those_of_the_searches(finished):
         assert outcome.measured == 0
         X = search.population
         F, _ = search.problem.evaluate_blocks(search.problem.space.block_index(X))
-        held = Archive(X, F, np.ones(len(X), dtype=bool)).front()
+        held = Evaluated(X, F, np.ones(len(X), dtype=bool)).front()
         np.testing.assert_array_equal(outcome.population, held.F)
         assert outcome.marks[-1] == 400
         assert (np.diff(outcome.curve) >= 0).all()
@@ -268,11 +270,20 @@ def test_damaged_outcomes_are_refused(tmp_path):
         store.outcomes()
 
 
-def test_shipped_frames_are_those_of_the_spaces():
-    assert read_json(bench.__file__.replace("bench.py", "bounds.json")) == computed()
+def test_shipped_bounds_are_those_of_the_spaces():
+    assert read_json(FILE) == computed()
 
 
-def test_frames_belong_to_the_problem():
+def test_a_limit_on_accuracy_gives_one_scale_everywhere():
+    """Whether accuracies are at hand, as in a run, or not, as in a report."""
+    for limit, nadir in ((85.0, -85.0), (20.0, -30.0)):
+        config = RunConfig(space="digits", predictor="additive", limits={"acc": limit})
+        read, unread = Search(config).problem, problem_of(config)
+        assert bounds_of(read) == bounds_of(unread)
+        assert bounds_of(read).nadir[0] == nadir
+
+
+def test_bounds_belong_to_the_problem():
     problem = APQProblem("digits", ("latency", "acc"), predictor=lambda X: np.zeros(len(X)))
     bounds = bounds_of(problem)
     assert bounds.objectives == ("latency", "acc")

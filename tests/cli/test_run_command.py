@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 
+from apq_moo.algorithms.strategy import Context
 from apq_moo.cli import main, run_commands
 from apq_moo.data import fashion
 from apq_moo.data.assets import SAMPLES, SUPERNET, find_assets
 from apq_moo.hardware import cost_table
 from apq_moo.predictors import find_predictor, fit_to_samples
 from apq_moo.space import load_space
-from apq_moo.study.drivers import TopKDriver
 from apq_moo.supernet.checkpoint import load_supernet
 from apq_moo.supernet.sampling import Measurer
 
@@ -243,15 +243,15 @@ def test_folders_in_use_are_left_alone(call, refused):
 def test_resuming_takes_no_other_options(call, refused, monkeypatch):
     assert call("run", *QUICK, "--out", "whole").code == 0
     rounds = []
-    real = TopKDriver.step
+    real = Context.measure
 
-    def dies_in_the_third(self):
+    def dies_in_the_third(self, *given):
         rounds.append(None)
         if len(rounds) == 3:
             raise KeyboardInterrupt
-        return real(self)
+        return real(self, *given)
 
-    monkeypatch.setattr(TopKDriver, "step", dies_in_the_third)
+    monkeypatch.setattr(Context, "measure", dies_in_the_third)
     assert call("run", *QUICK, "--out", "a").code == 130
     assert record("a")["status"] == "unfinished"
     assert "budget 1200, not 600" in refused("run", "--resume", "a", "--budget", "600")

@@ -10,18 +10,18 @@ import pytest
 
 from apq_moo.errors import UserError
 from apq_moo.hardware import (
-    COSTS,
     DEVICES,
+    QUANTITIES,
     Accelerator,
     ArrayDevice,
-    Cost,
     Device,
+    Quantity,
     cost_table,
     find_device,
     load_accelerator,
 )
 from apq_moo.hardware.accelerator import machines
-from apq_moo.problems import OBJECTIVES, APQProblem, Objective
+from apq_moo.problems import APQProblem
 from apq_moo.space import load_space
 
 TEXT = (files("apq_moo.hardware") / "machines" / "bitfusion.toml").read_text()
@@ -207,8 +207,7 @@ def test_other_devices_may_give_other_costs(monkeypatch):
             return {"beads": np.array([float(layer.c_out) for layer in layers])}
 
     monkeypatch.setitem(DEVICES._items, "abacus", Abacus)
-    monkeypatch.setitem(COSTS._items, "beads", Cost("1"))
-    monkeypatch.setitem(OBJECTIVES._items, "beads", Objective("beads", "1", False, "beads moved"))
+    monkeypatch.setitem(QUANTITIES._items, "beads", Quantity("beads", "1", "beads moved"))
     space = load_space("digits")
     X = space.sample(5, np.random.default_rng(0))
     problem = APQProblem(space, ("beads", "params"), device="abacus")

@@ -11,9 +11,9 @@ from pymoo.operators.survival.rank_and_crowding import RankAndCrowding
 from pymoo.optimize import minimize
 
 from apq_moo.errors import UserError
-from apq_moo.hardware import cost_table, minimum
+from apq_moo.hardware import QUANTITIES, cost_table, minimum
 from apq_moo.predictors import create_predictor
-from apq_moo.problems import OBJECTIVES, APQProblem
+from apq_moo.problems import APQProblem
 from apq_moo.problems import problem as problem_module
 from apq_moo.space import load_space
 
@@ -91,7 +91,7 @@ def test_unsupported_blocks_get_the_largest_finite_cost_and_a_violation(
     assert not problem.feasible[0][5]
 
 
-@pytest.mark.parametrize("name", list(OBJECTIVES))
+@pytest.mark.parametrize("name", list(QUANTITIES))
 def test_every_objective_is_its_table(name):
     space = load_space("digits")
     X = space.sample(50, np.random.default_rng(3))
@@ -108,7 +108,7 @@ def test_every_objective_is_its_table(name):
 def test_values_are_finite_and_depend_on_the_canonical_form_only(seed):
     rng = np.random.default_rng(seed)
     space = load_space("digits")
-    names = list(OBJECTIVES)
+    names = list(QUANTITIES)
     problem = APQProblem(space, names, {"latency": 1e3, "acc": 60.0}, additive)
     X = rng.integers(0, space.n_options, size=(20, space.n_var))
     F, G = problem.evaluate(X)
@@ -270,8 +270,8 @@ def test_a_name_may_stand_for_a_single_objective(tiny):
 
 def test_objectives_can_be_added(tiny, monkeypatch, table_of):
     lut = table_of(tiny, [np.ones(n) for n in tiny.block_sizes], name="carbon", unit="g")
-    carbon = replace(OBJECTIVES.get("latency"), name="carbon", unit="g")
-    monkeypatch.setattr(OBJECTIVES, "_items", {**OBJECTIVES._items, "carbon": carbon})
+    carbon = replace(QUANTITIES.get("latency"), name="carbon", unit="g")
+    monkeypatch.setattr(QUANTITIES, "_items", {**QUANTITIES._items, "carbon": carbon})
     monkeypatch.setattr(problem_module, "cost_table", lambda *_args, **_kwargs: lut)
     problem = APQProblem(tiny, ("carbon",))
     assert problem.evaluate_raw(SHALLOW)["carbon"] == [2.0]

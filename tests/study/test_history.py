@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from apq_moo.problems import APQProblem
-from apq_moo.results.history import history, reachable_bounds
-from apq_moo.study.archive import Archive
-from apq_moo.study.checkpoint import Trace
+from apq_moo.problems.evaluated import Evaluated
+from apq_moo.results.history import history
 from apq_moo.study.config import RunConfig
+from apq_moo.study.record import Trace
 from apq_moo.study.search import Search
 
 
@@ -35,7 +35,7 @@ def test_against_a_staircase():
     assert all(np.diff(columns["seconds"]) > 0)
     table = search.problem.tables["latency"]
     X = search.problem.region.sample(3000, np.random.default_rng(0))
-    low, high = reachable_bounds(search.problem)
+    low, high = search.problem.reachable()
     assert low[0] == -100
     assert high[0] == -10
     assert low[1] <= table(X).min() < table(X).max() <= high[1]
@@ -44,7 +44,7 @@ def test_against_a_staircase():
         columns["evaluations"], columns["hypervolume"], columns["front"], strict=True
     ):
         assert volume == pytest.approx(swept_area(scaled[:n], 1.1), rel=1e-12)
-        assert size == len(Archive(archive.X[:n], archive.F[:n], archive.feasible[:n]).front())
+        assert size == len(Evaluated(archive.X[:n], archive.F[:n], archive.feasible[:n]).front())
     np.testing.assert_array_equal(columns["latency"][-1], archive.F[:, 1].min())
     np.testing.assert_array_equal(columns["acc"][-1], -archive.F[:, 0].min())
 
@@ -55,7 +55,7 @@ def test_at_most_a_hundred_rows_and_one_objective():
     F, G = problem.evaluate_blocks(problem.space.block_index(X))
     feasible = (G <= 0).all(axis=1)
     feasible[:20] = False
-    archive = Archive(X, F, feasible)
+    archive = Evaluated(X, F, feasible)
     trace = Trace(list(range(1, 301)), np.linspace(0, 1, 300).tolist())
     columns = history(problem, archive, trace)
     assert len(columns["evaluations"]) == 100
@@ -64,7 +64,7 @@ def test_at_most_a_hundred_rows_and_one_objective():
     assert columns["latency"][0] is None
     assert columns["latency"][-1] == F[feasible].min()
     assert all(np.diff(columns["hypervolume"]) >= 0)
-    (low,), (high,) = reachable_bounds(problem)
+    (low,), (high,) = problem.reachable()
     assert columns["hypervolume"][-1] == pytest.approx(
         1.1 - (F[feasible].min() - low) / (high - low)
     )
@@ -72,8 +72,8 @@ def test_at_most_a_hundred_rows_and_one_objective():
 
 def test_a_limit_bounds_what_counts():
     free, limited = (APQProblem("digits", ("latency",), limit) for limit in ({}, {"latency": 0.02}))
-    assert reachable_bounds(free)[0] == reachable_bounds(limited)[0]
-    assert reachable_bounds(limited)[1] == 0.02 < reachable_bounds(free)[1]
+    assert free.reachable()[0] == limited.reachable()[0]
+    assert limited.reachable()[1] == 0.02 < free.reachable()[1]
 
 
 def test_six_objectives_and_a_limit_on_a_seventh(tmp_path, monkeypatch):

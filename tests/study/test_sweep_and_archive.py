@@ -5,13 +5,14 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from pymoo.core.population import Population
 from pymoo.core.termination import NoTermination
 
-from apq_moo.algorithms import ApqGA
+from apq_moo.algorithms import ALGORITHMS, AlgorithmEntry, ApqGA, RandomSearch
 from apq_moo.errors import UserError
-from apq_moo.problems import APQProblem
+from apq_moo.problems import APQProblem, FeasibleRegion
+from apq_moo.problems.evaluated import Evaluated
 from apq_moo.results.verification import spread
-from apq_moo.study.archive import Archive
 from apq_moo.study.config import RunConfig, parse_limits
 from apq_moo.study.epsilon_constraint import epsilon_limits
 from apq_moo.study.search import Search
@@ -39,7 +40,8 @@ def test_a_limit_of_the_user_caps_the_sweep():
     assert 0.009 < max(limits) <= 0.01
 
 
-def test_limits_for_several_costs_can_be_met_together(problem):
+def test_limits_for_several_costs_can_be_met_together():
+    problem = APQProblem("digits", ("acc", "latency", "energy", "size"), predictor=len)
     sweep = epsilon_limits(problem, ("latency", "energy", "size"), 16, seed=3)
     assert len({tuple(point.values()) for point in sweep}) == 16
     for point in sweep:
@@ -49,15 +51,61 @@ def test_limits_for_several_costs_can_be_met_together(problem):
 def test_every_point_keeps_its_limit_and_its_share():
     config = RunConfig(space="digits", predictor="additive", budget=1300, sweep=2)
     search = Search(config)
-    assert [point.budget for point in search.points] == [650, 650]
-    assert len({point.seed for point in search.points}) == 2
+    parts = search.context().parts
+    assert [part.budget for part in parts] == [650, 650]
+    assert len({part.seed for part in parts}) == 2
     archive = search.run()
     assert len(archive) == 1300
     # All points take turns: 100 networks each, then half of what is left.
     owner = np.repeat([0, 1] * 7, [100] * 12 + [50] * 2)
-    for i, point in enumerate(search.points):
-        assert (archive.F[owner == i, 1] <= point.problem.constraints["latency"]).all()
-    assert (archive.F[owner == 1, 1] > search.points[0].problem.constraints["latency"]).any()
+    for i, part in enumerate(parts):
+        assert (archive.F[owner == i, 1] <= part.problem.constraints["latency"]).all()
+    assert (archive.F[owner == 1, 1] > parts[0].problem.constraints["latency"]).any()
+
+
+def test_one_problem_serves_a_whole_sweep(monkeypatch):
+    """Tables, masks and accuracies are shared; a limit costs a region."""
+    made, regions = [], []
+    for kind, log in ((APQProblem, made), (FeasibleRegion, regions)):
+        real = kind.__init__
+
+        def counted(self, *given, _real=real, _log=log, **more):
+            _log.append(self)
+            _real(self, *given, **more)
+
+        monkeypatch.setattr(kind, "__init__", counted)
+    search = Search(RunConfig(space="digits", predictor="additive", sweep=8))
+    parts = search.context().parts
+    assert len(parts) == 8
+    assert len(made) == 1
+    assert len(regions) == 1 + 8
+    for part in parts:
+        assert part.problem.accuracy is search.source
+        assert part.problem.tables["latency"] is search.problem.tables["latency"]
+
+
+def test_a_swept_plug_in_is_judged_by_the_users_limits(monkeypatch):
+    """One that does not keep to the limits of a sweep finds networks that the user admits."""
+
+    class Anywhere(RandomSearch):
+        def _infill(self):
+            space = self.problem.space
+            return Population.new(X=space.sample(self.pop_size, self.random_state))
+
+    entry = AlgorithmEntry(
+        "anywhere",
+        lambda _problem, pop_size=100: Anywhere(pop_size),
+        "single-objective-sweep",
+        "none",
+        "draws without looking at limits",
+    )
+    monkeypatch.setitem(ALGORITHMS._items, "anywhere", entry)
+    search = Search(RunConfig(algo="anywhere", space="digits", predictor="additive", budget=4800))
+    archive = search.run()
+    np.testing.assert_array_equal(archive.feasible, search.problem.feasible_rows(archive.genotypes))
+    limits = [part.problem.constraints["latency"] for part in search.context().parts]
+    beyond = archive.F[:, 1] > np.repeat(limits, 600)
+    assert archive.feasible[beyond].sum() > 100
 
 
 def test_a_point_alone_equals_the_algorithm_of_pymoo():
@@ -66,10 +114,10 @@ def test_a_point_alone_equals_the_algorithm_of_pymoo():
     )
     search = Search(replace(config, budget=950))
     archive = search.run()
-    problem = search.points[0].problem
+    (part,) = search.context().parts
     seen = []
     algorithm = ApqGA(callback=lambda algorithm: seen.append(algorithm.off.get("X")))
-    algorithm.setup(problem, termination=NoTermination(), seed=search.points[0].seed)
+    algorithm.setup(part.problem, termination=NoTermination(), seed=part.seed)
     for _ in range(10):
         algorithm.next()
     np.testing.assert_array_equal(archive.X[:900], np.vstack(seen)[:900])
@@ -86,7 +134,7 @@ def test_evolution_beats_its_first_population():
 def test_the_front_of_an_archive():
     F = np.array([[-90, 3.0], [-80, 1.0], [-85, 3.0], [-95, 9.0], [-80, 1.0], [-99, 0.5]])
     feasible = np.array([True, True, True, True, True, False])
-    front = Archive(np.arange(6)[:, None], F, feasible).front()
+    front = Evaluated(np.arange(6)[:, None], F, feasible).front()
     assert front.X[:, 0].tolist() == [1, 0, 3]
 
 

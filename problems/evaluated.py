@@ -1,7 +1,8 @@
-"""Everything a search evaluated, without bounds."""
+"""Evaluated networks: those of a round, or all of a search."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from apq_moo.files import write_arrays
 
 
 @dataclass(frozen=True)
-class Archive:
+class Evaluated:
     """Evaluated networks, in the order in which they were evaluated.
 
     Attributes:
@@ -36,15 +37,15 @@ class Archive:
         return self.X.astype(np.int64, copy=False)
 
     @classmethod
-    def join(cls, parts: list[Archive]) -> Archive:
-        """One archive of several, in their order."""
+    def join(cls, parts: Sequence[Evaluated]) -> Evaluated:
+        """Several as one, in their order."""
         return cls(
             np.vstack([part.X for part in parts]),
             np.vstack([part.F for part in parts]),
             np.concatenate([part.feasible for part in parts]),
         )
 
-    def front(self) -> Archive:
+    def front(self) -> Evaluated:
         """The feasible non-dominated networks, without duplicates, by ascending last objective.
 
         Of networks with equal objectives the one evaluated first stays.
@@ -55,7 +56,7 @@ class Archive:
         rows = rows[is_nondominated(self.F[rows], keep_weakly=False)] if len(rows) else rows
         order = np.lexsort(self.F[rows].T)
         rows = rows[order]
-        return Archive(self.X[rows], self.F[rows], self.feasible[rows])
+        return Evaluated(self.X[rows], self.F[rows], self.feasible[rows])
 
     def save(self, path: str | Path, **more: NDArray[np.generic]) -> None:
         """Write it as an ``.npz``, atomically, with further arrays if given.

@@ -1,9 +1,9 @@
 """What a search has done so far, in its run folder, so that it survives being killed.
 
 Evaluated networks are appended to ``evaluations.part``; ``checkpoint.npz`` says how many of them
-count and holds the state of the algorithm after these, and is replaced as a whole. Whatever a
-killed process had written beyond the last checkpoint is cut off. A finished search becomes
-``archive.npz``.
+count and holds the state of the strategy after these, if it has one, and is replaced as a whole.
+Whatever a killed process had written beyond the last checkpoint is cut off. A finished search
+becomes ``archive.npz``.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from apq_moo.algorithms.strategy import State
 from apq_moo.errors import UserError
 from apq_moo.files import read_arrays, replacing
+from apq_moo.problems.evaluated import Evaluated
 from apq_moo.space import Space
-from apq_moo.study.archive import Archive
 
 ARCHIVE = "archive.npz"
 CHECKPOINT = "checkpoint.npz"
@@ -27,8 +28,6 @@ EVALUATIONS = "evaluations.part"
 
 EVERY_S = 1.0
 """Seconds between checkpoints; a round that takes longer is followed by one."""
-
-Tree = Any
 
 
 class Trace:
@@ -41,7 +40,11 @@ class Trace:
 
     def __init__(self, evaluations: list[int], seconds: list[float]) -> None:
         self.evaluations, self.seconds = evaluations, seconds
-        self._begun = time.perf_counter() - (seconds[-1] if seconds else 0.0)
+        self.resume()
+
+    def resume(self) -> None:
+        """The search goes on from here; what came between did not belong to it."""
+        self._begun = time.perf_counter() - (self.seconds[-1] if self.seconds else 0.0)
 
     def note(self, evaluations: int) -> None:
         """A round has ended."""
@@ -60,7 +63,7 @@ class Recorder:
 
     Attributes:
         trace: evaluations and seconds.
-        state: the algorithm's at the last checkpoint, a tree and its arrays; or None.
+        state: the strategy's at the last checkpoint, or None.
 
     Raises:
         UserError: the checkpoint is damaged, or of another search or version.
@@ -71,11 +74,11 @@ class Recorder:
     ) -> None:
         self._folder, self._key, self._every_s = folder, key, every_s
         self._row = row
-        self._parts: list[Archive] = []
-        self._new: list[Archive] = []  # since the last checkpoint
+        self._parts: list[Evaluated] = []
+        self._new: list[Evaluated] = []  # since the last checkpoint
         self._rows = self._written = 0
         self.trace = Trace([], [])
-        self.state: tuple[Tree, list[NDArray[Any]]] | None = None
+        self.state: State | None = None
         if folder is not None:
             self._read(folder)
         self._last = time.perf_counter()
@@ -90,16 +93,15 @@ class Recorder:
         header, arrays = _contents(path)
         _check_key(path, header.get("key"), self._key)
         try:
-            stored = [arrays[f"array_{i}"] for i in range(header["n"])]
             self.trace = Trace(arrays["evaluations"].tolist(), arrays["seconds"].tolist())
-            self.state = header["tree"], stored
+            self.state = unpack(header.get("state"), arrays)
             rows = int(header["rows"])
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path} is damaged") from error
         self._parts = [_evaluations(folder / EVALUATIONS, self._row, rows)]
         self._rows = self._written = rows
 
-    def add(self, part: Archive) -> None:
+    def add(self, part: Evaluated) -> None:
         """Take note of what a round evaluated."""
         self._parts.append(part)
         if self._folder is not None:
@@ -112,8 +114,8 @@ class Recorder:
         """Whether it is time for a checkpoint."""
         return self._folder is not None and time.perf_counter() - self._last >= self._every_s
 
-    def checkpoint(self, tree: Tree, arrays: list[NDArray[Any]]) -> None:
-        """Write down what was added, and the algorithm's state after it.
+    def checkpoint(self, state: State | None) -> None:
+        """Write down what was added, and the strategy's state after it, if it has one.
 
         Raises:
             UserError: the disk is full, or the folder cannot be written to. The last checkpoint
@@ -122,12 +124,14 @@ class Recorder:
         if self._folder is None:
             return
         self._append(self._folder / EVALUATIONS)
-        header = {"key": self._key, "rows": self._rows, "tree": tree, "n": len(arrays)}
+        arrays: dict[str, NDArray[Any]] = {}
+        plain = pack(state, arrays)
+        header = {"key": self._key, "rows": self._rows, "state": plain}
         contents: dict[str, Any] = {
             "header": np.frombuffer(json.dumps(header).encode(), dtype=np.uint8),
             "evaluations": np.array(self.trace.evaluations, dtype=np.int64),
             "seconds": np.array(self.trace.seconds),
-            **{f"array_{i}": array for i, array in enumerate(arrays)},
+            **arrays,
         }
         with (
             replacing(self._folder / CHECKPOINT) as temporary,
@@ -137,7 +141,7 @@ class Recorder:
         self._last = time.perf_counter()
 
     def _append(self, path: Path) -> None:
-        some = Archive.join(self._new) if self._new else None
+        some = Evaluated.join(self._new) if self._new else None
         rows = np.empty(0 if some is None else len(some), dtype=self._row)
         if some is not None:
             rows["X"], rows["F"], rows["feasible"] = some.X, some.F, some.feasible
@@ -152,17 +156,17 @@ class Recorder:
         self._written += len(rows)
         self._new = []
 
-    def archive(self) -> Archive:
-        """Everything evaluated so far."""
-        return Archive.join(self._parts)
+    def archive(self) -> Evaluated | None:
+        """Everything evaluated so far; None if nothing."""
+        return Evaluated.join(self._parts) if self._parts else None
 
-    def finish(self) -> Archive:
+    def finish(self) -> Evaluated:
         """Write the archive, and remove what only an unfinished search needs.
 
         Raises:
             UserError: it cannot be written.
         """
-        archive = self.archive()
+        archive = Evaluated.join(self._parts)
         if self._folder is not None:
             archive.save(
                 self._folder / ARCHIVE,
@@ -178,6 +182,31 @@ def discard(folder: Path) -> None:
     """Remove what only an unfinished search needs; also what a process killed while at it left."""
     for name in (CHECKPOINT, EVALUATIONS):
         (folder / name).unlink(missing_ok=True)
+
+
+def pack(value: Any, arrays: dict[str, NDArray[Any]]) -> Any:
+    """A state as JSON; its arrays go to ``arrays`` and are named in their place."""
+    if isinstance(value, dict):
+        return {"dict": {key: pack(item, arrays) for key, item in value.items()}}
+    if isinstance(value, np.ndarray | np.generic):
+        name = f"array_{len(arrays)}"
+        arrays[name] = np.array(value)
+        return {"scalar" if isinstance(value, np.generic) else "array": name}
+    if isinstance(value, list | tuple):
+        return [pack(item, arrays) for item in value]
+    return value
+
+
+def unpack(value: Any, arrays: dict[str, NDArray[Any]]) -> Any:
+    """Inverse of :func:`pack`."""
+    if isinstance(value, list):
+        return [unpack(item, arrays) for item in value]
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    if kind == "dict":
+        return {key: unpack(item, arrays) for key, item in content.items()}
+    return arrays[content] if kind == "array" else arrays[content][()]
 
 
 def _check_key(path: Path, found: Any, wanted: str | None) -> None:
@@ -200,7 +229,7 @@ def _contents(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     return header, arrays
 
 
-def _evaluations(path: Path, row: np.dtype[Any], n: int) -> Archive:
+def _evaluations(path: Path, row: np.dtype[Any], n: int) -> Evaluated:
     """The first ``n`` rows of a file of evaluations."""
     try:
         data = np.fromfile(path, dtype=row, count=n)
@@ -208,10 +237,10 @@ def _evaluations(path: Path, row: np.dtype[Any], n: int) -> Archive:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     if len(data) < n:
         raise UserError(f"{path} is truncated: {n} networks were evaluated, {len(data)} are there")
-    return Archive(data["X"], data["F"], data["feasible"])
+    return Evaluated(data["X"], data["F"], data["feasible"])
 
 
-def finished(folder: Path, key: str | None = None) -> tuple[Archive, Trace] | None:
+def finished(folder: Path, key: str | None = None) -> tuple[Evaluated, Trace] | None:
     """The archive of a finished search and its trace, or None.
 
     Args:
@@ -228,12 +257,12 @@ def finished(folder: Path, key: str | None = None) -> tuple[Archive, Trace] | No
     try:
         _check_key(path, arrays["key"].item(), key)
         trace = Trace(arrays["evaluations"].tolist(), arrays["seconds"].tolist())
-        return Archive(arrays["X"], arrays["F"], arrays["feasible"]), trace
+        return Evaluated(arrays["X"], arrays["F"], arrays["feasible"]), trace
     except KeyError as error:
         raise UserError(f"{path} is damaged: it lacks {error}") from error
 
 
-def evaluated(folder: Path, row: np.dtype[Any]) -> Archive | None:
+def evaluated(folder: Path, row: np.dtype[Any]) -> Evaluated | None:
     """What a search, finished or not, has evaluated up to its last checkpoint; None if nothing.
 
     Raises:
