@@ -26,9 +26,7 @@ while evaluated < BUDGET:
     # Elsewhere: X are integers, or JSON by problem.space.decode(X)[i].to_dict().
     values = problem.evaluate_raw(X)
 
-    F = np.column_stack([-values["acc"], values["size"]])
-    over = values["latency"] / LIMITS["latency"] - 1
-    G = np.column_stack([over, ~problem.feasible_rows(X)])
+    F, G = problem.judge(values, problem.space.block_index(X))
     algorithm.evaluator.eval(StaticProblem(problem, F=F, G=G), batch)
     algorithm.tell(infills=batch)
     evaluated += len(batch)

@@ -92,6 +92,8 @@ class AccuracySource(ABC):
             UserError: the source failed, or returned another shape, no numbers, or a value that is
                 not finite.
         """
+        if not len(index):
+            return np.empty(0)
         try:
             answer = self._values(index, X)
         except UserError:

@@ -351,11 +351,13 @@ class APQProblem(Problem):  # type: ignore[misc]
         rows = inside[nondominated_rows(F[inside])]
         return KnownFront(F[rows], X[rows])
 
-    def _calc_pareto_front(self, *_args: Any, **_kwargs: Any) -> FloatArray | None:
+    def pareto_front(self, *_args: Any, **_kwargs: Any) -> FloatArray | None:
+        """Objectives of :meth:`known_front`, minimised, shape ``(n, n_obj)``; or None."""
         known = self.known_front()
         return None if known is None else known.F
 
-    def _calc_pareto_set(self, *_args: Any, **_kwargs: Any) -> IntArray | None:
+    def pareto_set(self, *_args: Any, **_kwargs: Any) -> IntArray | None:
+        """Canonical genotypes of :meth:`known_front`, shape ``(n, n_var)``; or None."""
         known = self.known_front()
         return None if known is None else known.X
 
