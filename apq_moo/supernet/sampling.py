@@ -28,8 +28,9 @@ from apq_moo.data.samples import SETS, SampleTable, load_samples
 from apq_moo.errors import UserError
 from apq_moo.files import sha256, with_defaults
 from apq_moo.space import SamplingDistribution, Space, SpaceSpec, Subnet, find_distribution
+from apq_moo.supernet.backends import evaluator_for
 from apq_moo.supernet.checkpoint import load_supernet
-from apq_moo.supernet.devices import evaluator_for, torch_device
+from apq_moo.supernet.devices import torch_device
 from apq_moo.supernet.distributed import join
 from apq_moo.supernet.evaluation import Evaluator, calibrate
 from apq_moo.supernet.network import SlicedLayer, Supernet, forward

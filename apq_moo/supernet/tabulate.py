@@ -21,8 +21,8 @@ from apq_moo.data.tables import MISSING, SPLITS, AccuracyTable, load_table
 from apq_moo.errors import UserError
 from apq_moo.files import sha256
 from apq_moo.space import Space, embed, superspace
+from apq_moo.supernet.backends import evaluator_for
 from apq_moo.supernet.checkpoint import load_supernet
-from apq_moo.supernet.devices import evaluator_for
 from apq_moo.supernet.distributed import join
 from apq_moo.supernet.network import Supernet
 

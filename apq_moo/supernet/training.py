@@ -25,10 +25,11 @@ from apq_moo.data.images import ImageSet
 from apq_moo.errors import UserError
 from apq_moo.files import with_defaults
 from apq_moo.space import Space, Subnet, find_distribution
+from apq_moo.supernet.backends import gradients_on
 from apq_moo.supernet.batches import Batches
 from apq_moo.supernet.checkpoint import check_space, load_tensors, save_tensors
 from apq_moo.supernet.distributed import ALONE, Group
-from apq_moo.supernet.gradients import Student, gradients_on
+from apq_moo.supernet.gradients import Student
 from apq_moo.supernet.network import Supernet
 
 FORMAT = "apq-moo training 1"

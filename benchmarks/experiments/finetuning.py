@@ -26,10 +26,11 @@ from apq_moo.errors import reported
 from apq_moo.files import sha256, write_json
 from apq_moo.predictors.metrics import kendall_tau, pairwise_accuracy
 from apq_moo.space import Space, Subnet, load_space
+from apq_moo.supernet.backends import gradients_on
 from apq_moo.supernet.batches import Batches
 from apq_moo.supernet.checkpoint import load_supernet
 from apq_moo.supernet.devices import torch_device
-from apq_moo.supernet.gradients import Student, gradients_on
+from apq_moo.supernet.gradients import Student
 from apq_moo.supernet.network import Supernet
 from apq_moo.supernet.sampling import Measurer
 from apq_moo.versions import versions
