@@ -29,6 +29,7 @@ import torch
 
 from apq_moo.arrays import IntArray
 from apq_moo.data import load_images
+from apq_moo.data.tables import SPLITS
 from apq_moo.errors import UserError, reported
 from apq_moo.files import read_json, sha256, with_defaults, write_json
 from apq_moo.pictures import picture_type, save_picture
@@ -37,7 +38,7 @@ from apq_moo.space import Space, Subnet, load_space
 from apq_moo.supernet.checkpoint import load_supernet
 from apq_moo.supernet.devices import torch_device
 from apq_moo.supernet.network import Supernet
-from apq_moo.supernet.sampling import Measurer
+from apq_moo.supernet.scoring import Scorer
 from apq_moo.supernet.training import TrainConfig, Trainer
 from apq_moo.versions import versions
 
@@ -63,11 +64,9 @@ class Job:
 
 def accuracies(space: Space, supernet: Supernet, rows: IntArray) -> list[dict[str, float]]:
     """Accuracies in full precision on validation and test images, in percent, by split."""
-    measurer = Measurer(supernet, load_images(space.spec.images))
-    return [
-        {s: measurer.accuracy(subnet, s, quantised=False) for s in ("validation", "test")}
-        for subnet in space.decode(rows)
-    ]
+    scorer = Scorer(supernet, load_images(space.spec.images))
+    found = scorer.accuracies(space.decode(rows), SPLITS, quantised=False)
+    return [dict(zip(SPLITS, row, strict=True)) for row in found.tolist()]
 
 
 def spread(inherited: Sequence[dict[str, float]], networks: int) -> list[int]:
@@ -211,7 +210,7 @@ def taus(networks: Sequence[dict[str, Any]]) -> dict[str, float]:
     return {
         **{
             f"inherited and alone, {split}": kendall_tau(of("inherited", split), of("alone", split))
-            for split in ("validation", "test")
+            for split in SPLITS
         },
         "alone, validation and test": kendall_tau(of("alone", "validation"), of("alone", "test")),
     }

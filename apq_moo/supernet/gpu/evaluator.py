@@ -43,8 +43,8 @@ class Prepared:
 class GpuEvaluator:
     """Runs subnets of one supernet on any images; the same numbers as ``Evaluator`` gives.
 
-    Weights are quantised once for every choice of bits and inputs and kept, so the supernet must
-    not change.
+    Weights are quantised once for every choice of bits and inputs and kept, until :meth:`forget`
+    says that the supernet has changed.
 
     Args:
         supernet: the weights, on the device.
@@ -90,6 +90,10 @@ class GpuEvaluator:
             step = torch.tensor(wide, dtype=torch.float32)
             levels = (flat * float(1 / step)).round_().clamp_(-zero, top - zero)
         return Prepared(levels.half(), flat.half(), len(images))
+
+    def forget(self) -> None:
+        """Forget the weights, which have changed."""
+        self._weights.clear()
 
     def _weight(self, node: Node, *, quantised: bool) -> Weight:
         layer, module = node.layer, node.module
