@@ -84,10 +84,6 @@ class SampleTable:
         """What this table knows, and else another one of the same rows."""
         return replace(self, acc=np.where(np.isnan(self.acc), other.acc, self.acc))
 
-    def timed(self, seconds: float) -> SampleTable:
-        """The table with the seconds that measuring took so far in its provenance."""
-        return replace(self, provenance={**self.provenance, "seconds": round(seconds, 3)})
-
     def counts(self) -> dict[str, int]:
         """Measured rows of each set."""
         return {name: len(self.rows(name)[1]) for name in SETS}

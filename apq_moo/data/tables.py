@@ -69,10 +69,6 @@ class AccuracyTable:
         """What this table knows, and else another one of the same networks."""
         return replace(self, right=np.where(self.right == MISSING, other.right, self.right))
 
-    def timed(self, seconds: float) -> AccuracyTable:
-        """The table with the seconds that measuring took so far in its provenance."""
-        return replace(self, provenance={**self.provenance, "seconds": round(seconds, 3)})
-
     def accuracies(self) -> FloatArray:
         """Percent on validation and test images, shape ``(n, 2)``; NaN where not measured."""
         percent = 100.0 * self.right / np.array(self.images)

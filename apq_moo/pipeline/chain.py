@@ -82,9 +82,18 @@ def make_assets(config: PipelineConfig, listener: Listener) -> None:
     """
     from apq_moo.data import images_of
     from apq_moo.pipeline import stages
+    from apq_moo.supernet.sampling import SampleConfig
+    from apq_moo.supernet.training import TrainConfig
 
-    space, folder, seed = load_space(config.space), Path(config.folder), config.seed
-    images, train, samples = images_of(space), config.train, config.samples
+    space, folder, seed, n = (
+        load_space(config.space),
+        Path(config.folder),
+        config.seed,
+        config.held_out,
+    )
+    images = images_of(space)
+    train = TrainConfig(steps=config.steps, draw=config.draw, seed=seed)
+    samples = SampleConfig(config.fp, config.mp, n, n, config.finetune_steps, seed)
     settings = {
         "space": space.name,
         "digest": space.digest,

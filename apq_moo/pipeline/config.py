@@ -5,15 +5,10 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from apq_moo.defaults import DEFAULT_SPACE
 from apq_moo.errors import UserError
 from apq_moo.study.config import RunConfig
-
-if TYPE_CHECKING:
-    from apq_moo.supernet.sampling import SampleConfig
-    from apq_moo.supernet.training import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -55,21 +50,6 @@ class PipelineConfig:
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise UserError(f"{name} must be at least {low}, not {getattr(self, name)}")
-
-    @property
-    def train(self) -> TrainConfig:
-        """Settings of the training."""
-        from apq_moo.supernet.training import TrainConfig
-
-        return TrainConfig(steps=self.steps, draw=self.draw, seed=self.seed)
-
-    @property
-    def samples(self) -> SampleConfig:
-        """Settings of the samples."""
-        from apq_moo.supernet.sampling import SampleConfig
-
-        n = self.held_out
-        return SampleConfig(self.fp, self.mp, n, n, self.finetune_steps, self.seed)
 
     @property
     def search(self) -> RunConfig:

@@ -18,7 +18,6 @@ from apq_moo.data.images import ImageSet
 from apq_moo.space import Subnet
 from apq_moo.supernet.backends import gradients_on
 from apq_moo.supernet.batches import Batches
-from apq_moo.supernet.devices import device_of
 from apq_moo.supernet.gradients import Student
 from apq_moo.supernet.network import Supernet
 from apq_moo.supernet.scoring import Scorer
@@ -43,66 +42,48 @@ class FineTuning:
     seed: int = 0
 
 
-class FineTuner:
-    """Fine-tunes subnets of a supernet, one after the other, in a copy of it.
+class FineTunedScorer(Scorer):
+    """Scores subnets at their bits after a fine-tuning of each; in full precision as they are.
 
     Args:
-        supernet: the weights that are inherited; they stay as they are.
-        images: the data set; ``train`` and ``augment`` are used.
-        config: settings.
-
-    Attributes:
-        supernet: the copy.
+        supernet: the weights that are inherited; they stay as they are, what is tuned is a copy.
+        images: the data set; ``train`` and ``augment`` are tuned on.
+        config: of the fine-tuning.
     """
 
     def __init__(self, supernet: Supernet, images: ImageSet, config: FineTuning) -> None:
-        self.supernet = copy.deepcopy(supernet)
-        self._inherited = supernet
+        self._inherited, self._tuned = supernet, copy.deepcopy(supernet)
+        super().__init__(self._tuned, images)
         self._config = config
-        self._gradients = gradients_on(self.supernet, config.label_smoothing)
+        self._gradients = gradients_on(self._tuned, config.label_smoothing)
         size = min(config.batch_size, len(images.train))
-        self._batches = Batches(images, size, config.seed, device_of(supernet))
-
-    @torch.no_grad()
-    def restore(self) -> None:
-        """Give the copy the inherited weights again."""
-        pairs = zip(self.supernet.parameters(), self._inherited.parameters(), strict=True)
-        for own, inherited in pairs:
-            own.copy_(inherited)
+        self._batches = Batches(images, size, config.seed, self._device)
 
     def tune(self, subnet: Subnet) -> Supernet:
         """Fine-tune a subnet at its bits, from the inherited weights.
 
         Returns:
-            The copy, whose weights of the subnet are tuned, until the next call.
+            The copy, whose weights of the subnet are tuned, until it is used again.
         """
-        self.restore()
+        self._restore()
         steps = self._config.steps
-        optimiser = torch.optim.AdamW(self.supernet.parameters(), weight_decay=0.0)
+        optimiser = torch.optim.AdamW(self._tuned.parameters(), weight_decay=0.0)
         for step, (x, y) in enumerate(islice(self._batches.from_step(0), steps)):
             optimiser.param_groups[0]["lr"] = self._config.learning_rate * (1 - step / steps)
             self._gradients.step(x, y, [Student(subnet, quantised=True)])
             optimiser.step()
-        return self.supernet
+        return self._tuned
 
-
-class FineTunedScorer(Scorer):
-    """Scores subnets at their bits after a fine-tuning of each; in full precision as they are.
-
-    Args:
-        supernet: the weights that are inherited; they stay as they are.
-        images: the data set.
-        config: of the fine-tuning.
-    """
-
-    def __init__(self, supernet: Supernet, images: ImageSet, config: FineTuning) -> None:
-        self._tuner = FineTuner(supernet, images, config)
-        super().__init__(self._tuner.supernet, images)
+    @torch.no_grad()
+    def _restore(self) -> None:
+        pairs = zip(self._tuned.parameters(), self._inherited.parameters(), strict=True)
+        for tuned, inherited in pairs:
+            tuned.copy_(inherited)
 
     def _right(self, subnet: Subnet, splits: Sequence[str], *, quantised: bool) -> Sequence[Tensor]:
         if quantised:
-            self._tuner.tune(subnet)
+            self.tune(subnet)
         else:
-            self._tuner.restore()
+            self._restore()
         self._evaluator.forget()
         return super()._right(subnet, splits, quantised=quantised)

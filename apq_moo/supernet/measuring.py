@@ -10,17 +10,19 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from glob import escape
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from apq_moo.arrays import BoolArray, IntArray
 from apq_moo.data import load_images
+from apq_moo.data.samples import SampleTable
+from apq_moo.data.tables import AccuracyTable
 from apq_moo.errors import UserError
 from apq_moo.files import sha256
 from apq_moo.space import Space, SpaceSpec, embed, superspace
@@ -33,44 +35,12 @@ from apq_moo.supernet.scoring import Scorer
 _CHUNK, _CHUNK_ON_GPU = 16, 64
 """Networks that a process measures before it waits for the device and reports."""
 
+_EVERY_S = 10.0
+"""Seconds between stores."""
+
 Counts = NDArray[np.int32]
 
-
-class Table(Protocol):
-    """Networks and what is known of them, as files keep it; any frozen dataclass of this kind."""
-
-    splits: ClassVar[tuple[str, ...]]
-    """Splits of the images that are classified."""
-
-    @property
-    def X(self) -> IntArray:  # noqa: N802
-        """Canonical genotypes, shape ``(n, n_var)``."""
-
-    @property
-    def quantised(self) -> BoolArray:
-        """Which networks are measured at their bits, shape ``(n,)``."""
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """What made it; ``seconds`` apart, tables that are joined have the same."""
-
-    def unmeasured(self) -> IntArray:
-        """Rows that are not measured yet, in the order in which they are to be."""
-
-    def with_counts(self, rows: IntArray, right: Counts, images: Sequence[int]) -> Self:
-        """The table with rightly classified images of rows, shape ``(len(rows), n_splits)``."""
-
-    def joined(self, other: Self) -> Self:
-        """What this table knows, and else the other one of the same networks."""
-
-    def timed(self, seconds: float) -> Self:
-        """The table with the seconds that measuring took so far in its provenance."""
-
-    def save(self, path: str | Path) -> None:
-        """Write it, atomically."""
-
-
-T = TypeVar("T", bound=Table)
+T = TypeVar("T", SampleTable, AccuracyTable)
 
 
 @dataclass(frozen=True)
@@ -80,10 +50,8 @@ class Task:
     Attributes:
         spec: of the supernet's space.
         digest: of that space.
-        checkpoint: the supernet's file.
-        checksum: of that file.
-        images: the name of the data set.
-        splits: of the images.
+        checkpoint: the supernet's file, and ``checksum`` its SHA-256.
+        images: the name of the data set, and ``splits`` those that are classified.
         finetuning: of networks at their bits, or None.
         on: the device.
     """
@@ -137,7 +105,6 @@ def measure(
     finetuning: FineTuning | None = None,
     jobs: int = 1,
     on: str = "cpu",
-    every_s: float = 10.0,
     callback: Callable[[int, int], None] | None = None,
 ) -> T:
     """Measure the networks of a table, continuing a file of them that is already there.
@@ -154,7 +121,6 @@ def measure(
         finetuning: of networks at their bits, or None.
         jobs: processes here; a single one is this process.
         on: the device of all of them.
-        every_s: seconds between stores.
         callback: told ``(done, total)``.
 
     Raises:
@@ -182,8 +148,8 @@ def measure(
         for rows, right in counted:
             table = table.with_counts(rows, right, sizes)
             now = time.perf_counter()
-            if now - stored > every_s:
-                table.timed(spent + now - begun).save(own)
+            if now - stored > _EVERY_S:
+                _save(table, own, spent + now - begun)
                 stored = now
             if callback is not None:
                 callback(len(table.X) - len(table.unmeasured()), len(table.X))
@@ -191,15 +157,19 @@ def measure(
         with warnings.catch_warnings(action="ignore"):  # joblib's, of what is cancelled
             counted.close()
         _scorer.cache_clear()
-        table.timed(spent + time.perf_counter() - begun).save(own)
+        _save(table, own, spent + time.perf_counter() - begun)
     group.wait()
     if group.leads:
         table, spent = _known(empty, out, read)
-        table.timed(spent).save(out)
+        _save(table, out, spent)
         for part in _parts(out):
             part.unlink()
     group.wait()
     return read(out)
+
+
+def _save(table: T, path: Path, seconds: float) -> None:
+    replace(table, provenance={**table.provenance, "seconds": round(seconds, 3)}).save(path)
 
 
 def _parts(out: Path) -> list[Path]:

@@ -98,7 +98,6 @@ def collect(
     *,
     jobs: int = 1,
     on: str = "cpu",
-    every_s: float = 10.0,
     callback: Callable[[int, int], None] | None = None,
 ) -> SampleTable:
     """Measure all samples, continuing a table that is already there.
@@ -111,7 +110,6 @@ def collect(
         out: the table's file; it is stored now and then, and read first if it is there.
         jobs: processes, each on one thread, on which figures in full precision depend.
         on: the device of all of them.
-        every_s: seconds between stores.
         callback: told ``(done, total)``.
 
     Raises:
@@ -128,7 +126,7 @@ def collect(
     with one_torch_thread():
         return measure(
             space, checkpoint, images, replace(draw(space, config), provenance=header), out,
-            partial(_read, space), finetuning=finetuning, jobs=jobs, on=on, every_s=every_s,
+            partial(_read, space), finetuning=finetuning, jobs=jobs, on=on,
             callback=callback,
         )  # fmt: skip
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,21 +20,6 @@ from apq_moo.supernet.network import Supernet
 
 _TIMED = 512
 """Images by which the time of a network is estimated."""
-
-
-@dataclass(frozen=True)
-class _Together:
-    """Splits as one batch.
-
-    Attributes:
-        images: as the evaluator reads them.
-        labels: of all, on the device.
-        sizes: images of each split.
-    """
-
-    images: Any
-    labels: Tensor
-    sizes: list[int]
 
 
 class Scorer:
@@ -58,7 +42,7 @@ class Scorer:
         self._device = device_of(supernet)
         self._calibration = torch.from_numpy(images.calibration.images).to(self._device)
         self._evaluator = evaluator_for(supernet, self._calibration)
-        self._together: dict[tuple[str, ...], _Together] = {}
+        self._together: dict[tuple[str, ...], tuple[Any, Tensor]] = {}
 
     def count(
         self, subnets: Sequence[Subnet], splits: Sequence[str], *, quantised: bool | BoolArray
@@ -104,19 +88,14 @@ class Scorer:
 
     def _right(self, subnet: Subnet, splits: Sequence[str], *, quantised: bool) -> Sequence[Tensor]:
         """Which images of each split are classified rightly; does not wait for the device."""
-        together = self._prepared(tuple(splits))
-        logits = self._evaluator.logits(subnet, together.images, quantised=quantised)
-        right: Sequence[Tensor] = (logits.argmax(1) == together.labels).split(together.sizes)
-        return right
-
-    def _prepared(self, splits: tuple[str, ...]) -> _Together:
-        if splits not in self._together:
+        key = tuple(splits)
+        if key not in self._together:
             parts = [self._images.split(name) for name in splits]
             images = torch.from_numpy(np.concatenate([part.images for part in parts]))
             labels = torch.from_numpy(np.concatenate([part.labels for part in parts]))
-            self._together[splits] = _Together(
-                self._evaluator.prepare(images),
-                labels.to(self._device),
-                [len(part) for part in parts],
-            )
-        return self._together[splits]
+            self._together[key] = self._evaluator.prepare(images), labels.to(self._device)
+        images, labels = self._together[key]
+        logits = self._evaluator.logits(subnet, images, quantised=quantised)
+        sizes = [len(self._images.split(name)) for name in splits]
+        right: Sequence[Tensor] = (logits.argmax(1) == labels).split(sizes)
+        return right

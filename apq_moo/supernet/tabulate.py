@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from apq_moo.arrays import IntArray
-from apq_moo.data import load_images
+from apq_moo.data import ImageSet, load_images
 from apq_moo.data.assets import SUPERNET, Assets
 from apq_moo.data.tables import MISSING, SPLITS, AccuracyTable, load_table
 from apq_moo.files import sha256
@@ -39,25 +39,20 @@ def begin_table(space: Space, assets: Assets, X: IntArray, path: str | Path) -> 
     header = {
         **provenance(space, checksums[SUPERNET], checksums["images"]),
         "images_name": assets.images,
+        "seconds": 0.0,
     }
     data = load_images(assets.images)
-    sizes = len(data.validation), len(data.test)
-    known: dict[bytes, NDArray[np.int32]] = {}
-    seconds = 0.0
+    table = _unmeasured(np.unique(X, axis=0), data, header)
     if Path(path).exists():
         earlier = load_table(path, space)
-        if {**header, "seconds": 0} == {**earlier.provenance, "seconds": 0}:
-            seconds = float(earlier.provenance.get("seconds", 0.0))
-            measured = (earlier.right != MISSING).all(axis=1)
-            known = {
-                bytes(row): right
-                for row, right in zip(earlier.X[measured], earlier.right[measured], strict=True)
-            }
-            X = np.vstack([X, earlier.X[measured]])
-    X = np.unique(X, axis=0)
-    nothing = np.full(len(SPLITS), MISSING, dtype=np.int32)
-    right = np.array([known.get(bytes(row), nothing) for row in X])
-    table = AccuracyTable(X, right, sizes, {**header, "seconds": seconds})
+        if {**earlier.provenance, "seconds": 0.0} == header:
+            known = np.setdiff1d(np.arange(len(earlier.X)), earlier.unmeasured())
+            table = _unmeasured(
+                np.unique(np.vstack([X, earlier.X[known]]), axis=0), data, earlier.provenance
+            )
+            places = {bytes(row): place for place, row in enumerate(table.X)}
+            rows = np.array([places[bytes(row)] for row in earlier.X[known]], dtype=np.int64)
+            table = table.with_counts(rows, earlier.right[known], table.images)
     table.save(path)
     return table
 
@@ -71,7 +66,6 @@ def tabulate(
     *,
     jobs: int = 1,
     on: str = "cpu",
-    every_s: float = 10.0,
     callback: Callable[[int, int], None] | None = None,
 ) -> AccuracyTable:
     """Measure networks, continuing a table of them that is already there.
@@ -84,7 +78,6 @@ def tabulate(
         out: the table's file.
         jobs: processes.
         on: the device of each of them.
-        every_s: seconds between stores.
         callback: told ``(done, total)``.
 
     Raises:
@@ -92,12 +85,15 @@ def tabulate(
     """
     data = load_images(images)
     header = {**provenance(space, sha256(checkpoint), data.checksum), "images_name": images}
-    right = np.full((len(X), len(SPLITS)), MISSING, dtype=np.int32)
-    table = AccuracyTable(X, right, (len(data.validation), len(data.test)), header)
     return measure(
-        space, checkpoint, images, table, out, partial(_read, space), jobs=jobs, on=on,
-        every_s=every_s, callback=callback,
+        space, checkpoint, images, _unmeasured(X, data, header), out, partial(_read, space),
+        jobs=jobs, on=on, callback=callback,
     )  # fmt: skip
+
+
+def _unmeasured(X: IntArray, images: ImageSet, header: dict[str, Any]) -> AccuracyTable:
+    right = np.full((len(X), len(SPLITS)), MISSING, dtype=np.int32)
+    return AccuracyTable(X, right, (len(images.validation), len(images.test)), header)
 
 
 def _read(space: Space, path: Path) -> AccuracyTable:

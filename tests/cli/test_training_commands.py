@@ -140,8 +140,6 @@ def test_the_command_of_a_manifest_makes_those_assets(call, monkeypatch):
         assert asked[-1] == asked[-2]
     assert asked[0].command.count(" --") == len(given) // 2
     assert PipelineConfig("made").command == "apq-moo pipeline --out made"
-    assert asked[0].train.draw == "sizes"
-    assert (asked[0].samples.mp, asked[0].samples.finetune_steps) == (42, 2)
 
 
 def test_a_pipeline_of_a_space_in_a_file(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from apq_moo.data.assets import SUPERNET, find_assets
 from apq_moo.supernet.checkpoint import load_supernet
 from apq_moo.supernet.evaluation import calibrate
-from apq_moo.supernet.finetuning import FineTunedScorer, FineTuner, FineTuning
+from apq_moo.supernet.finetuning import FineTunedScorer, FineTuning
 from apq_moo.supernet.network import forward
 from apq_moo.supernet.sampling import SampleConfig, collect
 from apq_moo.supernet.scoring import Scorer
@@ -31,7 +31,7 @@ def subnets(digits):
 
 def test_it_helps_and_leaves_the_supernet_alone(shipped, subnets, image_set):
     before = {name: value.clone() for name, value in shipped.state_dict().items()}
-    tuner = FineTuner(shipped, image_set, FineTuning(50))
+    tuner = FineTunedScorer(shipped, image_set, FineTuning(50))
     x = torch.from_numpy(image_set.calibration.images)
     y = torch.from_numpy(image_set.calibration.labels)
 
@@ -43,13 +43,10 @@ def test_it_helps_and_leaves_the_supernet_alone(shipped, subnets, image_set):
 
     assert loss(tuner.tune(subnets[0])) < 0.8 * loss(shipped)
     assert all(torch.equal(value, before[name]) for name, value in shipped.state_dict().items())
-    tuner.restore()
-    copied = tuner.supernet.state_dict()
-    assert all(torch.equal(value, before[name]) for name, value in copied.items())
 
 
 def test_no_steps_change_nothing(shipped, subnets, image_set):
-    tuned = FineTuner(shipped, image_set, FineTuning(0)).tune(subnets[0]).state_dict()
+    tuned = FineTunedScorer(shipped, image_set, FineTuning(0)).tune(subnets[0]).state_dict()
     assert all(torch.equal(tuned[name], value) for name, value in shipped.state_dict().items())
 
 
