@@ -21,6 +21,9 @@ from apq_moo.supernet.network import Supernet
 _TIMED = 512
 """Images by which the time of a network is estimated."""
 
+_CALIBRATION = 3
+"""How many classified images an image of the calibration takes as long as, about."""
+
 
 class Scorer:
     """Counts what subnets of a supernet classify rightly.
@@ -83,7 +86,7 @@ class Scorer:
             timed = len(self._evaluator.logits(subnet, part, quantised=True).cpu())
             seconds = time.perf_counter() - begun
         images = sum(len(self._images.split(name)) for name in splits)
-        calibration = len(self._calibration)
+        calibration = _CALIBRATION * len(self._calibration)
         return seconds * max(1.0, (images + calibration) / (timed + calibration))
 
     def _right(self, subnet: Subnet, splits: Sequence[str], *, quantised: bool) -> Sequence[Tensor]:

@@ -58,13 +58,13 @@ def test_a_network_is_calibrated_once_for_all_splits(nets, image_set, subnets, m
 
 
 def test_the_estimate_grows_with_the_images(nets, image_set, subnets, monkeypatch):
-    """By a clock that ticks once a call: two ticks for what is timed, 360 images and 512."""
+    """By a clock that ticks once a call: one for what is timed, 512 images and the calibration."""
     ticks = iter(range(100))
     monkeypatch.setattr("apq_moo.supernet.scoring.time.perf_counter", lambda: float(next(ticks)))
     scorer = Scorer(nets["digits"], image_set)
     n = {name: len(image_set.split(name)) for name in (*SPLITS, "calibration")}
-    timed = min(512, n["validation"]) + n["calibration"]
+    timed = min(512, n["validation"]) + 3 * n["calibration"]
     for splits in (SPLITS[:1], SPLITS[:2]):
-        images = sum(n[name] for name in splits) + n["calibration"]
+        images = sum(n[name] for name in splits) + 3 * n["calibration"]
         found = scorer.estimate_s(subnets[0], splits)
         assert found == pytest.approx(max(1.0, images / timed))
