@@ -85,13 +85,8 @@ def make_assets(config: PipelineConfig, listener: Listener) -> None:
     from apq_moo.supernet.sampling import SampleConfig
     from apq_moo.supernet.training import TrainConfig
 
-    space, folder, seed, n = (
-        load_space(config.space),
-        Path(config.folder),
-        config.seed,
-        config.held_out,
-    )
-    images = images_of(space)
+    space, folder = load_space(config.space), Path(config.folder)
+    images, seed, n = images_of(space), config.seed, config.held_out
     train = TrainConfig(steps=config.steps, draw=config.draw, seed=seed)
     samples = SampleConfig(config.fp, config.mp, n, n, config.finetune_steps, seed)
     settings = {

@@ -123,11 +123,11 @@ def collect(
     finetuning = None
     if config.finetune_steps:
         finetuning = FineTuning(config.finetune_steps, seed=config.seed)
+        header["finetuning"] = asdict(finetuning)
     with one_torch_thread():
         return measure(
             space, checkpoint, images, replace(draw(space, config), provenance=header), out,
-            partial(_read, space), finetuning=finetuning, jobs=jobs, on=on,
-            callback=callback,
+            partial(_read, space), finetuning=finetuning, jobs=jobs, on=on, callback=callback,
         )  # fmt: skip
 
 

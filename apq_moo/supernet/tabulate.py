@@ -86,15 +86,11 @@ def tabulate(
     data = load_images(images)
     header = {**provenance(space, sha256(checkpoint), data.checksum), "images_name": images}
     return measure(
-        space, checkpoint, images, _unmeasured(X, data, header), out, partial(_read, space),
-        jobs=jobs, on=on, callback=callback,
+        space, checkpoint, images, _unmeasured(X, data, header), out,
+        partial(load_table, space=space), jobs=jobs, on=on, callback=callback,
     )  # fmt: skip
 
 
 def _unmeasured(X: IntArray, images: ImageSet, header: dict[str, Any]) -> AccuracyTable:
     right = np.full((len(X), len(SPLITS)), MISSING, dtype=np.int32)
     return AccuracyTable(X, right, (len(images.validation), len(images.test)), header)
-
-
-def _read(space: Space, path: Path) -> AccuracyTable:
-    return load_table(path, space)

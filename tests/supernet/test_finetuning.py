@@ -1,11 +1,14 @@
 """A fine-tuned subnet is better at its bits, and the supernet is as before."""
 
+from dataclasses import asdict, replace
+
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
 from apq_moo.data.assets import SUPERNET, find_assets
+from apq_moo.errors import UserError
 from apq_moo.supernet.checkpoint import load_supernet
 from apq_moo.supernet.evaluation import calibrate
 from apq_moo.supernet.finetuning import FineTunedScorer, FineTuning
@@ -74,6 +77,12 @@ def test_samples_are_tuned_where_asked(digits, shipped, image_set, tmp_path):
     subnets = digits.decode(table.X)
     wanted = scorer.accuracies(subnets, SPLIT, quantised=table.quantised)[:, 0]
     assert table.acc.tolist() == wanted.tolist()
+    assert table.provenance["finetuning"] == asdict(FineTuning(3, seed=1))
+    # A table that was fine-tuned in another way does not go on in this one.
+    older = {k: v for k, v in table.provenance.items() if k != "finetuning"}
+    replace(table, provenance=older).save(tmp_path / "older.npz")
+    with pytest.raises(UserError, match="with other settings"):
+        collect(digits, path, "digits", config, tmp_path / "older.npz")
     inherited = Scorer(shipped, image_set).accuracies(subnets, SPLIT, quantised=table.quantised)
     same = table.acc == inherited[:, 0]
     assert same[~table.quantised].all()
