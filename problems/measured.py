@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -49,7 +48,7 @@ class SupernetAccuracy(ExactSource):
     ) -> None:
         from apq_moo.supernet.checkpoint import load_supernet
         from apq_moo.supernet.devices import chosen_device
-        from apq_moo.supernet.sampling import Measurer
+        from apq_moo.supernet.scoring import Scorer
 
         super().__init__(NAME, assets.space, checksums(assets.space, assets))
         if self.space.spec.part_of:
@@ -63,16 +62,10 @@ class SupernetAccuracy(ExactSource):
             )
         device = chosen_device(on)
         self.device, self.where = str(device), f"on {device}"
-        self._measurer = Measurer(supernet.to(device), images)
-        self._stores = {
-            split: Evaluations(
-                assets.space,
-                f"supernet {assets.checksums()[SUPERNET]} {split}",
-                images.checksum,
-                archive,
-            )
-            for split in _SPLITS
-        }
+        self._scorer = Scorer(supernet.to(device), images)
+        self._known = Evaluations(
+            assets.space, f"supernet {assets.checksums()[SUPERNET]}", images.checksum, archive
+        )
 
     def predict_blocks(self, index: IntArray) -> FloatArray:
         """Accuracies on the validation images; see :class:`AccuracySource`."""
@@ -93,42 +86,31 @@ class SupernetAccuracy(ExactSource):
         Single-threaded, so that the figures do not depend on the machine's load or cores.
         """
         rows = embed(self.space, X)
-        found = np.column_stack([self._stores[split].known(rows) for split in splits])
+        found = self._known.known(rows, splits)
         with one_torch_thread():
             for i, row in enumerate(rows):
-                for j, split in enumerate(splits):
-                    if np.isnan(found[i, j]):
-                        found[i, j] = self._one(row, split)
+                if np.isnan(found[i]).any():
+                    found[i] = self._one(row, splits)
                 callback(i + 1)
         return found
 
-    def _one(self, row: IntArray, split: str) -> float:
-        (subnet,) = self._measurer.space.decode(row)
-        return self._stores[split].value(
-            row, lambda: self._measurer.accuracy(subnet, split, quantised=True)
+    def _one(self, row: IntArray, splits: Sequence[str]) -> FloatArray:
+        subnets = self._scorer.space.decode(row)
+        return self._known.values(
+            row,
+            splits,
+            lambda missing: self._scorer.accuracies(subnets, missing, quantised=True)[0],
         )
 
     def estimate_s(self, X: IntArray, splits: int = 1) -> float:
         """See :class:`AccuracySource`; networks that are known cost nothing."""
-        import torch
-
         rows, names = embed(self.space, X), _SPLITS[:splits]
-        known = np.column_stack([self._stores[split].known(rows) for split in names])
-        new = np.flatnonzero(np.isnan(known).any(axis=1))
+        new = rows[np.isnan(self._known.known(rows, names)).any(axis=1)]
         if not len(new):
             return 0.0
-        evaluator = self._measurer.evaluator
-        (subnet,) = self._measurer.space.decode(rows[new[-1]])
-        images = torch.from_numpy(self._measurer.images.validation.images[:512])
+        (subnet,) = self._scorer.space.decode(new[-1])
         with one_torch_thread():
-            evaluator.logits(subnet, images, quantised=True)
-            begun = time.perf_counter()
-            evaluator.logits(subnet, images, quantised=True)
-            seconds = time.perf_counter() - begun
-        n = sum(len(self._measurer.images.split(split)) for split in names)
-        calibration = len(self._measurer.calibration)
-        share = (n + splits * calibration) / (len(images) + calibration)
-        return seconds * len(new) * max(1.0, share)
+            return len(new) * self._scorer.estimate_s(subnet, names)
 
 
 @SOURCES.add(NAME)

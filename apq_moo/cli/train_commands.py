@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,6 +14,8 @@ from apq_moo.arrays import FloatArray
 from apq_moo.cli.app import app, err, out, progress_bar, refuse_existing
 from apq_moo.defaults import DEFAULT_SPACE
 from apq_moo.errors import UserError
+from apq_moo.pipeline import Listener, PipelineConfig, run
+from apq_moo.study.config import parse_objectives
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,24 +46,11 @@ SamplesOption = Annotated[
 OnOption = Annotated[str, typer.Option("--on", help="Where torch runs: cpu, cuda or cuda:1.")]
 
 
-def _image_set(space: str | Space) -> str:
-    from apq_moo.space import load_space
-
-    loaded = load_space(space)
-    images = loaded.spec.images
-    if not images:
-        raise UserError(
-            f"space {loaded.name!r} names no image set, so that nothing can be trained or measured "
-            "on it"
-        )
-    return images
-
-
-def _checkpoint(space: str, given: Path | None) -> Path:
+def _checkpoint(space: Space, given: Path | None) -> Path:
     from apq_moo.data.assets import SUPERNET, find_assets
-    from apq_moo.space import load_space, superspace
+    from apq_moo.space import superspace
 
-    return given or find_assets(superspace(load_space(space))).path(SUPERNET)
+    return given or find_assets(superspace(space)).path(SUPERNET)
 
 
 def _table(space: str, given: Path | None) -> Path:
@@ -78,8 +66,13 @@ def supernet_train(
     space: SpaceOption = DEFAULT_SPACE,
     steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 3600,
     warmup_steps: Annotated[
-        int, typer.Option(min=0, help="Of these, first ones for the largest subnet alone.")
-    ] = 500,
+        int | None,
+        typer.Option(
+            min=0,
+            show_default="500, at most a sixth of --steps",
+            help="Of these, first ones for the largest subnet alone.",
+        ),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images of a step.")] = 128,
     random_subnets: Annotated[int, typer.Option(min=0, help="Random subnets of a step.")] = 2,
     draw: DrawOption = "uniform",
@@ -99,17 +92,19 @@ def supernet_train(
     seed: SeedOption = 0,
 ) -> None:
     """Train a supernet; repeat the command to continue an interrupted training."""
+    from apq_moo.data import images_of
     from apq_moo.pipeline.stages import train
     from apq_moo.space import load_space
     from apq_moo.supernet.distributed import rank_of_environment
     from apq_moo.supernet.training import TrainConfig
 
-    images = _image_set(space)
+    loaded = load_space(space)
+    images = images_of(loaded)
     refuse_existing(file)
     with progress_bar() as bar:
         task = bar.add_task("training", total=steps)
         seconds = train(
-            load_space(space),
+            loaded,
             images,
             TrainConfig(
                 steps=steps,
@@ -143,16 +138,18 @@ def supernet_eval(
     seed: SeedOption = 0,
 ) -> None:
     """Show how well a supernet tells its subnets apart."""
+    from apq_moo.data import images_of
     from apq_moo.pipeline.stages import evaluate
     from apq_moo.space import load_space
 
-    path, images = _checkpoint(space, supernet), _image_set(space)
+    loaded = load_space(space)
+    path = _checkpoint(loaded, supernet)
     with progress_bar() as bar:
         task = bar.add_task("measuring", total=2 * random)
         found = evaluate(
-            load_space(space),
+            loaded,
             path,
-            images,
+            images_of(loaded),
             n_random=random,
             draw=draw,
             seed=seed,
@@ -190,19 +187,19 @@ def supernet_measure(
     from apq_moo.space import load_space
 
     loaded = load_space(space)
-    _measure_all(loaded, load_table(file, loaded).X, file, _checkpoint(space, supernet), on)
+    _measure_all(loaded, load_table(file, loaded).X, file, _checkpoint(loaded, supernet), on)
 
 
 def _measure_all(space: Space, X: IntArray, file: Path, supernet: Path, on: str) -> None:
     """Measure networks, or what is left of them, into a table."""
+    from apq_moo.data import images_of
     from apq_moo.supernet.distributed import rank_of_environment
     from apq_moo.supernet.tabulate import tabulate
 
-    images = _image_set(space)
     with progress_bar() as bar:
         task = bar.add_task("measuring", total=len(X))
         table = tabulate(
-            space, supernet, images, X, file, on=on,
+            space, supernet, images_of(space), X, file, on=on,
             callback=lambda done, total: bar.update(task, completed=done, total=total),
         )  # fmt: skip
     if rank_of_environment() == 0:
@@ -229,18 +226,20 @@ def samples_collect(
     seed: SeedOption = 0,
 ) -> None:
     """Measure random subnets; repeat the command to continue an interrupted collection."""
+    from apq_moo.data import images_of
     from apq_moo.space import load_space
     from apq_moo.supernet.distributed import rank_of_environment
     from apq_moo.supernet.sampling import SampleConfig, collect
 
     config = SampleConfig(fp, mp, held_out, held_out, finetune_steps, seed, draw)
-    path, images = _checkpoint(space, supernet), _image_set(space)
+    loaded = load_space(space)
+    path = _checkpoint(loaded, supernet)
     with progress_bar() as bar:
         task = bar.add_task("measuring", total=fp + mp + 2 * held_out)
         table = collect(
-            load_space(space),
+            loaded,
             path,
-            images,
+            images_of(loaded),
             config,
             file,
             jobs=jobs,
@@ -263,7 +262,7 @@ def samples_exhaust(
     from apq_moo.space import all_networks, load_space
 
     loaded = load_space(space)
-    _measure_all(loaded, all_networks(loaded), file, _checkpoint(space, supernet), on)
+    _measure_all(loaded, all_networks(loaded), file, _checkpoint(loaded, supernet), on)
 
 
 @predictor_app.command("fit")
@@ -387,68 +386,66 @@ def _ceiling(space: Space, accuracies: FloatArray) -> float | None:
     return ceiling
 
 
+_PIPELINE = PipelineConfig("")
+
+
 @app.command()
 def pipeline(
     folder: Annotated[Path, typer.Option("--out", help="Where everything goes.")],
-    space: SpaceOption = DEFAULT_SPACE,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 3600,
-    fp: Annotated[int, typer.Option(min=2, help="Full-precision samples.")] = 3000,
-    mp: Annotated[int, typer.Option(min=2, help="Mixed-precision samples.")] = 1500,
-    held_out: Annotated[int, typer.Option(min=3, help="Held-out samples of each.")] = 1000,
+    space: SpaceOption = _PIPELINE.space,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = _PIPELINE.steps,
+    fp: Annotated[int, typer.Option(min=2, help="Full-precision samples.")] = _PIPELINE.fp,
+    mp: Annotated[int, typer.Option(min=2, help="Mixed-precision samples.")] = _PIPELINE.mp,
+    held_out: Annotated[
+        int, typer.Option(min=3, help="Held-out samples of each.")
+    ] = _PIPELINE.held_out,
     finetune_steps: Annotated[
         int, typer.Option(min=0, help="Quantisation-aware steps of each mixed-precision sample.")
-    ] = 0,
+    ] = _PIPELINE.finetune_steps,
     draw: Annotated[
         str, typer.Option(help="How training draws subnets: `uniform`, or `sizes`: of all sizes.")
-    ] = "uniform",
-    algo: Annotated[str, typer.Option(help="Of the search.")] = "apq-ga",
-    objectives: Annotated[str, typer.Option(help="Of the search.")] = "acc,latency",
-    budget: Annotated[int, typer.Option(help="Evaluations of the search.")] = 20_000,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes that measure samples.")] = 2,
-    seed: SeedOption = 0,
+    ] = _PIPELINE.draw,
+    algo: Annotated[str, typer.Option(help="Of the search.")] = _PIPELINE.algo,
+    objectives: Annotated[str, typer.Option(help="Of the search.")] = ",".join(
+        _PIPELINE.objectives
+    ),
+    budget: Annotated[int, typer.Option(help="Evaluations of the search.")] = _PIPELINE.budget,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Processes that measure samples.")
+    ] = _PIPELINE.jobs,
+    seed: SeedOption = _PIPELINE.seed,
 ) -> None:
     """From raw images to a verified front; repeat the command to continue after an interruption."""
     from apq_moo.cli.run_commands import carry_out
-    from apq_moo.pipeline.chain import Listener, make_assets
-    from apq_moo.space import load_space
-    from apq_moo.study.config import RunConfig, parse_objectives
-    from apq_moo.study.folder import RunFolder
-    from apq_moo.study.search import check
-    from apq_moo.supernet.sampling import SampleConfig
-    from apq_moo.supernet.training import TrainConfig
 
-    config = RunConfig(
+    config = PipelineConfig(
+        folder=folder,
+        space=space,
+        steps=steps,
+        fp=fp,
+        mp=mp,
+        held_out=held_out,
+        finetune_steps=finetune_steps,
+        draw=draw,
         algo=algo,
         objectives=parse_objectives(objectives),
-        space=space,
-        assets=str(folder),
         budget=budget,
+        jobs=jobs,
         seed=seed,
     )
-    # A search that cannot work is refused before minutes of training.
-    check(config)
-    path = folder / "run"
-    begun = RunFolder.open(path) if (path / "run.json").is_file() else None
-    if begun is not None and replace(begun.config, assets=config.assets) != config:
-        raise UserError(
-            f"the search in {path} was begun with other settings; repeat those, or name another "
-            "folder"
-        )
-    images = _image_set(space)
+
+    def say(text: str) -> None:
+        err.print(text, markup=False)
+
     with progress_bar() as bar:
         task = bar.add_task("")
 
         def begin(name: str) -> None:
-            err.print(name, markup=False)
+            say(name)
             bar.reset(task, description=name, total=None)
 
-        make_assets(
-            load_space(space),
-            images,
-            folder,
-            Listener(begin, lambda done, total: bar.update(task, completed=done, total=total)),
-            train=TrainConfig(steps=steps, draw=draw, seed=seed),
-            samples=SampleConfig(fp, mp, held_out, held_out, finetune_steps, seed),
-            jobs=jobs,
-        )
-    carry_out(begun or RunFolder.create(path, config, verify=10, overwrite=False))
+        def progress(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        finished = run(config, Listener(begin, progress, say))
+    carry_out(finished)

@@ -6,8 +6,9 @@ from apq_moo.data import fashion as _fashion
 from apq_moo.data import folders
 from apq_moo.data.images import IMAGES, ImageSet, Split
 from apq_moo.errors import UserError
+from apq_moo.space import Space
 
-__all__ = ["IMAGES", "ImageSet", "Split", "load_images"]
+__all__ = ["IMAGES", "ImageSet", "Split", "images_of", "load_images"]
 
 _ = _cifar, _digits, _fashion
 
@@ -24,3 +25,17 @@ def load_images(name: str) -> ImageSet:
         known = ", ".join(IMAGES)
         raise UserError(f"unknown image set {name!r}; known: {known}, or {folders.SYNTAX}")
     return IMAGES.get(name)()
+
+
+def images_of(space: Space) -> str:
+    """The name of a space's image set.
+
+    Raises:
+        UserError: it names none.
+    """
+    if not space.spec.images:
+        raise UserError(
+            f"space {space.name!r} names no image set, so that nothing can be trained or measured "
+            "on it"
+        )
+    return space.spec.images

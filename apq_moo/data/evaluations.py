@@ -1,8 +1,8 @@
 """Expensive evaluations, each kept as soon as it is known, and shared by processes.
 
-One SQLite file holds values by space, canonical genotype, evaluator and data, so that no two
-evaluations of a network are ever paid for: neither by a search that goes on after a kill, nor by
-two searches at the same time.
+One SQLite file holds values by space, canonical genotype, evaluator, what is evaluated and data, so
+that no two evaluations of a network are ever paid for: neither by a search that goes on after a
+kill, nor by two searches at the same time.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -53,47 +53,62 @@ class Evaluations:
     ) -> None:
         self.path = cache_folder() / "evaluations.sqlite" if path is None else Path(path)
         self._key = space.digest, evaluator, data
-        self._run(_TABLE)
+        with self._open() as connection:
+            connection.execute(_TABLE)
 
-    def known(self, X: IntArray) -> FloatArray:
-        """Values of canonical genotypes, shape ``(n,)``; NaN where they are not known."""
+    def known(self, X: IntArray, names: Sequence[str]) -> FloatArray:
+        """What is known of canonical genotypes, shape ``(n, n_names)``; else NaN.
+
+        Args:
+            X: shape ``(n, n_var)``.
+            names: of what is evaluated, such as splits of the images.
+        """
         query = (
             "SELECT value FROM evaluations WHERE space=? AND evaluator=? AND data=? AND genotype=?"
         )
-        values = np.full(len(X), np.nan)
+        space, evaluator, data = self._key
+        values = np.full((len(X), len(names)), np.nan)
         with self._open() as connection:
             for i, genotype in enumerate(_bytes(X)):
-                row = connection.execute(query, (*self._key, genotype)).fetchone()
-                if row is not None:
-                    values[i] = row[0]
+                for j, name in enumerate(names):
+                    key = (space, f"{evaluator} {name}", data, genotype)
+                    row = connection.execute(query, key).fetchone()
+                    if row is not None:
+                        values[i, j] = row[0]
         return values
 
-    def value(self, x: IntArray, evaluate: Callable[[], float]) -> float:
-        """The value of a canonical genotype of shape ``(n_var,)``, evaluated only if need be.
+    def values(
+        self, x: IntArray, names: Sequence[str], evaluate: Callable[[list[str]], FloatArray]
+    ) -> FloatArray:
+        """The values of a canonical genotype, shape ``(n_names,)``, evaluated only if need be.
 
         While one process evaluates a network, others that want the same one wait for it; a process
         that dies keeps nobody waiting.
+
+        Args:
+            x: shape ``(n_var,)``.
+            names: of what is evaluated.
+            evaluate: gives values for those names that have none yet.
         """
         row = x[None]
-        known = self.known(row)[0]
-        if np.isnan(known):
+        found: FloatArray = self.known(row, names)[0]
+        if np.isnan(found).any():
             with self._alone(_bytes(row)[0]):
-                known = self.known(row)[0]
-                if np.isnan(known):
-                    known = float(evaluate())
-                    self._put(_bytes(row)[0], known)
-        return float(known)
+                found = self.known(row, names)[0]
+                missing = np.isnan(found)
+                if missing.any():
+                    wanted = [name for name, lacks in zip(names, missing, strict=True) if lacks]
+                    found[missing] = evaluate(wanted)
+                    self._put(_bytes(row)[0], dict(zip(wanted, found[missing], strict=True)))
+        return found
 
-    def _put(self, genotype: bytes, value: float) -> None:
+    def _put(self, genotype: bytes, values: dict[str, float]) -> None:
         space, evaluator, data = self._key
-        self._run(
-            "INSERT OR REPLACE INTO evaluations VALUES (?, ?, ?, ?, ?)",
-            (space, genotype, evaluator, data, value),
-        )
-
-    def _run(self, command: str, values: tuple[object, ...] = ()) -> None:
+        command = "INSERT OR REPLACE INTO evaluations VALUES (?, ?, ?, ?, ?)"
         with self._open() as connection:
-            connection.execute(command, values)
+            for name, value in values.items():
+                row = (space, genotype, f"{evaluator} {name}", data, float(value))
+                connection.execute(command, row)
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:

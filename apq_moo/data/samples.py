@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from apq_moo.arrays import FloatArray, IntArray
+from apq_moo.arrays import BoolArray, FloatArray, IntArray
 from apq_moo.errors import UserError
 from apq_moo.files import replacing
 from apq_moo.space import Space
@@ -34,6 +35,8 @@ class SampleTable:
         provenance: what made it: space, digest, seed, checksums, settings, seconds.
     """
 
+    splits: ClassVar[tuple[str, ...]] = ("validation",)
+
     X: IntArray
     group: NDArray[np.int8]
     acc: FloatArray
@@ -48,6 +51,38 @@ class SampleTable:
     def complete(self) -> bool:
         """Whether every row has been measured."""
         return bool(np.isfinite(self.acc).all())
+
+    @property
+    def quantised(self) -> BoolArray:
+        """Which rows are measured at their bits, shape ``(n,)``."""
+        return np.isin(self.group, [SETS.index("mp"), SETS.index("mp_held_out")])
+
+    def unmeasured(self) -> IntArray:
+        """Rows without an accuracy, those of small sets first.
+
+        So an unfinished table has what judges and transfers, and some of the rest.
+        """
+        todo = np.flatnonzero(np.isnan(self.acc))
+        size = np.bincount(self.group, minlength=len(SETS))[self.group[todo]]
+        return todo[np.argsort(size, kind="stable")]
+
+    def with_counts(
+        self, rows: IntArray, right: NDArray[np.int32], images: Sequence[int]
+    ) -> SampleTable:
+        """The table with accuracies of rows.
+
+        Args:
+            rows: which.
+            right: rightly classified images of each of :attr:`splits`, shape ``(len(rows), 1)``.
+            images: of each split.
+        """
+        acc = self.acc.copy()
+        acc[rows] = 100.0 * (right[:, 0] / images[0])
+        return replace(self, acc=acc)
+
+    def joined(self, other: SampleTable) -> SampleTable:
+        """What this table knows, and else another one of the same rows."""
+        return replace(self, acc=np.where(np.isnan(self.acc), other.acc, self.acc))
 
     def counts(self) -> dict[str, int]:
         """Measured rows of each set."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import zipfile
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from apq_moo.arrays import FloatArray, IntArray
+from apq_moo.arrays import BoolArray, FloatArray, IntArray
 from apq_moo.errors import UserError
 from apq_moo.files import read_arrays, replacing
 from apq_moo.space import Space
@@ -34,6 +35,8 @@ class AccuracyTable:
         provenance: what made it: space, digest, checksums, seconds, device.
     """
 
+    splits: ClassVar[tuple[str, ...]] = SPLITS
+
     X: IntArray
     right: NDArray[np.int32]
     images: tuple[int, int]
@@ -43,6 +46,28 @@ class AccuracyTable:
     def complete(self) -> bool:
         """Whether every network has been measured."""
         return bool((self.right != MISSING).all())
+
+    @property
+    def quantised(self) -> BoolArray:
+        """Which networks run at their bits, shape ``(n,)``: all."""
+        return np.ones(len(self.X), dtype=bool)
+
+    def unmeasured(self) -> IntArray:
+        """Rows that lack a split."""
+        return np.flatnonzero((self.right == MISSING).any(axis=1))
+
+    def with_counts(
+        self, rows: IntArray, right: NDArray[np.int32], images: Sequence[int]
+    ) -> AccuracyTable:
+        """The table with rightly classified images of rows, shape ``(len(rows), 2)``."""
+        assert tuple(images) == self.images
+        found = self.right.copy()
+        found[rows] = right
+        return replace(self, right=found)
+
+    def joined(self, other: AccuracyTable) -> AccuracyTable:
+        """What this table knows, and else another one of the same networks."""
+        return replace(self, right=np.where(self.right == MISSING, other.right, self.right))
 
     def accuracies(self) -> FloatArray:
         """Percent on validation and test images, shape ``(n, 2)``; NaN where not measured."""

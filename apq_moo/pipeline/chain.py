@@ -1,65 +1,94 @@
-"""All stages one after the other: from raw images to a verified front."""
+"""All stages one after the other, each of which continues what it finds."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from apq_moo.data.assets import MANIFEST, SAMPLES, SUPERNET
+from apq_moo.data.assets import SAMPLES, SUPERNET
 from apq_moo.errors import UserError
 from apq_moo.files import read_json, with_defaults, write_json
-from apq_moo.pipeline import stages
-from apq_moo.space import Space
-from apq_moo.supernet.sampling import SampleConfig, collect
-from apq_moo.supernet.training import TrainConfig
+from apq_moo.pipeline.config import PipelineConfig
+from apq_moo.space import load_space
+from apq_moo.study.folder import RunFolder
 
 _STATE = "pipeline.json"
+_RUN = "run"
+_VERIFIED = 10
+"""Members of the front that are measured."""
 
 
 @dataclass(frozen=True)
 class Listener:
-    """What the chain tells while it goes.
+    """What a pipeline tells while it goes; every function may be replaced.
 
     Attributes:
         stage: the name of a stage that begins.
         progress: ``(done, total)`` within it.
+        say: a line of text.
     """
 
-    stage: Callable[[str], None]
-    progress: Callable[[int, int], None]
+    stage: Callable[[str], None] = lambda _name: None
+    progress: Callable[[int, int], None] = lambda _done, _total: None
+    say: Callable[[str], None] = lambda _text: None
 
 
-def make_assets(
-    space: Space,
-    images: str,
-    folder: str | Path,
-    listener: Listener,
-    *,
-    train: TrainConfig,
-    samples: SampleConfig,
-    jobs: int,
-) -> dict[str, Any]:
-    """Train, sample and fit, continuing what is already in the folder.
+def run(config: PipelineConfig, listener: Listener | None = None) -> RunFolder:
+    """From raw images to a verified front: train, sample, fit, search, verify.
+
+    What an interrupted pipeline left in its folder is continued.
 
     Args:
-        space: the space.
-        images: the name of the data set.
-        folder: where the assets go.
+        config: the configuration.
         listener: told what happens.
-        train: settings of the training.
-        samples: settings of the samples.
-        jobs: processes that measure samples.
 
     Returns:
-        The manifest.
+        The finished run, in ``run`` of the pipeline's folder.
+
+    Raises:
+        UserError: the search cannot work, which is found before any training; the folder was begun
+            with other settings, or cannot be written.
+    """
+    from apq_moo.results.run import Listener as RunListener
+    from apq_moo.results.run import execute
+    from apq_moo.study.search import check
+
+    listener = listener or Listener()
+    check(config.search)
+    path = Path(config.folder) / _RUN
+    begun = RunFolder.open(path) if (path / "run.json").is_file() else None
+    if begun is not None and replace(begun.config, assets=config.search.assets) != config.search:
+        raise UserError(
+            f"the search in {path} was begun with other settings; repeat those, or name another "
+            "folder"
+        )
+    make_assets(config, listener)
+    folder = begun or RunFolder.create(path, config.search, verify=_VERIFIED, overwrite=False)
+    if not folder.finished:
+        listener.stage("searching")
+        execute(folder, RunListener(listener.progress, listener.say, listener.progress))
+    return folder
+
+
+def make_assets(config: PipelineConfig, listener: Listener) -> None:
+    """Train, sample and fit, continuing what is already in the folder.
 
     Raises:
         UserError: the folder was begun with other settings, or cannot be written.
     """
-    folder = Path(folder)
+    from apq_moo.data import images_of
+    from apq_moo.pipeline import stages
+    from apq_moo.supernet.sampling import SampleConfig
+    from apq_moo.supernet.training import TrainConfig
+
+    space, folder = load_space(config.space), Path(config.folder)
+    images, seed, n = images_of(space), config.seed, config.held_out
+    train = TrainConfig(steps=config.steps, draw=config.draw, seed=seed)
+    samples = SampleConfig(config.fp, config.mp, n, n, config.finetune_steps, seed)
     settings = {
         "space": space.name,
         "digest": space.digest,
@@ -70,52 +99,41 @@ def make_assets(
     state = _begin(folder, settings)
     seconds: dict[str, float] = state["seconds"]
 
-    def timed(name: str, begun: float) -> None:
+    @contextmanager
+    def stage(name: str, text: str) -> Iterator[None]:
+        listener.stage(text)
+        begun = time.perf_counter()
+        yield
         seconds[name] = round(seconds.get(name, 0.0) + time.perf_counter() - begun, 1)
         write_json(folder / _STATE, state)
 
     if stages.complete(space, folder):
-        manifest: dict[str, Any] = read_json(folder / MANIFEST)
-        return manifest
+        return
     if not (folder / SUPERNET).is_file():
         listener.stage("training the supernet")
-        seconds["train"] = round(
-            stages.train(
-                space, images, train, folder / SUPERNET,
-                lambda p: listener.progress(p.step, p.steps),
-            ),
-            1,
-        )  # fmt: skip
+        spent = stages.train(
+            space, images, train, folder / SUPERNET, lambda p: listener.progress(p.step, p.steps)
+        )
+        seconds["train"] = round(spent, 1)
         write_json(folder / _STATE, state)
-    begun = time.perf_counter()
-    listener.stage("collecting samples")
-    collect(
-        space,
-        folder / SUPERNET,
-        images,
-        samples,
-        folder / SAMPLES,
-        jobs=jobs,
-        callback=listener.progress,
-    )
-    timed("samples", begun)
-    begun = time.perf_counter()
-    listener.stage("fitting predictors")
-    taus = stages.fit_predictors(space, folder, seed=samples.seed, callback=listener.progress)
-    timed("predictors", begun)
-    begun = time.perf_counter()
-    listener.stage("evaluating the supernet")
-    quality = stages.evaluate(
-        space, folder / SUPERNET, images, seed=samples.seed, callback=listener.progress
-    )
-    timed("evaluate", begun)
+    with stage("samples", "collecting samples"):
+        stages.collect(
+            space, folder / SUPERNET, images, samples, folder / SAMPLES, jobs=config.jobs,
+            callback=listener.progress,
+        )  # fmt: skip
+    with stage("predictors", "fitting predictors"):
+        taus = stages.fit_predictors(space, folder, seed=seed, callback=listener.progress)
+    with stage("evaluate", "evaluating the supernet"):
+        quality = stages.evaluate(
+            space, folder / SUPERNET, images, seed=seed, callback=listener.progress
+        )
     largest = quality.named["largest"]["fp"]
-    return stages.manifest(
+    stages.manifest(
         space,
         images,
         folder,
-        command=_command(space, train),
-        seed=train.seed,
+        command=config.command,
+        seed=seed,
         train=asdict(train),
         samples=asdict(samples),
         acc_test=largest["test"],
@@ -126,13 +144,10 @@ def make_assets(
     )
 
 
-def _command(space: Space, train: TrainConfig) -> str:
-    """The command that makes such assets."""
-    draw = f" --draw {train.draw}" if train.draw != TrainConfig.draw else ""
-    return f"apq-moo pipeline --space {space.name} --seed {train.seed}{draw}"
-
-
 def _begin(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    from apq_moo.supernet.sampling import SampleConfig
+    from apq_moo.supernet.training import TrainConfig
+
     path = folder / _STATE
     if path.is_file():
         state: dict[str, Any] = read_json(path)
@@ -148,12 +163,11 @@ def _begin(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
             or not isinstance(state.get("seconds"), dict)
         ):
             raise UserError(
-                f"--out {folder} was begun with other settings; repeat those, or name another "
-                "folder"
+                f"{folder} was begun with other settings; repeat those, or name another folder"
             )
         return state
     if folder.is_dir() and any(folder.iterdir()):
-        raise UserError(f"--out {folder} is not empty and holds no pipeline; name another folder")
+        raise UserError(f"{folder} is not empty and holds no pipeline; name another folder")
     state = {"settings": settings, "seconds": {}}
     write_json(path, state)
     return state

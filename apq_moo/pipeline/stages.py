@@ -13,6 +13,7 @@ import torch
 from apq_moo.data import load_images
 from apq_moo.data.assets import SAMPLES, SUPERNET, Assets, predictor_file, write_manifest
 from apq_moo.data.samples import load_samples
+from apq_moo.data.tables import SPLITS
 from apq_moo.errors import UserError
 from apq_moo.predictors import PREDICTORS, fit_to_samples
 from apq_moo.predictors.metrics import kendall_tau
@@ -20,9 +21,12 @@ from apq_moo.space import Space, find_distribution
 from apq_moo.supernet.checkpoint import load_supernet, save_supernet
 from apq_moo.supernet.devices import torch_device
 from apq_moo.supernet.distributed import join
-from apq_moo.supernet.sampling import Measurer
+from apq_moo.supernet.sampling import collect
+from apq_moo.supernet.scoring import Scorer
 from apq_moo.supernet.training import Progress, TrainConfig, Trainer
 from apq_moo.versions import processor, versions
+
+__all__ = ["Evaluation", "collect", "complete", "evaluate", "fit_predictors", "manifest", "train"]
 
 
 def train(
@@ -117,17 +121,14 @@ def evaluate(
     sample = find_distribution(draw)
     supernet, _ = load_supernet(checkpoint, space)
     data = load_images(images)
-    measurer = Measurer(supernet.to(torch_device(on)), data)
+    scorer = Scorer(supernet.to(torch_device(on)), data)
+    splits = ("validation", "test", "test_clean")
     named: dict[str, dict[str, dict[str, float]]] = {}
     for name, row in (("largest", space.largest()), ("smallest", space.smallest())):
-        subnet = space.decode(row)[0]
-        named[name] = {
-            kind: {
-                split: measurer.accuracy(subnet, split, quantised=kind == "mp")
-                for split in ("validation", "test", "test_clean")
-            }
-            for kind in ("fp", "mp")
-        }
+        named[name] = {}
+        for kind in ("fp", "mp"):
+            found = scorer.accuracies(space.decode(row), splits, quantised=kind == "mp")[0]
+            named[name][kind] = dict(zip(splits, found.tolist(), strict=True))
     rng = np.random.default_rng([seed, 7])
     subnets = space.decode(sample(space, n_random, rng))
     n = len(data.validation)
@@ -137,8 +138,8 @@ def evaluate(
         right = np.empty((n_random, n), dtype=bool)
         test = np.empty(n_random)
         for i, subnet in enumerate(subnets):
-            right[i] = measurer.hits(subnet, "validation", quantised=kind == "mp")
-            test[i] = measurer.accuracy(subnet, "test", quantised=kind == "mp")
+            right[i], tested = scorer.hits(subnet, SPLITS, quantised=kind == "mp")
+            test[i] = 100 * tested.mean()
             if callback is not None:
                 callback(number * n_random + i + 1, 2 * n_random)
         validation = 100 * right.mean(axis=1)

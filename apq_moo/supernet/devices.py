@@ -1,15 +1,13 @@
-"""Where torch runs, and the fastest evaluator there."""
+"""Where torch runs, and which spaces' networks the GPU's kernels can run."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import nn
 
 from apq_moo.errors import UserError
 from apq_moo.space import Space
 from apq_moo.space.spec import FLOAT_BITS
-from apq_moo.supernet.evaluation import Evaluator, LogitsOf
-from apq_moo.supernet.network import Supernet
 
 _MOST_BITS = 8
 
@@ -43,6 +41,11 @@ def chosen_device(on: str | None) -> torch.device:
     return torch_device(on or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
+def device_of(network: nn.Module) -> torch.device:
+    """Where a network's parameters lie."""
+    return next(network.parameters()).device
+
+
 def why_not_on_gpu(space: Space) -> str | None:
     """Why the GPU's kernels cannot run a space's networks at their bits, or None if they can."""
     spec = space.spec
@@ -56,18 +59,3 @@ def why_not_on_gpu(space: Space) -> str | None:
             "kernels need between = 16 in its [bits]"
         )
     return None
-
-
-def evaluator_for(supernet: Supernet, calibration: Tensor) -> LogitsOf:
-    """The fastest evaluator where a supernet lies.
-
-    Args:
-        supernet: on any device.
-        calibration: calibration images, shape ``(n, c, h, w)``, anywhere.
-    """
-    device = next(supernet.parameters()).device
-    if device.type == "cuda" and why_not_on_gpu(supernet.space) is None:
-        from apq_moo.supernet.gpu.evaluator import GpuEvaluator
-
-        return GpuEvaluator(supernet, calibration)
-    return Evaluator(supernet, calibration.to(device))

@@ -219,6 +219,10 @@ class LogitsOf(Protocol):
         """Logits of a subnet, shape ``(n, classes)``, for images or what ``prepare`` gave."""
         ...
 
+    def forget(self) -> None:
+        """Forget what was made of the supernet's weights, which have changed."""
+        ...
+
 
 class Evaluator:
     """Runs subnets of one supernet on any images.
@@ -239,13 +243,14 @@ class Evaluator:
         return images.to(self.calibration.device)
 
     @torch.no_grad()
-    def logits(
-        self, subnet: Subnet | Sequence[SlicedLayer], images: Tensor, *, quantised: bool
-    ) -> Tensor:
-        """Logits of a subnet (or of its sliced layers), shape ``(n, classes)``."""
-        layers = self.supernet.slice(subnet) if isinstance(subnet, Subnet) else subnet
+    def logits(self, subnet: Subnet, images: Tensor, *, quantised: bool) -> Tensor:
+        """Logits of a subnet, shape ``(n, classes)``."""
+        layers = self.supernet.slice(subnet)
         recorded = calibrate(layers, self.calibration, quantised=quantised)
         folded = fold(layers, recorded, quantised=quantised)
         return torch.cat(
             [infer(folded, x, quantised=quantised) for x in images.split(self.batch_size)]
         )
+
+    def forget(self) -> None:
+        """Nothing is kept of the supernet's weights."""

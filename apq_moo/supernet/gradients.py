@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from apq_moo.space import Subnet
-from apq_moo.supernet.devices import why_not_on_gpu
 from apq_moo.supernet.network import Supernet, forward
 
 
@@ -70,13 +69,3 @@ class TorchGradients:
 
     def _logits(self, student: Student, x: Tensor) -> Tensor:
         return forward(self.supernet.slice(student.subnet), x, quantised=student.quantised)
-
-
-def gradients_on(supernet: Supernet, smoothing: float = 0.0) -> Gradients:
-    """The fastest way to get gradients where a supernet lies."""
-    on_gpu = next(supernet.parameters()).device.type == "cuda"
-    if not on_gpu or why_not_on_gpu(supernet.space) is not None:
-        return TorchGradients(supernet, smoothing)
-    from apq_moo.supernet.gpu.training import GpuGradients
-
-    return GpuGradients(supernet, smoothing)

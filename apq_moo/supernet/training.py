@@ -25,13 +25,17 @@ from apq_moo.data.images import ImageSet
 from apq_moo.errors import UserError
 from apq_moo.files import with_defaults
 from apq_moo.space import Space, Subnet, find_distribution
+from apq_moo.supernet.backends import gradients_on
 from apq_moo.supernet.batches import Batches
 from apq_moo.supernet.checkpoint import check_space, load_tensors, save_tensors
 from apq_moo.supernet.distributed import ALONE, Group
-from apq_moo.supernet.gradients import Student, gradients_on
+from apq_moo.supernet.gradients import Student
 from apq_moo.supernet.network import Supernet
 
 FORMAT = "apq-moo training 1"
+
+_MOST_WARMUP = 500
+"""Steps of warm-up by default, where they are at most a sixth of all."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,8 @@ class TrainConfig:
 
     Attributes:
         steps: optimiser steps in all.
-        warmup_steps: leading steps that train the largest subnet alone.
+        warmup_steps: leading steps that train the largest subnet alone; by default 500, at most a
+            sixth of the steps.
         batch_size: images a step.
         random_subnets: random subnets a step, beside the largest and the smallest.
         draw: how these are drawn, one of :data:`apq_moo.space.DISTRIBUTIONS`.
@@ -56,7 +61,7 @@ class TrainConfig:
     """
 
     steps: int = 3000
-    warmup_steps: int = 500
+    warmup_steps: int | None = None
     batch_size: int = 128
     random_subnets: int = 2
     draw: str = "uniform"
@@ -73,6 +78,12 @@ class TrainConfig:
         for name in ("steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.warmup_steps is None:
+            object.__setattr__(self, "warmup_steps", min(_MOST_WARMUP, self.steps // 6))
+        if not 0 <= self.warmup <= self.steps:
+            raise UserError(
+                f"warmup_steps must be within 0 and steps, {self.steps}; not {self.warmup}"
+            )
         find_distribution(self.draw)
         for name in ("learning_rate", "weight_decay", "clip_norm"):
             if not 0 <= getattr(self, name) < math.inf:
@@ -88,6 +99,12 @@ class TrainConfig:
                 f"quantised_steps must be within 0 and steps, {self.steps}; not "
                 f"{self.quantised_steps}"
             )
+
+    @property
+    def warmup(self) -> int:
+        """``warmup_steps`` as given, or by default."""
+        assert self.warmup_steps is not None
+        return self.warmup_steps
 
     def rate(self, step: int) -> float:
         """Learning rate at a step."""
@@ -174,7 +191,7 @@ class Trainer:
     def _others(self) -> list[Student]:
         """The subnets that learn from the largest in this step."""
         config, space = self.config, self.space
-        if self.alone is not None or self.step < config.warmup_steps:
+        if self.alone is not None or self.step < config.warmup:
             return []
         rng = np.random.default_rng([config.seed, 2, self.step])
         draw = find_distribution(config.draw)
@@ -191,8 +208,8 @@ class Trainer:
     def _shrunk(self, rows: IntArray) -> IntArray:
         """Rows with the largest option wherever a dimension is not elastic yet."""
         config, space = self.config, self.space
-        length = config.steps - config.quantised_steps - config.warmup_steps
-        phase = 3 * (self.step - config.warmup_steps) // max(1, length)
+        length = config.steps - config.quantised_steps - config.warmup
+        phase = 3 * (self.step - config.warmup) // max(1, length)
         fixed = ("depth", "channels")[phase:]
         if not fixed:
             return rows
@@ -239,7 +256,7 @@ class Trainer:
                 break
             loss = self._update(x, y, first)
             self.step += 1
-            if self.step == self.config.warmup_steps and self.alone is None:
+            if self.step == self.config.warmup and self.alone is None:
                 self._order_channels()
             now = time.perf_counter()
             self.seconds = before + now - begun

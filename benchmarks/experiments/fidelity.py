@@ -18,17 +18,17 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from joblib import Parallel, delayed, parallel_config
 
 from apq_moo.arrays import IntArray
 from apq_moo.data import load_images
+from apq_moo.data.tables import SPLITS
 from apq_moo.errors import UserError, reported
 from apq_moo.files import read_json, sha256, with_defaults, write_json
 from apq_moo.pictures import picture_type, save_picture
@@ -37,8 +37,9 @@ from apq_moo.space import Space, Subnet, load_space
 from apq_moo.supernet.checkpoint import load_supernet
 from apq_moo.supernet.devices import torch_device
 from apq_moo.supernet.network import Supernet
-from apq_moo.supernet.sampling import Measurer
+from apq_moo.supernet.scoring import Scorer
 from apq_moo.supernet.training import TrainConfig, Trainer
+from apq_moo.threads import one_torch_thread
 from apq_moo.versions import versions
 
 
@@ -63,11 +64,9 @@ class Job:
 
 def accuracies(space: Space, supernet: Supernet, rows: IntArray) -> list[dict[str, float]]:
     """Accuracies in full precision on validation and test images, in percent, by split."""
-    measurer = Measurer(supernet, load_images(space.spec.images))
-    return [
-        {s: measurer.accuracy(subnet, s, quantised=False) for s in ("validation", "test")}
-        for subnet in space.decode(rows)
-    ]
+    scorer = Scorer(supernet, load_images(space.spec.images))
+    found = scorer.accuracies(space.decode(rows), SPLITS, quantised=False)
+    return [dict(zip(SPLITS, row, strict=True)) for row in found.tolist()]
 
 
 def spread(inherited: Sequence[dict[str, float]], networks: int) -> list[int]:
@@ -109,9 +108,9 @@ def _macs(space: Space, subnet: Subnet) -> int:
     return sum(layer.macs for layer in space.layers(subnet))
 
 
-def train_alone(job: Job) -> dict[str, Any]:
-    """Train one network and measure it."""
-    torch.set_num_threads(1)
+@one_torch_thread()
+def train_alone(i: int, job: Job) -> tuple[int, dict[str, Any]]:
+    """Train one network and measure it; returns which one with its figures."""
     space = load_space(job.space)
     (subnet,) = space.decode(job.row)
     device = torch_device(job.on)
@@ -120,7 +119,7 @@ def train_alone(job: Job) -> dict[str, Any]:
         trainer.load(job.checkpoint)
     supernet = trainer.run(checkpoint=job.checkpoint)
     (found,) = accuracies(space, supernet, job.row[None])
-    return {**found, "seconds": round(trainer.seconds, 1)}
+    return i, {**found, "seconds": round(trainer.seconds, 1)}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -180,12 +179,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         for number, i in enumerate(todo)
     }
-    with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(train_alone, job): i for i, job in jobs.items()}
-        for future in as_completed(futures):
-            i = futures[future]
+    with parallel_config("loky", inner_max_num_threads=1):
+        work = Parallel(n_jobs=args.jobs, return_as="generator_unordered", batch_size=1)
+        for i, alone in work(delayed(train_alone)(i, job) for i, job in jobs.items()):
             network = state["networks"][i]
-            network["alone"] = future.result()
+            network["alone"] = alone
             write_json(args.out, state)
             jobs[i].checkpoint.unlink(missing_ok=True)
             _say(f"{i}: inherited {network['inherited']}, alone {network['alone']}")
@@ -211,7 +209,7 @@ def taus(networks: Sequence[dict[str, Any]]) -> dict[str, float]:
     return {
         **{
             f"inherited and alone, {split}": kendall_tau(of("inherited", split), of("alone", split))
-            for split in ("validation", "test")
+            for split in SPLITS
         },
         "alone, validation and test": kendall_tau(of("alone", "validation"), of("alone", "test")),
     }

@@ -26,52 +26,11 @@ from apq_moo.errors import reported
 from apq_moo.files import sha256, write_json
 from apq_moo.predictors.metrics import kendall_tau, pairwise_accuracy
 from apq_moo.space import Space, Subnet, load_space
-from apq_moo.supernet.batches import Batches
 from apq_moo.supernet.checkpoint import load_supernet
 from apq_moo.supernet.devices import torch_device
-from apq_moo.supernet.gradients import Student, gradients_on
-from apq_moo.supernet.network import Supernet
-from apq_moo.supernet.sampling import Measurer
+from apq_moo.supernet.finetuning import FineTunedScorer, FineTuning
+from apq_moo.supernet.scoring import Scorer
 from apq_moo.versions import versions
-
-
-class Tuner:
-    """Fine-tunes single subnets of a supernet at their bits, which it restores afterwards.
-
-    Args:
-        supernet: the weights, on the device.
-        batch: images a step.
-        learning_rate: AdamW's, falling linearly to 0.
-        smoothing: of the labels.
-    """
-
-    def __init__(
-        self, supernet: Supernet, batch: int, learning_rate: float, smoothing: float
-    ) -> None:
-        self.supernet = supernet
-        self.images = load_images(supernet.space.spec.images)
-        self.learning_rate = learning_rate
-        device = next(supernet.parameters()).device
-        self._gradients = gradients_on(supernet, smoothing)
-        self._batches = Batches(self.images, batch, 1, device)
-        self._kept = {name: p.detach().clone() for name, p in supernet.named_parameters()}
-
-    def accuracy(self, subnet: Subnet, steps: int) -> float:
-        """Validation accuracy after fine-tuning, in percent."""
-        if steps:
-            optimiser = torch.optim.AdamW(self.supernet.parameters(), weight_decay=0.0)
-            for step, (x, y) in enumerate(self._batches.from_step(0)):
-                if step == steps:
-                    break
-                optimiser.param_groups[0]["lr"] = self.learning_rate * (1 - step / steps)
-                self._gradients.step(x, y, [Student(subnet, quantised=True)])
-                optimiser.step()
-        # A new one, since an evaluator keeps the weights that it has quantised.
-        found = Measurer(self.supernet, self.images).accuracy(subnet, "validation", quantised=True)
-        with torch.no_grad():
-            for name, parameter in self.supernet.named_parameters():
-                parameter.copy_(self._kept[name])
-        return found
 
 
 def policies(space: Space, n: int, seed: int) -> dict[str, IntArray]:
@@ -104,7 +63,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     path = args.supernet or find_assets(space).path(SUPERNET)
     device = torch_device(args.on)
     supernet = load_supernet(path, space)[0].to(device)
-    tuner = Tuner(supernet, args.batch, args.learning_rate, args.label_smoothing)
+    images = load_images(space.spec.images)
+    scorer = Scorer(supernet, images)
     results: dict[str, Any] = {
         "space": space.name,
         "supernet_sha256": sha256(path),
@@ -116,11 +76,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     for name, rows in policies(space, args.policies, args.seed).items():
         subnets = space.decode(rows)
-        inherited = [tuner.accuracy(subnet, 0) for subnet in subnets]
+        inherited = _accuracies(scorer, subnets)
         of: dict[str, Any] = {"x": rows.tolist(), "inherited": inherited}
         for steps in (int(text) for text in args.steps.split(",")):
             begun = time.perf_counter()
-            tuned = [tuner.accuracy(subnet, steps) for subnet in subnets]
+            tuning = FineTuning(steps, args.batch, args.learning_rate, args.label_smoothing, 1)
+            tuned = _accuracies(FineTunedScorer(supernet, images, tuning), subnets)
             tau = kendall_tau(tuned, inherited)
             pairs = pairwise_accuracy(np.array(tuned), np.array(inherited))
             gain = float(np.mean(tuned) - np.mean(inherited))
@@ -134,6 +95,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
         results[name] = of
         write_json(args.out, results)
+
+
+def _accuracies(scorer: Scorer, subnets: Sequence[Subnet]) -> list[float]:
+    found: list[float] = scorer.accuracies(subnets, ["validation"], quantised=True)[:, 0].tolist()
+    return found
 
 
 def _say(text: str) -> None:

@@ -39,10 +39,11 @@ from apq_moo.data import load_images
 from apq_moo.errors import reported
 from apq_moo.files import write_json
 from apq_moo.space import Space, Subnet, load_space
+from apq_moo.supernet.backends import evaluator_for, gradients_on
 from apq_moo.supernet.checkpoint import load_supernet
-from apq_moo.supernet.devices import evaluator_for, torch_device
+from apq_moo.supernet.devices import torch_device
 from apq_moo.supernet.evaluation import Evaluator
-from apq_moo.supernet.gradients import Student, TorchGradients, gradients_on
+from apq_moo.supernet.gradients import Student, TorchGradients
 from apq_moo.supernet.network import Supernet
 from apq_moo.versions import versions
 

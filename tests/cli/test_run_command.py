@@ -21,7 +21,7 @@ from apq_moo.hardware import cost_table
 from apq_moo.predictors import find_predictor, fit_to_samples
 from apq_moo.space import load_space
 from apq_moo.supernet.checkpoint import load_supernet
-from apq_moo.supernet.sampling import Measurer
+from apq_moo.supernet.scoring import Scorer
 
 QUICK = ("--predictor", "additive", "--budget", "1200", "--sweep", "2")
 
@@ -280,16 +280,16 @@ def test_verification(call, monkeypatch):
     supernet, _ = load_supernet(assets.path(SUPERNET), assets.space)
     from apq_moo.data import load_images
 
-    measurer = Measurer(supernet, load_images("digits"))
+    scorer = Scorer(supernet, load_images("digits"))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     for row in measured:
-        subnet = assets.space.decode(assets.space.encode([json.loads(row["subnet"])]))[0]
+        subnets = assets.space.decode(assets.space.encode([json.loads(row["subnet"])]))
         for column, split in (("acc_val_true", "validation"), ("acc_test", "test")):
-            assert float(row[column]) == measurer.accuracy(subnet, split, quantised=True)
+            assert float(row[column]) == scorer.accuracies(subnets, [split], quantised=True)
     torch.set_num_threads(threads)
 
-    monkeypatch.setattr(Measurer, "accuracy", None)
+    monkeypatch.setattr(Scorer, "accuracies", None)
     again = call("run", *QUICK, "--out", "b", "--verify", "3")
     assert again.code == 0, again.err
     assert Path("a/front.csv").read_bytes() == Path("b/front.csv").read_bytes()

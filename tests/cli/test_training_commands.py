@@ -2,14 +2,19 @@
 
 import json
 import re
+import shlex
+from dataclasses import replace
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
+from apq_moo.cli import train_commands
 from apq_moo.data.assets import find_assets
 from apq_moo.data.samples import load_samples
-from apq_moo.pipeline import chain, stages
+from apq_moo.errors import UserError
+from apq_moo.pipeline import Listener, PipelineConfig, run, stages
 from apq_moo.space import load_space
 
 TINY = (
@@ -71,7 +76,7 @@ def test_the_pipeline_resumes_at_every_stage(call, refused, monkeypatch):
         return stage
 
     monkeypatch.setattr(stages, "train", dying("train", stages.train))
-    monkeypatch.setattr(chain, "collect", dying("collect", chain.collect))
+    monkeypatch.setattr(stages, "collect", dying("collect", stages.collect))
     monkeypatch.setattr(stages, "fit_predictors", dying("fit", stages.fit_predictors))
     few = partial(stages.evaluate, n_random=4)
     monkeypatch.setattr(stages, "evaluate", dying("evaluate", few))
@@ -113,6 +118,72 @@ def test_the_pipeline_resumes_at_every_stage(call, refused, monkeypatch):
         line = refused("run", *other[:2], "--predictor", predictor, *other[4:], *extra)
         assert "damaged" in line
         path.write_bytes(content)
+
+
+def test_the_command_of_a_manifest_makes_those_assets(call, monkeypatch):
+    """Each option that differs from its default is in it, also the file of a space."""
+    asked = []
+
+    def stop(config, _listener):
+        asked.append(config)
+        raise UserError("stop")
+
+    monkeypatch.setattr(train_commands, "run", stop)
+    given = (
+        *("--out", "two words", "--space", "my space.toml", "--steps", "400", "--fp", "41"),
+        *("--mp", "42", "--held-out", "13", "--finetune-steps", "2", "--draw", "sizes", "--algo"),
+        *("nsga2", "--objectives", "acc,size", "--budget", "500", "--jobs", "1", "--seed", "9"),
+    )
+    for arguments in (given, (*given[:8], "--seed", "3")):
+        call("pipeline", *arguments)
+        call(*shlex.split(asked[-1].command)[1:])
+        assert asked[-1] == asked[-2]
+    assert asked[0].command.count(" --") == len(given) // 2
+    assert PipelineConfig("made").command == "apq-moo pipeline --out made"
+
+
+def test_a_pipeline_of_a_space_in_a_file(tmp_path, monkeypatch):
+    """One function of the library does it all."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("APQ_MOO_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(stages, "evaluate", partial(stages.evaluate, n_random=4))
+    preset = files("apq_moo.space") / "presets" / "digits.toml"
+    text = preset.read_text().replace('name = "digits"', 'name = "mine"')
+    Path("mine.toml").write_text(text)
+    told = []
+    config = PipelineConfig(
+        "made", space="mine.toml", steps=6, fp=20, mp=20, held_out=5, budget=600, algo="nsga2",
+        jobs=1,
+    )  # fmt: skip
+    folder = run(config, Listener(stage=told.append))
+    assert folder.finished
+    assert folder.path == Path("made/run")
+    assert told == [
+        "training the supernet",
+        "collecting samples",
+        "fitting predictors",
+        "evaluating the supernet",
+        "searching",
+    ]
+    manifest = json.loads(Path("made/manifest.json").read_text())
+    assert manifest["command"] == config.command
+    assert "--space mine.toml --steps 6 --fp 20" in manifest["command"]
+    assert manifest["train"]["warmup_steps"] == 1
+
+    before = {path: path.read_bytes() for path in Path("made").rglob("*") if path.is_file()}
+    assert run(config).read_front() == folder.read_front()
+    assert {path: path.read_bytes() for path in before} == before
+    with pytest.raises(UserError, match="made was begun with other settings"):
+        run(replace(config, fp=21))
+    with pytest.raises(UserError, match="mp must be at least 2, not 1"):
+        replace(config, mp=1)
+
+
+def test_a_warm_up_longer_than_the_training_is_one_line(refused):
+    line = refused(
+        "supernet", "train", "--steps", "4", "--warmup-steps", "5", "-o", "a.safetensors"
+    )
+    assert "warmup_steps must be within 0 and steps, 4; not 5" in line
 
 
 def test_a_folder_that_is_not_a_pipeline(refused):

@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ from apq_moo.cli import main
 from apq_moo.data.evaluations import Evaluations
 from apq_moo.errors import UserError
 from apq_moo.space import load_space
-from apq_moo.supernet.sampling import Measurer
+from apq_moo.supernet.scoring import Scorer
+
+ONE = ["validation"]
 
 
 @pytest.fixture(scope="module")
@@ -60,49 +63,84 @@ def logged():
 
 def test_each_is_evaluated_once(space, rows):
     store = Evaluations(space, "e", "d")
-    assert np.isnan(store.known(rows)).all()
+    assert np.isnan(store.known(rows, ONE)).all()
     calls = []
     for _ in range(2):
         for i, row in enumerate(rows):
-            assert store.value(row, lambda i=i: calls.append(i) or 0.1 * i) == 0.1 * i
+            found = store.values(row, ONE, lambda _, i=i: calls.append(i) or np.array([0.1 * i]))
+            assert found == 0.1 * i
     assert calls == list(range(len(rows)))
     again = Evaluations(space, "e", "d")
-    np.testing.assert_array_equal(again.known(rows), 0.1 * np.arange(len(rows)))
+    np.testing.assert_array_equal(again.known(rows, ONE)[:, 0], 0.1 * np.arange(len(rows)))
+
+
+def test_only_what_is_missing_of_a_network_is_evaluated(space, rows):
+    store = Evaluations(space, "e", "d")
+    asked = []
+
+    def evaluate(names):
+        asked.append(names)
+        return np.array([float(len(name)) for name in names])
+
+    assert store.values(rows[0], ["aa"], evaluate).tolist() == [2]
+    assert store.values(rows[0], ["b", "aa", "ccc"], evaluate).tolist() == [1, 2, 3]
+    assert store.values(rows[0], ["ccc", "b"], evaluate).tolist() == [3, 1]
+    assert asked == [["aa"], ["b", "ccc"]]
+    known = store.known(rows[:2], ["b", "d"])
+    np.testing.assert_array_equal(known, [[1, np.nan], [np.nan, np.nan]])
+
+
+def test_an_archive_of_before_several_values_were_asked_for_together(space, rows):
+    """Each value under the evaluator's name and its own."""
+    store = Evaluations(space, "e", "d")
+    with closing_connection(store.path) as connection:
+        connection.execute(
+            "INSERT INTO evaluations VALUES (?, ?, ?, ?, ?)",
+            (space.digest, rows[0].astype("<u2").tobytes(), "e validation", "d", 91.5),
+        )
+    assert store.values(rows[0], ONE, None).tolist() == [91.5]
 
 
 @pytest.mark.parametrize(
     "other", [("imagenet", "e", "d"), ("digits", "f", "d"), ("digits", "e", "")]
 )
 def test_keys_keep_apart(space, rows, other):
-    Evaluations(space, "e", "d").value(rows[0], lambda: 5.0)
+    Evaluations(space, "e", "d").values(rows[0], ONE, lambda _: np.array([5.0]))
     name, evaluator, data = other
     stranger = Evaluations(load_space(name), evaluator, data)
-    assert np.isnan(stranger.known(rows[:1])[0])
+    assert np.isnan(stranger.known(rows[:1], ONE))
 
 
 def test_an_evaluator_that_fails_leaves_no_trace(space, rows):
     store = Evaluations(space, "e", "d")
     with pytest.raises(ZeroDivisionError):
-        store.value(rows[0], lambda: 1 / 0)
-    assert store.value(rows[0], lambda: 2.0) == 2.0
+        store.values(rows[0], ONE, lambda _: 1 / 0)
+    assert store.values(rows[0], ONE, lambda _: np.array([2.0])) == 2.0
 
 
 def test_two_processes_share_the_work(space, rows):
     def work(order):
         store = Evaluations(space, "e", "d")
         for i in order:
-            store.value(rows[i], lambda i=i: (log(i), time.sleep(0.02)) and float(i))
+            store.values(rows[i], ONE, partial(measured, i))
+
+    def measured(i, _names):
+        log(i)
+        time.sleep(0.02)
+        return np.array([float(i)])
 
     forward = range(len(rows))
     children = [in_a_child(lambda order=order: work(order)) for order in (forward, forward)]
     assert [exit_code(child) for child in children] == [0, 0]
     assert sorted(map(int, logged())) == list(forward)
-    np.testing.assert_array_equal(Evaluations(space, "e", "d").known(rows), list(forward))
+    found = Evaluations(space, "e", "d").known(rows, ONE)[:, 0]
+    np.testing.assert_array_equal(found, list(forward))
 
 
 def test_a_killed_process_keeps_nobody_waiting(space, rows):
     def stuck():
-        Evaluations(space, "e", "d").value(rows[0], lambda: log("x") or time.sleep(60))
+        store = Evaluations(space, "e", "d")
+        store.values(rows[0], ONE, lambda _: log("x") or time.sleep(60))
 
     child = in_a_child(stuck)
     while not logged():
@@ -110,7 +148,8 @@ def test_a_killed_process_keeps_nobody_waiting(space, rows):
     os.kill(child, signal.SIGKILL)
     exit_code(child)
     begun = time.perf_counter()
-    assert Evaluations(space, "e", "d").value(rows[0], lambda: 3.0) == 3.0
+    store = Evaluations(space, "e", "d")
+    assert store.values(rows[0], ONE, lambda _: np.array([3.0])) == 3.0
     assert time.perf_counter() - begun < 5
 
 
@@ -122,7 +161,7 @@ def test_files_that_are_no_archives(space, rows):
         connection.execute("CREATE TABLE evaluations (a INTEGER)")
     store = Evaluations(space, "e", "d", "other.sqlite")
     with pytest.raises(UserError, match="no such column"):
-        store.known(rows)
+        store.known(rows, ONE)
     Path("file").write_text("x")
     with pytest.raises(UserError, match="cannot use"):
         Evaluations(space, "e", "d", "file/below.sqlite")
@@ -138,14 +177,14 @@ def test_searching_on_the_supernet_repeats_no_measurement():
     arguments = (*arguments, "--budget", "60", "--pop-size", "20", "--out")
 
     def search(*given):
-        real = Measurer.accuracy
+        real = Scorer.accuracies
 
-        def counted(self, subnet, split, **options):
-            value = real(self, subnet, split, **options)
-            log(hash((subnet, split)))
-            return value
+        def counted(self, subnets, splits, **options):
+            values = real(self, subnets, splits, **options)
+            log(hash((*subnets, *splits)))
+            return values
 
-        Measurer.accuracy = counted
+        Scorer.accuracies = counted
         main(list(given))
 
     def run(*given):

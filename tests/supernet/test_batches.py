@@ -1,5 +1,5 @@
 import functools
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import islice
 
 import numpy as np
@@ -125,6 +125,33 @@ def test_random_subnets_are_drawn_as_asked(digits, image_set):
 def test_more_quantised_steps_than_steps_are_refused():
     with pytest.raises(UserError, match="quantised_steps must be within 0 and steps, 5; not 6"):
         TrainConfig(steps=5, quantised_steps=6)
+
+
+@pytest.mark.parametrize(
+    ("steps", "warmup"), [(1, 0), (6, 1), (400, 66), (3000, 500), (3600, 500), (9600, 500)]
+)
+def test_the_warm_up_is_a_sixth_of_short_trainings(steps, warmup):
+    """Three subnets and more learn in all other steps."""
+    assert TrainConfig(steps=steps).warmup == warmup
+    assert asdict(TrainConfig(steps=steps))["warmup_steps"] == warmup
+    assert TrainConfig(steps=steps, warmup_steps=0).warmup == 0
+
+
+def test_a_short_training_trains_small_subnets_too(digits, image_set):
+    training = trainer(digits, image_set, steps=400)
+    found = []
+    for step in (65, 66, 399):
+        training.step = step
+        found.append(len(training._others()))
+    assert found == [0, 3, 3]
+
+
+@pytest.mark.parametrize("warmup", [401, -1])
+def test_a_warm_up_that_does_not_fit_is_refused(warmup):
+    with pytest.raises(
+        UserError, match=rf"warmup_steps must be within 0 and steps, 400; not {warmup}"
+    ):
+        TrainConfig(steps=400, warmup_steps=warmup)
 
 
 @pytest.mark.parametrize("name", ["learning_rate", "weight_decay", "clip_norm"])

@@ -3,7 +3,8 @@ import torch
 
 from apq_moo.errors import UserError
 from apq_moo.space import load_space
-from apq_moo.supernet.devices import evaluator_for, torch_device, why_not_on_gpu
+from apq_moo.supernet.backends import evaluator_for
+from apq_moo.supernet.devices import torch_device, why_not_on_gpu
 from apq_moo.supernet.evaluation import Evaluator
 from apq_moo.supernet.network import Supernet
 

@@ -3,9 +3,7 @@
 import os
 import subprocess
 import sys
-from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
@@ -15,12 +13,12 @@ from apq_moo.data.assets import SUPERNET, find_assets
 from apq_moo.data.samples import load_samples
 from apq_moo.errors import UserError
 from apq_moo.space import load_space
-from apq_moo.supernet import sampling
 from apq_moo.supernet.checkpoint import load_supernet
 from apq_moo.supernet.distributed import ALONE, Group, join
 from apq_moo.supernet.gradients import Student, TorchGradients
 from apq_moo.supernet.network import Supernet
 from apq_moo.supernet.sampling import SampleConfig, collect
+from apq_moo.supernet.scoring import Scorer
 from apq_moo.supernet.training import TrainConfig, Trainer
 
 TORCHRUN = (
@@ -132,7 +130,7 @@ def test_without_torchrun_a_process_is_alone(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     assert join("cpu") == (ALONE, torch.device("cpu"))
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="--on cuda, not cuda:1"):
+    with pytest.raises(UserError, match="on must be 'cuda', not 'cuda:1'"):
         join("cuda:1")
 
 
@@ -179,18 +177,14 @@ def test_parts_of_an_interrupted_collection_are_taken_up(tmp_path, monkeypatch):
         acc = np.where(np.arange(len(whole.acc)) % 4 == rank, whole.acc, np.nan)
         replace(whole, acc=acc).save(tmp_path / f"samples.npz.part{rank}")
     measured = []
-    monkeypatch.setattr(sampling, "_measuring", partial(_counting, measured, whole))
+    count = Scorer.count
+
+    def counting(self, subnets, *arguments, **options):
+        measured.extend(map(bytes, space.encode(subnets)))
+        return count(self, subnets, *arguments, **options)
+
+    monkeypatch.setattr(Scorer, "count", counting)
     again = collect(space, shipped, "digits", config, out)
     assert np.array_equal(again.acc, whole.acc)
-    assert sorted(measured) == list(range(3, len(whole.acc), 4))
+    assert sorted(measured) == sorted(map(bytes, whole.X[3::4]))
     assert [path.name for path in tmp_path.iterdir()] == ["samples.npz"]
-
-
-@contextmanager
-def _counting(measured, whole, *_):
-    def submit(chunks, *_):
-        for chunk in chunks:
-            measured.extend(chunk.tolist())
-            yield chunk, whole.acc[chunk].tolist()
-
-    yield submit

@@ -1,6 +1,7 @@
 """The kernels against the plain torch path; on a CPU Triton interprets them."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -165,3 +166,40 @@ def test_floating_point_roles_run_beside_quantised_ones(supernet):
     wanted = Evaluator(net, x).logits(subnet, x, quantised=True)
     found = GpuEvaluator(net, x).logits(subnet, x, quantised=True)
     assert float((found - wanted).norm()) < 0.1 * float(wanted.norm())
+
+
+class Recorder:
+    """A kernel that says how it is launched: by Triton's public interface, or by its ``run``."""
+
+    function = packed_metadata = None
+
+    def __init__(self):
+        self.launches = []
+
+    def __getitem__(self, grid):
+        def launch(*arguments, **_options):
+            self.launches.append(("public", grid[0], len(arguments)))
+            return self
+
+        return launch
+
+    def run(self, programs, _y, _z, stream, *rest):
+        self.launches.append(("direct", programs, len(rest) - 5))
+
+
+@pytest.mark.parametrize(
+    ("version", "second"),
+    [("3.6.0", "direct"), ("3.6.1+git", "direct"), ("3.60.0", "public"), ("3.8.0", "public")],
+)
+def test_kernels_are_started_directly_by_versions_that_were_tried(monkeypatch, version, second):
+    kernel = Recorder()
+    active = SimpleNamespace(get_current_device=lambda: 0, get_current_stream=lambda _: 7)
+    driver = SimpleNamespace(driver=SimpleNamespace(active=active))
+    triton = SimpleNamespace(__version__=version, runtime=driver)
+    monkeypatch.setattr(workspace, "triton", triton)
+    work = workspace.Workspace(1, 4, torch.device("cpu"))
+    x = torch.zeros(4)
+    for programs in (3, 5):
+        work._launch(kernel, programs, (x, 2), (True,))
+    work._launch(kernel, 1, (x.half(), 2), (True,))  # another type is another kernel
+    assert kernel.launches == [("public", 3, 3), (second, 5, 3), ("public", 1, 3)]

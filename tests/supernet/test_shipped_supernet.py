@@ -8,7 +8,7 @@ from scipy.stats import kendalltau
 
 from apq_moo.data.assets import SUPERNET, find_assets
 from apq_moo.supernet.checkpoint import load_supernet
-from apq_moo.supernet.sampling import Measurer
+from apq_moo.supernet.scoring import Scorer
 
 
 def shipped(digits):
@@ -35,16 +35,17 @@ def test_pruning_keeps_the_important_channels(digits, image_set):
     row[digits.block_columns[:, 1]] = 0
     subnet = digits.decode(row)[0]
     leading, trailing = (
-        Measurer(each, image_set).accuracy(subnet, "test", quantised=False)
+        Scorer(each, image_set).accuracies([subnet], ["test"], quantised=False)[0, 0]
         for each in (net, turned)
     )
     assert leading > trailing + 10
 
 
 def test_the_largest_and_the_smallest(digits, image_set):
-    measurer = Measurer(shipped(digits), image_set)
-    largest, smallest = digits.decode(np.array([digits.largest(), digits.smallest()]))
-    assert measurer.accuracy(largest, "test_clean", quantised=False) >= 98
-    hard = measurer.accuracy(largest, "test", quantised=False)
-    assert hard - measurer.accuracy(largest, "test", quantised=True) <= 0.5
-    assert hard - measurer.accuracy(smallest, "test", quantised=False) >= 5
+    scorer = Scorer(shipped(digits), image_set)
+    subnets = digits.decode(np.array([digits.largest(), digits.smallest()]))
+    splits = ("test", "test_clean")
+    (hard, clean), (smallest, _) = scorer.accuracies(subnets, splits, quantised=False)
+    assert clean >= 98
+    assert hard - scorer.accuracies(subnets[:1], splits, quantised=True)[0, 0] <= 0.5
+    assert hard - smallest >= 5

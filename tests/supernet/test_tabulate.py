@@ -11,15 +11,14 @@ import pytest
 
 from apq_moo.data import load_images
 from apq_moo.data.assets import SUPERNET, TABLE, find_assets, write_manifest
-from apq_moo.data.tables import MISSING, AccuracyTable, load_table
+from apq_moo.data.tables import MISSING, SPLITS, AccuracyTable, load_table
 from apq_moo.errors import UserError
 from apq_moo.problems import APQProblem
 from apq_moo.problems.measured import SupernetAccuracy
 from apq_moo.problems.tabulated import TabulatedAccuracy
 from apq_moo.space import all_networks, embed, load_space
-from apq_moo.supernet import tabulate as module
 from apq_moo.supernet.checkpoint import load_supernet
-from apq_moo.supernet.sampling import Measurer
+from apq_moo.supernet.scoring import Scorer
 from apq_moo.supernet.tabulate import begin_table, tabulate
 
 PART = """
@@ -88,12 +87,10 @@ def test_all_networks_are_measured_as_those_of_the_whole_space_are(space, folder
     assert table.complete
     assert len(table.X) == space.count() == 2 * 2 * 2 * 2 * 2
     supernet, _ = load_supernet(digits().path(SUPERNET), load_space("digits"))
-    measurer = Measurer(supernet, load_images("digits"))
     rows = [0, 9, 31]
-    for row, subnet in zip(rows, measurer.space.decode(embed(space, table.X[rows])), strict=True):
-        for column, split in enumerate(("validation", "test")):
-            wanted = measurer.accuracy(subnet, split, quantised=True)
-            assert table.accuracies()[row, column] == pytest.approx(wanted, abs=1e-9)
+    subnets = supernet.space.decode(embed(space, table.X[rows]))
+    wanted = Scorer(supernet, load_images("digits")).accuracies(subnets, SPLITS, quantised=True)
+    np.testing.assert_allclose(table.accuracies()[rows], wanted, atol=1e-9)
 
 
 def test_an_interrupted_table_goes_on(space, folder, tmp_path, monkeypatch):
@@ -102,9 +99,11 @@ def test_an_interrupted_table_goes_on(space, folder, tmp_path, monkeypatch):
     right[5:] = MISSING
     replace(whole, right=right).save(tmp_path / "t.npz")
     counted = []
-    count = module.Scorer.count
+    count = Scorer.count
     monkeypatch.setattr(
-        module.Scorer, "count", lambda self, X: counted.append(len(X)) or count(self, X)
+        Scorer,
+        "count",
+        lambda self, of, *a, **k: counted.append(len(of)) or count(self, of, *a, **k),
     )
     told = []
     again = tabulate(
@@ -112,8 +111,8 @@ def test_an_interrupted_table_goes_on(space, folder, tmp_path, monkeypatch):
         callback=lambda done, total: told.append((done, total)),
     )  # fmt: skip
     np.testing.assert_array_equal(again.right, whole.right)
-    assert counted == [27]
-    assert told == [(27, 27)]
+    assert counted == [16, 11]
+    assert told == [(21, 32), (32, 32)]
     with pytest.raises(UserError, match="holds other networks"):
         tabulate(space, digits().path(SUPERNET), "digits", whole.X[:4], tmp_path / "t.npz")
 

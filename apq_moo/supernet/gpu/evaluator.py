@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from apq_moo.errors import UserError
 from apq_moo.space import Layer, Subnet
 from apq_moo.space.spec import FLOAT_BITS
-from apq_moo.supernet.devices import why_not_on_gpu
+from apq_moo.supernet.devices import device_of, why_not_on_gpu
 from apq_moo.supernet.gpu import primitives
 from apq_moo.supernet.gpu.plans import pool, to_planes
 from apq_moo.supernet.gpu.workspace import Source, Target, Weight, Workspace
@@ -43,8 +43,8 @@ class Prepared:
 class GpuEvaluator:
     """Runs subnets of one supernet on any images; the same numbers as ``Evaluator`` gives.
 
-    Weights are quantised once for every choice of bits and inputs and kept, so the supernet must
-    not change.
+    Weights are quantised once for every choice of bits and inputs and kept, until :meth:`forget`
+    says that the supernet has changed.
 
     Args:
         supernet: the weights, on the device.
@@ -67,7 +67,7 @@ class GpuEvaluator:
         if reason is not None:
             raise UserError(reason)
         self.supernet = supernet
-        self.device = next(supernet.parameters()).device
+        self.device = device_of(supernet)
         largest = supernet.outline(supernet.space.decode(supernet.space.largest())[0])
         channels = max(node.layer.c_out for node in largest)
         self._work = Workspace(len(largest), channels, self.device, forward_type=forward_type)
@@ -90,6 +90,10 @@ class GpuEvaluator:
             step = torch.tensor(wide, dtype=torch.float32)
             levels = (flat * float(1 / step)).round_().clamp_(-zero, top - zero)
         return Prepared(levels.half(), flat.half(), len(images))
+
+    def forget(self) -> None:
+        """Forget the weights, which have changed."""
+        self._weights.clear()
 
     def _weight(self, node: Node, *, quantised: bool) -> Weight:
         layer, module = node.layer, node.module

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from apq_moo.space import Layer, Subnet
 from apq_moo.space.spec import FLOAT_BITS
+from apq_moo.supernet.devices import device_of
 from apq_moo.supernet.gpu import primitives
 from apq_moo.supernet.gpu.evaluator import WAYS, top_level
 from apq_moo.supernet.gpu.plans import pool, to_planes
@@ -112,7 +113,7 @@ class GpuGradients:
     ) -> None:
         self.supernet = supernet
         self.smoothing = smoothing
-        device = next(supernet.parameters()).device
+        device = device_of(supernet)
         largest = supernet.outline(supernet.space.decode(supernet.space.largest())[0])
         channels = max(node.layer.c_out for node in largest)
         self._forward_type, self._backward_type = forward_type, backward_type

@@ -20,6 +20,9 @@ from apq_moo.supernet.gpu.plans import (
     power_of_two,
 )
 
+STARTED_DIRECTLY = "3.6."
+"""Versions of Triton whose compiled kernels were tried without its public launch."""
+
 
 @dataclass(frozen=True)
 class Weight:
@@ -141,7 +144,8 @@ class Workspace:
         pointers are multiples of 16 bytes, and integers are not specialised, but for pitches,
         which are all multiples of :data:`PITCH`. It is then started as Triton itself starts it,
         without the description it would make for profilers: subnets of usual size run as fast as
-        the host can launch them.
+        the host can launch them. How Triton starts a kernel is not public, so versions other than
+        :data:`STARTED_DIRECTLY` launch every time as the public interface does.
         """
         types = tuple([x.dtype for x in args if isinstance(x, Tensor)])
         key = (kernel, constants, types)
@@ -159,7 +163,8 @@ class Workspace:
         ready = kernel[(programs,)](
             *args, *constants, num_warps=warps, num_stages=stages, enable_fp_fusion=False
         )
-        if ready is not None:  # it is None where kernels are interpreted
+        # It is None where kernels are interpreted.
+        if ready is not None and triton.__version__.startswith(STARTED_DIRECTLY):
             self._ready[key] = ready
 
     def _scratch(self, channels: int) -> Tensor:

@@ -1,0 +1,213 @@
+"""Measuring many networks into a table: in parts, by several processes, going on where it stopped.
+
+What is in the table is not measured again. Under ``torchrun`` each process measures its share, in a
+file of its own beside the table's (``*.part0`` ...); such files of an interrupted run are taken up,
+whoever wrote them.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from glob import escape
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from apq_moo.arrays import BoolArray, IntArray
+from apq_moo.data import load_images
+from apq_moo.data.samples import SampleTable
+from apq_moo.data.tables import AccuracyTable
+from apq_moo.errors import UserError
+from apq_moo.files import sha256
+from apq_moo.space import Space, SpaceSpec, embed, superspace
+from apq_moo.supernet.checkpoint import load_supernet
+from apq_moo.supernet.devices import torch_device
+from apq_moo.supernet.distributed import join
+from apq_moo.supernet.finetuning import FineTunedScorer, FineTuning
+from apq_moo.supernet.scoring import Scorer
+
+_CHUNK, _CHUNK_ON_GPU = 16, 64
+"""Networks that a process measures before it waits for the device and reports."""
+
+_EVERY_S = 10.0
+"""Seconds between stores."""
+
+Counts = NDArray[np.int32]
+
+T = TypeVar("T", SampleTable, AccuracyTable)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a process needs to know to measure networks.
+
+    Attributes:
+        spec: of the supernet's space.
+        digest: of that space.
+        checkpoint: the supernet's file, and ``checksum`` its SHA-256.
+        images: the name of the data set, and ``splits`` those that are classified.
+        finetuning: of networks at their bits, or None.
+        on: the device.
+    """
+
+    spec: SpaceSpec = field(compare=False)
+    digest: str
+    checkpoint: str
+    checksum: str
+    images: str
+    splits: tuple[str, ...]
+    finetuning: FineTuning | None
+    on: str
+
+
+@lru_cache(maxsize=1)
+def _scorer(task: Task) -> Scorer:
+    supernet, _ = load_supernet(task.checkpoint, Space(task.spec))
+    supernet = supernet.to(torch_device(task.on))
+    images = load_images(task.images)
+    if task.finetuning is None:
+        return Scorer(supernet, images)
+    return FineTunedScorer(supernet, images, task.finetuning)
+
+
+def _count(
+    task: Task, rows: IntArray, X: IntArray, quantised: BoolArray
+) -> tuple[IntArray, Counts]:
+    scorer = _scorer(task)
+    return rows, scorer.count(scorer.space.decode(X), task.splits, quantised=quantised)
+
+
+def _counted(
+    task: Task, chunks: Sequence[IntArray], X: IntArray, quantised: BoolArray, jobs: int
+) -> Generator[tuple[IntArray, Counts], None, None]:
+    """Chunks of rows and their counts, each as it is done."""
+    from joblib import Parallel, delayed, parallel_config
+
+    with parallel_config("loky", inner_max_num_threads=1):
+        work = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
+        yield from work(delayed(_count)(task, rows, X[rows], quantised[rows]) for rows in chunks)
+
+
+def measure(
+    space: Space,
+    checkpoint: str | Path,
+    images: str,
+    table: T,
+    out: str | Path,
+    read: Callable[[Path], T],
+    *,
+    finetuning: FineTuning | None = None,
+    jobs: int = 1,
+    on: str = "cpu",
+    callback: Callable[[int, int], None] | None = None,
+) -> T:
+    """Measure the networks of a table, continuing a file of them that is already there.
+
+    An interrupted measuring leaves in the file what was measured until then.
+
+    Args:
+        space: of the networks.
+        checkpoint: the supernet of the space, or of what it is part of.
+        images: the name of the data set.
+        table: the networks, with what is known without the file.
+        out: the file.
+        read: reads such a file.
+        finetuning: of networks at their bits, or None.
+        jobs: processes here; a single one is this process.
+        on: the device of all of them.
+        callback: told ``(done, total)``.
+
+    Raises:
+        UserError: a file is unreadable or of other origin, or there is no such device.
+    """
+    whole = superspace(space)
+    load_supernet(checkpoint, whole)  # refused here, before any process starts
+    sizes = [len(load_images(images).split(name)) for name in table.splits]
+    group, device = join(on)
+    out = Path(out)
+    own = out if group.size == 1 else out.with_name(f"{out.name}.part{group.rank}")
+    empty = table
+    table, spent = _known(empty, out, read)
+    group.wait()  # all have read what there is
+    task = Task(
+        whole.spec, whole.digest, str(checkpoint), sha256(checkpoint), images, table.splits,
+        finetuning, str(device),
+    )  # fmt: skip
+    todo = table.unmeasured()[group.rank :: group.size]
+    size = _CHUNK if device.type == "cpu" else _CHUNK_ON_GPU
+    chunks = [todo[i : i + size] for i in range(0, len(todo), size)]
+    begun = stored = time.perf_counter()
+    counted = _counted(task, chunks, embed(space, table.X), table.quantised, jobs)
+    try:
+        for rows, right in counted:
+            table = table.with_counts(rows, right, sizes)
+            now = time.perf_counter()
+            if now - stored > _EVERY_S:
+                _save(table, own, spent + now - begun)
+                stored = now
+            if callback is not None:
+                callback(len(table.X) - len(table.unmeasured()), len(table.X))
+    finally:
+        with warnings.catch_warnings(action="ignore"):  # joblib's, of what is cancelled
+            counted.close()
+        _scorer.cache_clear()
+        _save(table, own, spent + time.perf_counter() - begun)
+    group.wait()
+    if group.leads:
+        table, spent = _known(empty, out, read)
+        _save(table, out, spent)
+        for part in _parts(out):
+            part.unlink()
+    group.wait()
+    return read(out)
+
+
+def _save(table: T, path: Path, seconds: float) -> None:
+    replace(table, provenance={**table.provenance, "seconds": round(seconds, 3)}).save(path)
+
+
+def _parts(out: Path) -> list[Path]:
+    return sorted(out.parent.glob(f"{escape(out.name)}.part*"))
+
+
+def _known(table: T, out: Path, read: Callable[[Path], T]) -> tuple[T, float]:
+    """A table with what files of it know, and the seconds that it took.
+
+    Raises:
+        UserError: a file is unreadable or of other origin.
+    """
+    spent, origin = 0.0, table.provenance
+    for path in (out, *_parts(out)):
+        if not path.exists():
+            continue
+        earlier = read(path)
+        spent = max(spent, float(earlier.provenance.get("seconds", 0.0)))
+        known = {name: value for name, value in earlier.provenance.items() if name != "seconds"}
+        if known != origin or not np.array_equal(earlier.X, table.X):
+            raise UserError(
+                f"{path} holds other networks, or those of another supernet or with other settings"
+            )
+        table = table.joined(earlier)
+    return table, spent
+
+
+def provenance(space: Space, checksum: str, images_sha256: str) -> dict[str, Any]:
+    """Where what is measured comes from.
+
+    Args:
+        space: of the networks.
+        checksum: of the supernet's file.
+        images_sha256: of the images.
+    """
+    return {
+        "space": space.name,
+        "digest": space.digest,
+        "images_sha256": images_sha256,
+        "supernet_sha256": checksum,
+    }
