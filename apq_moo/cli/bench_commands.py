@@ -12,8 +12,8 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from apq_moo.cli.app import app, err, out, progress_bar, refuse_existing
+from apq_moo.cli.options import as_options, listed, numbers, parse_limits
 from apq_moo.errors import UserError
-from apq_moo.study.config import parse_limits
 
 if TYPE_CHECKING:
     from apq_moo.benchmarks.compare.analysis import Analysis, ProblemResults
@@ -21,17 +21,6 @@ if TYPE_CHECKING:
 
 FolderArgument = Annotated[Path, typer.Argument(metavar="RUN|BENCH", help="A folder of either.")]
 OnOption = Annotated[str, typer.Option("--on", help="Where torch runs: cpu, cuda or cuda:1.")]
-
-
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _numbers(text: str, option: str) -> list[int]:
-    try:
-        return [int(part) for part in _listed(text)]
-    except ValueError:
-        raise UserError(f"{option} {text!r}: write whole numbers by commas") from None
 
 
 @app.command()
@@ -75,15 +64,15 @@ def bench(
     from apq_moo.benchmarks.compare.store import Store
 
     given: dict[str, Any] = {
-        "spaces": space and tuple(_listed(space)),
-        "algos": algos and tuple(_listed(algos)),
+        "spaces": space and listed(space),
+        "algos": algos and listed(algos),
         "objectives": objectives and tuple(objectives),
-        "predictors": predictor and tuple(_listed(predictor)),
+        "predictors": predictor and listed(predictor),
         "device": device,
         "limits": limit and parse_limits(limit),
         "seeds": seeds,
-        "budgets": budget and tuple(_numbers(budget, "--budget")),
-        "sweeps": sweep and tuple(_numbers(sweep, "--sweep")),
+        "budgets": budget and numbers(budget, "--budget"),
+        "sweeps": sweep and numbers(sweep, "--sweep"),
         "pop_size": pop_size,
     }
     given = {name: value for name, value in given.items() if value is not None}
@@ -106,7 +95,7 @@ def bench(
                 config = outcome.cell.config
                 err.print(
                     f"failed: {outcome.cell.label} on {outcome.cell.problem}, seed {config.seed}: "
-                    f"{outcome.error}",
+                    f"{as_options(outcome.error)}",
                     markup=False,
                     soft_wrap=True,
                 )
@@ -272,7 +261,7 @@ def plot(
         pictures.draw_ranks(file, analysis)
     else:
         of = _problem(analysis, problem)
-        chosen = _listed(algos) or None
+        chosen = listed(algos) or None
         draw = {
             "fronts": pictures.draw_fronts,
             "curves": pictures.draw_curves,

@@ -10,8 +10,9 @@ import typer
 from typer.core import TyperCommand
 
 from apq_moo.cli.app import app, err, out, progress_bar
+from apq_moo.cli.options import parse_limits
 from apq_moo.errors import UserError
-from apq_moo.study.config import RunConfig, parse_limits, parse_objectives
+from apq_moo.study.config import RunConfig, parse_objectives
 
 if TYPE_CHECKING:
     from apq_moo.study.folder import RunFolder

@@ -148,12 +148,11 @@ def _begin(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
             or not isinstance(state.get("seconds"), dict)
         ):
             raise UserError(
-                f"--out {folder} was begun with other settings; repeat those, or name another "
-                "folder"
+                f"{folder} was begun with other settings; repeat those, or name another folder"
             )
         return state
     if folder.is_dir() and any(folder.iterdir()):
-        raise UserError(f"--out {folder} is not empty and holds no pipeline; name another folder")
+        raise UserError(f"{folder} is not empty and holds no pipeline; name another folder")
     state = {"settings": settings, "seconds": {}}
     write_json(path, state)
     return state

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -52,7 +51,7 @@ class RunConfig:
         for name, low in (("budget", 1), ("sweep", 1), ("pop_size", 4), ("seed", 0)):
             value = getattr(self, name)
             if value < low:
-                raise UserError(f"--{name.replace('_', '-')} must be at least {low}, not {value}")
+                raise UserError(f"{name}={value}: at least {low} is needed")
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -80,27 +79,6 @@ class RunConfig:
         if not all(isinstance(name, str) for name in data["objectives"]):
             raise UserError("the run's configuration is malformed: objectives are names")
         return cls(**{**data, "objectives": tuple(data["objectives"])})
-
-
-def parse_limits(texts: Iterable[str]) -> dict[str, float]:
-    """Read ``NAME=VALUE`` limits.
-
-    Raises:
-        UserError: one is malformed, not a finite number, or given twice.
-    """
-    limits: dict[str, float] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        try:
-            number = float(value)
-        except ValueError:
-            number = float("nan")
-        if not equals or not name or not abs(number) < float("inf"):
-            raise UserError(f"--max {text!r}: write NAME=VALUE, such as latency=0.2")
-        if name in limits:
-            raise UserError(f"--max {name} is given twice")
-        limits[name] = number
-    return limits
 
 
 def parse_objectives(text: str) -> tuple[str, ...]:

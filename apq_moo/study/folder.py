@@ -58,14 +58,14 @@ class RunFolder:
         """
         path = Path(path)
         if path.exists() and not path.is_dir():
-            raise UserError(f"--out {path} is a file; name a folder")
+            raise UserError(f"{path} is a file; name a folder")
         if path.is_dir() and any(path.iterdir()):
             if not (path / "run.json").is_file():
-                raise UserError(f"--out {path} is not empty and holds no run; name another folder")
+                raise UserError(f"{path} is not empty and holds no run; name another folder")
             if not overwrite:
                 raise UserError(
-                    f"--out {path} holds a run; add --overwrite to replace it, or continue it "
-                    f"with --resume {path}"
+                    f"{path} holds a run; add overwrite=True to replace it, or continue it with "
+                    f"RunFolder.open({str(path)!r})"
                 )
             try:
                 with alone(path):

@@ -107,9 +107,11 @@ class Store:
         """
         store = cls(Path(folder))
         if store.path.exists():
-            raise UserError(f"--out {folder} holds a benchmark; go on with it by --resume {folder}")
+            raise UserError(
+                f"{folder} holds a benchmark; go on with it by Store.open({str(folder)!r})"
+            )
         if store.folder.exists() and (not store.folder.is_dir() or any(store.folder.iterdir())):
-            raise UserError(f"--out {folder} is no empty folder; name another")
+            raise UserError(f"{folder} is no empty folder; name another")
         try:
             store.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
