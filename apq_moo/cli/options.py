@@ -10,7 +10,9 @@ from apq_moo.errors import UserError
 
 _OPTIONS = {
     **{name: f"--{name}" for name in ("assets", "backend", "budget", "missing", "most", "on")},
-    **{name: f"--{name}" for name in ("overwrite", "predictor", "seed", "seeds", "sweep")},
+    **{
+        name: f"--{name}" for name in ("overwrite", "predictor", "seed", "seeds", "sweep", "verify")
+    },
     "limits": "--max",
     "n": "--end-to-end",
     "pop_size": "--pop-size",

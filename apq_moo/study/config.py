@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from apq_moo.defaults import DEFAULT_PREDICTOR, DEFAULT_SPACE
 from apq_moo.errors import UserError
+from apq_moo.reading import read
 from apq_moo.texts import by_commas
 
 
@@ -62,23 +63,9 @@ class RunConfig:
         """From JSON.
 
         Raises:
-            UserError: keys are missing or unknown, or a value is of the wrong type.
+            UserError: a key is missing or unknown, or a value is of the wrong type.
         """
-        names = {item.name for item in fields(cls)}
-        if isinstance(data, dict):
-            data = {"on": None, **data}  # runs of before there was a choice
-        if not isinstance(data, dict) or set(data) != names:
-            raise UserError("the run's configuration is incomplete or of another version")
-        for name, default in cls().to_dict().items():
-            value = data[name]
-            kinds = (
-                (str, type(None)) if name in {"assets", "warm_start", "on"} else (type(default),)
-            )
-            if type(value) not in kinds:
-                raise UserError(f"the run's configuration is malformed: {name} is {value!r}")
-        if not all(isinstance(name, str) for name in data["objectives"]):
-            raise UserError("the run's configuration is malformed: objectives are names")
-        return cls(**{**data, "objectives": tuple(data["objectives"])})
+        return read(cls, data, "the run", "its configuration", complete=True)
 
 
 def parse_objectives(text: str) -> tuple[str, ...]:

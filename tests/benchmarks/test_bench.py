@@ -83,11 +83,12 @@ def test_plans_that_cannot_be(change, words):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("sedes = 3", "unknown key 'sedes'; known: algos, assets, budgets"),
+        ("sedes = 3", "unknown key 'sedes' in the file; known: spaces, algos, objectives"),
         ("seeds = 'x'", "seeds must be an integer, not 'x'"),
-        ("algos = 'nsga2'", "algos must be a list of texts, not 'nsga2'"),
-        ("budgets = [1.5]", r"budgets must be a list of integers, not \[1.5\]"),
-        ("limits = 3", "limits must be a table of numbers, not 3"),
+        ("algos = 'nsga2'", "algos must be a list, not 'nsga2'"),
+        ("budgets = [1.5]", r"budgets\[0\] must be an integer, not 1.5"),
+        ("limits = 3", "limits must be a table, not 3"),
+        ("limits = {latency = nan}", "limits.latency must be a number, not nan"),
         ("device = 3", "device must be a text, not 3"),
         ("seeds = ", "not valid TOML"),
     ],
@@ -242,7 +243,7 @@ def test_two_processes_do_not_carry_out_one_benchmark(tmp_path):
 
 
 def test_folders_in_use_and_stores_of_another_version(tmp_path, finished):
-    with pytest.raises(UserError, match="holds a benchmark; go on with it by --resume"):
+    with pytest.raises(UserError, match=r"holds a benchmark; go on with it by Store\.open"):
         Store.create(finished.folder, PLAN, {})
     (tmp_path / "x").write_text("")
     with pytest.raises(UserError, match="is no empty folder"):
