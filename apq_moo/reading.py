@@ -12,7 +12,7 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
 from itertools import pairwise
 from types import NoneType, UnionType
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from apq_moo.errors import UserError, shown
 
@@ -75,31 +75,41 @@ _PLAIN = {
 }
 
 
-@cache
-def _of(hint: Any) -> tuple[Any, Any, tuple[Must, ...]]:
-    """The type of a hint, that of its members, and what its values must be."""
-    bare, *musts = get_args(hint) if get_origin(hint) is Annotated else (hint,)
-    kind = get_origin(bare) or bare
-    members = get_args(bare)
-    if kind in _PLAIN and not musts:
-        musts = [_PLAIN[kind]]
-    return kind, members[kind is dict] if members else None, tuple(musts)
+class _Type:
+    """What a hint says: a type, that of its members, what values must be, whether None is one."""
 
-
-@cache
-def _fields(kind: type[Any]) -> dict[str, tuple[Any, bool, bool]]:
-    """Of each field: its type without None, whether it may be None, whether it must be given."""
-    found = {}
-    hints = get_type_hints(kind, include_extras=True)
-    for item in fields(kind):
-        hint = hints[item.name]
-        several = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    def __init__(self, hint: Any) -> None:
+        several = get_args(hint) if isinstance(hint, UnionType) else (hint,)
         hint = next(one for one in several if one is not NoneType)
+        bare, *musts = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+        self.kind: Any = get_origin(bare) or bare
+        members = get_args(bare)
+        self.member = _Type(members[self.kind is dict]) if members else None
+        self.musts = musts or [_PLAIN[self.kind]] if self.kind in _PLAIN else musts
+        self.plain = self.member is None and self.kind is not float and not is_dataclass(self.kind)
         # No file says None of a table: it leaves the table out.
-        nullable = NoneType in several and not is_dataclass(hint)
-        needed = item.default is MISSING and item.default_factory is MISSING
-        found[item.name] = hint, nullable, needed
-    return found
+        self.nullable = NoneType in several and not is_dataclass(self.kind)
+
+
+@cache
+def _fields(kind: type[Any]) -> dict[str, tuple[_Type, bool]]:
+    """The type of each field, and whether it has a default."""
+    hints = get_type_hints(kind, include_extras=True)
+    return {
+        item.name: (
+            _Type(hints[item.name]),
+            item.default is not MISSING or item.default_factory is not MISSING,
+        )
+        for item in fields(kind)
+    }
+
+
+_KEY, _TABLE = "\0", "\1"
+"""Stand for where something is wrong until the whole path is known; no ``repr`` has them."""
+
+
+class _Refusal(Exception):  # noqa: N818
+    place = ""
 
 
 def read(
@@ -120,43 +130,56 @@ def read(
         UserError: it is no table, lacks a key, has an unknown one, or a value is not what its field
             must be.
     """
-    return _table(kind, data, source, what, "", complete)
+    try:
+        return _table(kind, data, complete)
+    except _Refusal as refusal:
+        key = refusal.place.removeprefix(".")
+        table = key if key.endswith("]") else f"[{key}]" if key else what
+        text = str(refusal).replace(_KEY, key).replace(_TABLE, table)
+        raise UserError(f"{source}: {text}") from None
 
 
-def _table(
-    kind: type[T], data: Any, source: str, what: str, path: str, complete: bool = False
-) -> T:
+def _table(kind: type[T], data: Any, complete: bool = False) -> T:
     if not isinstance(data, dict):
-        raise UserError(f"{source}: {what} must be a table, not {shown(data)}")
+        raise _Refusal(f"{_TABLE} must be a table, not {shown(data)}")
     known = _fields(kind)
-    if data.keys() - known.keys():
-        unknown = min(data.keys() - known.keys(), key=str)
-        raise UserError(
-            f"{source}: unknown key {shown(unknown)} in {what}; known: {', '.join(known)}"
-        )
+    if not data.keys() <= known.keys():
+        unknown = shown(min(data.keys() - known.keys(), key=str))
+        raise _Refusal(f"unknown key {unknown} in {_TABLE}; known: {', '.join(known)}")
     found = {}
-    for name, (hint, nullable, needed) in known.items():
-        where = f"{path}.{name}" if path else name
-        if name in data:
-            value = data[name]
-            found[name] = None if nullable and value is None else _value(hint, value, source, where)
-        elif needed or complete:
-            _, _, musts = _of(hint)
-            lacking = f"{where} must be {musts[0].be}, but is missing" if musts else ""
-            raise UserError(f"{source}: {lacking or f'a [{where}] table is needed'}")
+    for name, (of, optional) in known.items():
+        try:
+            if name in data:
+                found[name] = _value(of, data[name])
+            elif complete or not optional:
+                be = of.musts and of.musts[0].be
+                raise _Refusal(
+                    f"{_KEY} must be {be}, but is missing" if be else f"a {_TABLE} table is needed"
+                )
+        except _Refusal as refusal:
+            refusal.place = f".{name}{refusal.place}"
+            raise
     return kind(**found)
 
 
-def _value(hint: Any, value: Any, source: str, where: str) -> Any:
-    kind, member, musts = _of(hint)
-    for must in musts:
+def _value(of: _Type, value: Any) -> Any:
+    for must in of.musts:
         if not must.holds(value):
-            raise UserError(f"{source}: {where} must be {must.be}, not {shown(value)}")
-    if is_dataclass(kind):
-        what = where if where.endswith("]") else f"[{where}]"
-        return _table(kind, value, source, what, where)  # type: ignore[arg-type]
-    if kind is tuple:
-        return tuple(_value(member, item, source, f"{where}[{i}]") for i, item in enumerate(value))
-    if kind is dict:
-        return {key: _value(member, item, source, f"{where}.{key}") for key, item in value.items()}
-    return float(value) if kind is float else value
+            if value is None and of.nullable:
+                return None
+            raise _Refusal(f"{_KEY} must be {must.be}, not {shown(value)}")
+    if of.plain:
+        return value
+    if of.kind is float:
+        return float(value)
+    if of.member is None:
+        return _table(of.kind, value)
+    found = {}
+    for place, item in value.items() if of.kind is dict else enumerate(value):
+        try:
+            found[place] = _value(of.member, item)
+        except _Refusal as refusal:
+            step = f".{shown(place)[1:-1]}" if of.kind is dict else f"[{place}]"
+            refusal.place = step + refusal.place
+            raise
+    return found if of.kind is dict else tuple(found.values())

@@ -82,6 +82,9 @@ _Choice = Annotated[
         ),
     ),
 ]
+_PartOf = Annotated[
+    str, Must("the name of a space or a TOML file", lambda name: isinstance(name, str))
+]
 _Name = Annotated[
     str,
     Must(
@@ -161,7 +164,7 @@ class _File:
     feature_mix: _Mix | None = None
     table_omits: tuple[Any, ...] = ()
     forbidden: tuple[_Rule, ...] = ()
-    part_of: str = ""
+    part_of: _PartOf = ""
 
 
 @dataclass(frozen=True)

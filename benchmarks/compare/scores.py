@@ -8,7 +8,7 @@ with a known front.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import moocore
@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from apq_moo.arrays import FloatArray
 from apq_moo.errors import UserError, shown
+from apq_moo.reading import read
 from apq_moo.registry import Registry
 
 _EXACT_UP_TO = 4
@@ -104,27 +105,7 @@ class Bounds:
         Raises:
             UserError: anything else.
         """
-        keys = ("objectives", "ideal", "nadir", "reference")
-        if not isinstance(value, Mapping) or set(value) != set(keys):
-            raise UserError(
-                f"normalisation bounds need exactly the keys {', '.join(keys)}, got {shown(value)}"
-            )
-        names = value["objectives"]
-        if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-            raise UserError(
-                f"objectives of normalisation bounds must be a list of names, got {shown(names)}"
-            )
-        reference = _numbers("reference", [value["reference"]])[0]
-        ideal, nadir = (_numbers(key, value[key]) for key in ("ideal", "nadir"))
-        return cls(tuple(names), ideal, nadir, reference)
-
-
-def _numbers(key: str, value: object) -> tuple[float, ...]:
-    if not isinstance(value, list | tuple) or not all(
-        isinstance(item, int | float) and not isinstance(item, bool) for item in value
-    ):
-        raise UserError(f"{key} of normalisation bounds must hold numbers, got {shown(value)}")
-    return tuple(float(item) for item in value)
+        return read(cls, value, "normalisation bounds", "their JSON", complete=True)
 
 
 def _points(F: ArrayLike, n_obj: int, what: str) -> FloatArray:

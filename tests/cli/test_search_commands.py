@@ -205,7 +205,7 @@ def test_searches_begin_with_another_runs_front(call, refused):
     np.testing.assert_array_equal(read_archive(RunFolder.open("third")).X[0], policy[0])
     for source, words in (
         ("nowhere", "cannot read nowhere: No such file"),
-        ("first/run.json", "a subnet is"),
+        ("first/run.json", "a subnet: unknown key"),
         ("first/front.png", "is no table with a column 'subnet'"),
     ):
         assert words in refused("run", *given, "--warm-start", source)
