@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import secrets
+import tempfile
 import tomllib
 import zipfile
 import zlib
@@ -43,6 +46,22 @@ def replacing(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def check_writable(path: str | Path) -> None:
+    """Find out whether a file can be written, before what goes into it is made.
+
+    Raises:
+        UserError: it is a folder, or its folder cannot be made or written to.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with tempfile.TemporaryFile(dir=next(p for p in path.absolute().parents if p.exists())):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -54,12 +54,20 @@ def progress_bar() -> Iterator[Progress]:
         yield bar
 
 
-def refuse_existing(*paths: Path | None) -> None:
-    """Refuse to write over a file.
+def refuse_existing(*paths: Path | None, overwrite: bool | None = None) -> None:
+    """Refuse to write over a file, or where none can be written, before its contents are made.
+
+    Args:
+        *paths: the files.
+        overwrite: whether they may be replaced; None where the command has no such option.
 
     Raises:
-        UserError: one of them exists.
+        UserError: one of them exists, or cannot be written.
     """
-    for path in paths:
-        if path is not None and path.exists():
-            raise UserError(f"{path} exists; remove it or name another file")
+    from apq_moo.files import check_writable
+
+    for path in filter(None, paths):
+        if path.exists() and not overwrite:
+            mend = "remove it" if overwrite is None else "add --overwrite to replace it"
+            raise UserError(f"{path} exists; {mend} or name another file")
+        check_writable(path)

@@ -214,8 +214,7 @@ def report(
     """Write all that a run or a benchmark found to one page that needs no network."""
     from apq_moo.benchmarks.report import write_report
 
-    if not overwrite:
-        refuse_existing(file, markdown, latex)
+    refuse_existing(file, markdown, latex, overwrite=overwrite)
     write_report(folder, file)
     if markdown is not None or latex is not None:
         _write_tables(folder, markdown, latex)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from apq_moo.cli.app import app, err, out, progress_bar
+from apq_moo.cli.app import app, err, out, progress_bar, refuse_existing
 from apq_moo.cli.options import parse_limits
 from apq_moo.errors import UserError
 from apq_moo.study.config import RunConfig, parse_objectives
@@ -214,6 +214,7 @@ def pick(
     file: Annotated[
         Path | None, typer.Option("--out", "-o", help="The policy; default: policy.json in RUN.")
     ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace an earlier policy.")] = False,
 ) -> None:
     """Pick a network from all that a run evaluated, under limits of now, and write its policy."""
     from apq_moo.files import write_json
@@ -222,8 +223,9 @@ def pick(
     from apq_moo.study.folder import RunFolder
 
     folder = RunFolder.open(run)
-    found = choose(folder, parse_limits(limit or ()), knee=knee)
     path = file or folder.path / "policy.json"
+    refuse_existing(path, overwrite=overwrite)
+    found = choose(folder, parse_limits(limit or ()), knee=knee)
     write_json(path, found.subnet.to_dict())
     worth = ", ".join(
         f"{name} {value:.5g} {QUANTITIES.get(name).unit}" for name, value in found.values.items()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -19,7 +18,19 @@ from apq_moo.study.record import ARCHIVE, CHECKPOINT, EVALUATIONS
 
 FORMAT = "apq-moo run 2"
 HISTORY = "history.csv"
-_RESULTS = ("front.csv", "front.png", HISTORY, ARCHIVE, CHECKPOINT, EVALUATIONS)
+LOCK = ".lock"
+_WRITTEN = re.compile(
+    "|".join(
+        (
+            *map(re.escape, ("front.csv", "front.png", HISTORY, ARCHIVE, CHECKPOINT, EVALUATIONS)),
+            r"policy\.json",
+            r"breakdown-\d+\.png",
+            r"audit\.json",
+            r"audit-.+\.npz(\.part\d+)?",
+        )
+    )
+)
+"""Whatever a run, or a command that is given one, writes into its folder; ``run.json`` apart."""
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}(\.\w+)?")
 MEASURED = ("acc_val_true", "acc_test")
 """Columns that verification adds to ``front.csv``."""
@@ -59,7 +70,7 @@ class RunFolder:
         path = Path(path)
         if path.exists() and not path.is_dir():
             raise UserError(f"{path} is a file; name a folder")
-        if path.is_dir() and any(path.iterdir()):
+        if not is_empty(path):
             if not (path / "run.json").is_file():
                 raise UserError(f"{path} is not empty and holds no run; name another folder")
             if not overwrite:
@@ -69,8 +80,9 @@ class RunFolder:
                 )
             try:
                 with alone(path):
-                    for name in _RESULTS:
-                        (path / name).unlink(missing_ok=True)
+                    for file in list(path.iterdir()):
+                        if _WRITTEN.fullmatch(file.name):
+                            file.unlink(missing_ok=True)
             except OSError as error:
                 raise UserError(
                     f"cannot replace the run in {path}: {error.strerror or error}"
@@ -163,14 +175,31 @@ class RunFolder:
             raise UserError(f"{path} is malformed: {error}") from error
 
 
+def is_empty(path: Path) -> bool:
+    """Whether a folder does not exist, or holds nothing but what a killed process locked it by."""
+    return not path.is_dir() or all(file.name == LOCK for file in path.iterdir())
+
+
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
     """Keep other processes out of a run's folder, and tidy up what killed ones left half written.
 
+    Where the file system has no locks, or none can be made, nobody is kept out.
+
     Raises:
         UserError: another process carries out the run.
     """
-    handle = _locked(path)
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path / LOCK, timeout=0, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(
+            f"the run or benchmark in {path} is being carried out by another process"
+        ) from None
+    except (OSError, NotImplementedError):
+        pass
     try:
         for file in path.glob(".*"):
             if _TEMPORARY.fullmatch(file.name):
@@ -178,29 +207,10 @@ def alone(path: Path) -> Iterator[None]:
                     file.unlink()
         yield
     finally:
-        if handle is not None:
-            os.close(handle)
-
-
-def _locked(path: Path) -> int | None:
-    """A handle that locks a folder until it is closed; None where folders cannot be locked."""
-    try:
-        import fcntl
-
-        handle = os.open(path, os.O_RDONLY)
-    except (ImportError, OSError):
-        return None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(handle)
-        raise UserError(
-            f"the run or benchmark in {path} is being carried out by another process"
-        ) from error
-    except OSError:
-        os.close(handle)
-        return None
-    return handle
+        if lock.is_locked:
+            with suppress(OSError):
+                (path / LOCK).unlink()
+        lock.release()
 
 
 def _read(name: str, text: str) -> Any:

@@ -11,6 +11,7 @@ from typing import Any
 from apq_moo.algorithms import ALGORITHMS
 from apq_moo.errors import UserError
 from apq_moo.files import digest_of, read_toml
+from apq_moo.problems import OBJECTIVES
 from apq_moo.reading import read
 from apq_moo.space import load_space
 from apq_moo.study.config import RunConfig, parse_objectives
@@ -35,7 +36,10 @@ class Cell:
     def problem(self) -> str:
         """Names what is solved: space, device, predictor, limits and objectives."""
         config = self.config
-        limits = "".join(f" {name}<={value:g}" for name, value in config.limits.items())
+        limits = "".join(
+            f" {name}{'>=' if OBJECTIVES.get(name).maximise else '<='}{value:g}"
+            for name, value in config.limits.items()
+        )
         of = f"{config.space} {'+'.join(config.objectives)}{limits}"
         return f"{of} ({config.predictor}, {config.device})"
 

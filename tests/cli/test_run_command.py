@@ -240,6 +240,23 @@ def test_folders_in_use_are_left_alone(call, refused):
     assert record("a")["config"]["seed"] == 1
 
 
+def test_overwriting_replaces_all_that_was_written_for_the_run_before(call):
+    assert call("run", *QUICK, "--breakdown", "0", "--out", "a").code == 0
+    assert call("pick", "a").code == 0
+    assert call("audit", "a", "--most", "3", "--seeds", "1", "--choose").code == 0
+    made = ("policy.json", "breakdown-0.png", "audit-digits.npz", "history.csv", "archive.npz")
+    before = {path.name for path in Path("a").iterdir()}
+    assert before == {"run.json", "front.csv", "front.png", *made}
+    theirs = {"notes.txt", "breakdown-mine.png", "audit.md", "policy.json.bak"}
+    ours = {"audit.json", "audit-digits.npz.part1", "breakdown-12.png", "checkpoint.npz"}
+    for name in theirs | ours:
+        Path("a", name).write_text("old")
+    assert call("run", *QUICK, "--seed", "1", "--out", "a", "--overwrite").code == 0
+    found = {path.name for path in Path("a").iterdir()}
+    assert found == {"run.json", "front.csv", "front.png", "history.csv", "archive.npz", *theirs}
+    assert all(Path("a", name).read_text() == "old" for name in theirs)
+
+
 def test_resuming_takes_no_other_options(call, refused, monkeypatch):
     assert call("run", *QUICK, "--out", "whole").code == 0
     rounds = []
