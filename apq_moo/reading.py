@@ -142,7 +142,7 @@ def read(
 def _table(kind: type[T], data: Any, complete: bool = False) -> T:
     if not isinstance(data, dict):
         raise _Refusal(f"{_TABLE} must be a table, not {shown(data)}")
-    known = _fields(kind)
+    known = _fields(kind)  # type: ignore[arg-type]
     if not data.keys() <= known.keys():
         unknown = shown(min(data.keys() - known.keys(), key=str))
         raise _Refusal(f"unknown key {unknown} in {_TABLE}; known: {', '.join(known)}")
