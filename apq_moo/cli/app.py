@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -52,6 +52,19 @@ def progress_bar() -> Iterator[Progress]:
     )
     with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
         yield bar
+
+
+@contextmanager
+def progress(description: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar of one task, moved on by telling it ``(done, total)``."""
+    with progress_bar() as bar:
+        task = bar.add_task(description, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def say(text: str, console: Console = out) -> None:
+    """Print a line as it is, for other programs to read."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def refuse_existing(*paths: Path | None, overwrite: bool | None = None) -> None:

@@ -11,7 +11,7 @@ import typer
 from rich.box import SIMPLE
 from rich.table import Table
 
-from apq_moo.cli.app import app, err, out, progress_bar, refuse_existing
+from apq_moo.cli.app import app, err, out, progress, refuse_existing, say
 from apq_moo.cli.options import as_options, listed, numbers, parse_limits
 from apq_moo.errors import UserError
 
@@ -86,28 +86,24 @@ def bench(
         asked = asked.with_given(**given)
         store = begin(folder or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-bench", asked)
     begun = time.monotonic()
-    with progress_bar() as bar:
-        task = bar.add_task("cells", total=None)
+    with progress("cells") as bar:
 
         def tell(done: int, total: int, outcome: Outcome | None) -> None:
-            bar.update(task, completed=done, total=total)
+            bar(done, total)
             if outcome is not None and not outcome.ok:
                 config = outcome.cell.config
-                err.print(
+                say(
                     f"failed: {outcome.cell.label} on {outcome.cell.problem}, seed {config.seed}: "
                     f"{as_options(outcome.error)}",
-                    markup=False,
-                    soft_wrap=True,
+                    err,
                 )
 
         done, failed = run(store, jobs=jobs, backend=backend, scheduler=scheduler, callback=tell)
     _print_bench(store.folder)
     lost = f", {failed} failed (run --resume {store.folder} to try again)" if failed else ""
-    out.print(
+    say(
         f"{done} cells done{lost}, {time.monotonic() - begun:.1f} s, in {store.folder}; "
-        f"next: apq-moo report {store.folder} -o report.html",
-        soft_wrap=True,
-        highlight=False,
+        f"next: apq-moo report {store.folder} -o report.html"
     )
     if failed:
         raise typer.Exit(1)
@@ -163,22 +159,19 @@ def audit(
     """Measure members of predicted fronts on the supernet: do they hold?"""
     from apq_moo.benchmarks.compare.audit import audit as carry_out
 
-    with progress_bar() as bar:
-        task = bar.add_task("measuring", total=None)
+    with progress("measuring") as tell:
         rows = carry_out(
             folder,
             most=most,
             seeds=seeds,
             on=on,
             choose_only=choose,
-            callback=lambda done, total: bar.update(task, completed=done, total=total),
+            callback=tell,
         )
     if choose:
-        out.print(
+        say(
             f"networks are in {folder}/audit-*.npz; complete them with `apq-moo supernet measure`, "
-            "then repeat this command without --choose",
-            soft_wrap=True,
-            highlight=False,
+            "then repeat this command without --choose"
         )
         return
     out.print("hypervolume of fronts as predicted and as measured, medians over seeds")
@@ -198,7 +191,7 @@ def audit(
                     f"{row.overestimate_points:+.2f}",
                 )
         out.print(table)
-    out.print(f"{folder}/audit.json", soft_wrap=True, highlight=False)
+    say(f"{folder}/audit.json")
 
 
 @app.command()
@@ -218,7 +211,7 @@ def report(
     write_report(folder, file)
     if markdown is not None or latex is not None:
         _write_tables(folder, markdown, latex)
-    out.print(f"{file}", soft_wrap=True, highlight=False)
+    say(f"{file}")
 
 
 def _write_tables(folder: Path, markdown: Path | None, latex: Path | None) -> None:
@@ -267,7 +260,7 @@ def plot(
             "attainment": pictures.draw_attainment,
         }[kind]
         draw(file, of, chosen)
-    out.print(f"{file}", soft_wrap=True, highlight=False)
+    say(f"{file}")
 
 
 def _problem(analysis: Analysis, number: int) -> ProblemResults:

@@ -14,7 +14,7 @@ from apq_moo.cli import (  # noqa: F401
     run_commands,
     train_commands,
 )
-from apq_moo.cli.app import app, err
+from apq_moo.cli.app import app, err, say
 from apq_moo.cli.options import as_options
 from apq_moo.errors import UserError
 
@@ -39,8 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(args=given, prog_name="apq-moo")
     except UserError as error:
-        err.print(f"error: {as_options(str(error))}", markup=False, highlight=False, soft_wrap=True)
+        say(f"error: {as_options(str(error))}", err)
         sys.exit(2)
     except KeyboardInterrupt:
-        err.print("interrupted", markup=False)
+        say("interrupted", err)
         sys.exit(130)
