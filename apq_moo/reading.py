@@ -87,21 +87,18 @@ class _Type:
         self.member = _Type(members[self.kind is dict]) if members else None
         self.musts = musts or [_PLAIN[self.kind]] if self.kind in _PLAIN else musts
         self.plain = self.member is None and self.kind is not float and not is_dataclass(self.kind)
-        # No file says None of a table: it leaves the table out.
-        self.nullable = NoneType in several and not is_dataclass(self.kind)
+        self.nullable = NoneType in several
 
 
 @cache
-def _fields(kind: type[Any]) -> dict[str, tuple[_Type, bool]]:
-    """The type of each field, and whether it has a default."""
+def _fields(kind: type[Any]) -> dict[str, tuple[_Type, bool, bool]]:
+    """Of each field: its type, whether it has no default, and whether it has one but None."""
     hints = get_type_hints(kind, include_extras=True)
-    return {
-        item.name: (
-            _Type(hints[item.name]),
-            item.default is not MISSING or item.default_factory is not MISSING,
-        )
-        for item in fields(kind)
-    }
+    found = {}
+    for item in fields(kind):
+        needed = item.default is MISSING and item.default_factory is MISSING
+        found[item.name] = _Type(hints[item.name]), needed, item.default is not None
+    return found
 
 
 _KEY, _TABLE = "\0", "\1"
@@ -124,7 +121,7 @@ def read(
         data: a table, as a dictionary.
         source: how messages name where it comes from.
         what: how messages name the table itself.
-        complete: whether fields with a default must be given too.
+        complete: whether fields with a default other than None must be given too.
 
     Raises:
         UserError: it is no table, lacks a key, has an unknown one, or a value is not what its field
@@ -147,11 +144,11 @@ def _table(kind: type[T], data: Any, complete: bool = False) -> T:
         unknown = shown(min(data.keys() - known.keys(), key=str))
         raise _Refusal(f"unknown key {unknown} in {_TABLE}; known: {', '.join(known)}")
     found = {}
-    for name, (of, optional) in known.items():
+    for name, (of, needed, telling) in known.items():
         try:
             if name in data:
                 found[name] = _value(of, data[name])
-            elif complete or not optional:
+            elif needed or (complete and telling):
                 be = of.musts and of.musts[0].be
                 raise _Refusal(
                     f"{_KEY} must be {be}, but is missing" if be else f"a {_TABLE} table is needed"
@@ -163,10 +160,10 @@ def _table(kind: type[T], data: Any, complete: bool = False) -> T:
 
 
 def _value(of: _Type, value: Any) -> Any:
+    if value is None and of.nullable:
+        return None
     for must in of.musts:
         if not must.holds(value):
-            if value is None and of.nullable:
-                return None
             raise _Refusal(f"{_KEY} must be {must.be}, not {shown(value)}")
     if of.plain:
         return value

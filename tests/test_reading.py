@@ -59,7 +59,7 @@ def test_every_kind_of_field():
             "limits": {"latency": 1},
             "known": {"a": {"width": 8}},
             "owner": None,
-            "last": {"width": 10},
+            "last": None,
             "rest": [{"any": "thing"}],
         },
         "my.toml",
@@ -72,7 +72,6 @@ def test_every_kind_of_field():
         sizes=(1.0, 2.5),
         limits={"latency": 1.0},
         known={"a": Part(8)},
-        last=Part(10),
         rest=[{"any": "thing"}],
     )
     for value in (found.share, found.sizes[0], found.limits["latency"]):
@@ -112,7 +111,7 @@ def test_what_is_left_out_has_its_default():
         ({"limits": {"a\nb": math.inf}}, r"limits.a\nb must be a number, not inf"),
         ({"known": {"a": {"width": 0}}}, "known.a.width must be an integer from 1 to 64, not 0"),
         ({"owner": 3}, "owner must be a text, not 3"),
-        ({"last": None}, "[last] must be a table, not None"),
+        ({"last": 3}, "[last] must be a table, not 3"),
         ({"count": True}, "count must be an integer, not True"),
         ({"count": 2.0}, "count must be an integer, not 2.0"),
         ({"zeta": 1, 5: 1, "alpha": 1}, "unknown key 5 in the file; known: name, share, first"),
@@ -138,6 +137,8 @@ def test_a_record_must_be_complete():
     assert message_of(GOOD, what="its entries", complete=True) == (
         "parts must be a list, but is missing"
     )
+    given = {"parts": [], "sizes": [], "limits": {}, "known": {}, "count": 3}
+    assert read(File, GOOD | given, "my.toml", complete=True) == File("x", 1.0, Part(2))
     assert message_of([], what="its entries") == "its entries must be a table, not []"
     assert "unknown key 'b' in its entries" in message_of(whole | {"b": 1}, what="its entries")
 

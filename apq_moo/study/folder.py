@@ -8,11 +8,13 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from apq_moo.errors import UserError
 from apq_moo.files import read_json, write_json, write_text
+from apq_moo.reading import read
 from apq_moo.study.config import RunConfig
 from apq_moo.study.record import ARCHIVE, CHECKPOINT, EVALUATIONS
 
@@ -34,6 +36,26 @@ _WRITTEN = re.compile(
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}(\.\w+)?")
 MEASURED = ("acc_val_true", "acc_test")
 """Columns that verification adds to ``front.csv``."""
+
+
+@dataclass(frozen=True)
+class _Gap:
+    optimum: int
+    worst: float
+    mean: float
+    hypervolume_ratio: float | None
+
+
+@dataclass(frozen=True)
+class _Entries:
+    """What ``run.json`` says of a run's end."""
+
+    status: str
+    verify: int | None = None
+    evaluations: int | None = None
+    seconds: dict[str, float] | None = None
+    verified: dict[str, float | None] | None = None
+    gap: _Gap | None = None
 
 
 class RunFolder:
@@ -110,8 +132,12 @@ class RunFolder:
         record = read_json(path / "run.json")
         if not isinstance(record, dict) or record.get("format") != FORMAT:
             raise UserError(f"{path / 'run.json'} is not a run of this version")
-        if not _well_formed(record):
-            raise UserError(f"{path / 'run.json'} was altered: its entries are malformed")
+        entries = {item.name: record[item.name] for item in fields(_Entries) if item.name in record}
+        known = read(_Entries, entries, str(path / "run.json"), "it")
+        if known.status == "finished" and None in (known.evaluations, known.seconds):
+            raise UserError(
+                f"{path / 'run.json'} lacks how many evaluations the run took, or how long"
+            )
         return cls(path, record)
 
     @property
@@ -217,28 +243,3 @@ def _read(name: str, text: str) -> Any:
     if name == "subnet":
         return json.loads(text)
     return None if name in MEASURED and text == "" else float(text)
-
-
-def _well_formed(record: dict[str, Any]) -> bool:
-    """Whether what a run's end is printed from is there and of the right types."""
-    seconds, verified = record.get("seconds", {}), record.get("verified", {})
-    numbers = isinstance(seconds, dict) and isinstance(verified, dict)
-    return (
-        numbers
-        and all(isinstance(value, (int, float)) for value in seconds.values())
-        and all(isinstance(value, (int, float, type(None))) for value in verified.values())
-        and isinstance(record.get("evaluations", 0), int)
-        and _is_gap(record.get("gap"))
-        and isinstance(record.get("verify"), (int, type(None)))
-        and (record.get("status") != "finished" or {"evaluations", "seconds"} <= record.keys())
-    )
-
-
-def _is_gap(gap: Any) -> bool:
-    names = {"optimum", "worst", "mean", "hypervolume_ratio"}
-    return gap is None or (
-        isinstance(gap, dict)
-        and set(gap) == names
-        and all(isinstance(value, (int, float)) for name, value in gap.items() if value is not None)
-        and None not in (gap["worst"], gap["mean"], gap["optimum"])
-    )
