@@ -14,6 +14,8 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import MISSING, fields
+from importlib import resources
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +171,14 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         return tomllib.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid TOML: {error}") from error
+
+
+def shipped_toml(package: str, folder: str) -> dict[str, Path]:
+    """The TOML files of a folder that comes with a package, by name."""
+    found = (Path(str(entry)) for entry in (resources.files(package) / folder).iterdir())
+    return {
+        path.stem: path for path in sorted(found, key=attrgetter("stem")) if path.suffix == ".toml"
+    }
 
 
 def sha256(path: str | Path) -> str:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from apq_moo.files import read_toml
+from apq_moo.files import read_toml, shipped_toml
 from apq_moo.reading import Must, ascending, integer, number, read
 
 PRECISIONS = (2, 4, 8, 16)
@@ -164,18 +163,13 @@ class Accelerator:
 
 def machines() -> list[str]:
     """Names of the shipped accelerators."""
-    folder = files("apq_moo.hardware") / "machines"
-    return sorted(
-        entry.name.removesuffix(".toml")
-        for entry in folder.iterdir()
-        if entry.name.endswith(".toml")
-    )
+    return list(shipped_toml("apq_moo.hardware", "machines"))
 
 
 @cache
 def shipped_accelerator(name: str) -> Accelerator:
     """One of :func:`machines`."""
-    return load_accelerator(Path(str(files("apq_moo.hardware") / "machines" / f"{name}.toml")))
+    return load_accelerator(shipped_toml("apq_moo.hardware", "machines")[name])
 
 
 def load_accelerator(path: str | Path) -> Accelerator:

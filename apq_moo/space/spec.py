@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from apq_moo.errors import UserError, shown
 from apq_moo.files import digest_of
-from apq_moo.reading import Must, ascending, integer, is_integer, read
+from apq_moo.reading import Must, ascending, integer, read
 
 ROLES = ("w_pw", "a_pw", "w_dw", "a_dw")
 """Bit-width roles, in the order of the genes: weights and input activations of a block's pointwise
@@ -54,12 +54,12 @@ _FixedBits = Annotated[
     int,
     Must(
         f"an integer from 2 to {_MAX_BITS}",
-        lambda bits: is_integer(bits, 2, _MAX_BITS) or is_integer(bits, FLOAT_BITS, FLOAT_BITS),
+        lambda bits: type(bits) is int and (2 <= bits <= _MAX_BITS or bits == FLOAT_BITS),
     ),
 ]
 _BetweenBits = Annotated[
     int,
-    Must(f"16 or {FLOAT_BITS}", lambda bits: is_integer(bits, 16, FLOAT_BITS) and bits % 16 == 0),
+    Must(f"16 or {FLOAT_BITS}", lambda bits: type(bits) is int and bits in (16, FLOAT_BITS)),
 ]
 _Ratios = Annotated[
     tuple[float, float],
@@ -73,15 +73,7 @@ _Ratios = Annotated[
         ),
     ),
 ]
-_Choice = Annotated[
-    Any,
-    Must(
-        ascending(1, _MAX_CHANNELS).be,
-        lambda value: ascending(1, _MAX_CHANNELS).holds(
-            value if isinstance(value, list) else [value]
-        ),
-    ),
-]
+_Choice = Annotated[tuple[int, ...], ascending(1, _MAX_CHANNELS)]
 _PartOf = Annotated[
     str, Must("the name of a space or a TOML file", lambda name: isinstance(name, str))
 ]
@@ -137,12 +129,12 @@ class _Bits:
 
 @dataclass(frozen=True)
 class _Rule:
-    kernel: _Choice = None
-    channels: _Choice = None
-    w_pw: _Choice = None
-    a_pw: _Choice = None
-    w_dw: _Choice = None
-    a_dw: _Choice = None
+    kernel: _Choice = ()
+    channels: _Choice = ()
+    w_pw: _Choice = ()
+    a_pw: _Choice = ()
+    w_dw: _Choice = ()
+    a_dw: _Choice = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,6 +227,9 @@ class SpaceSpec:
         file = read(_File, _completed(data), source)
         if not file.stages:
             raise UserError(f"{source}: stages: at least one [[stages]] table is needed")
+        if _Rule() in file.forbidden:
+            where = f"forbidden[{file.forbidden.index(_Rule())}]"
+            raise UserError(f"{source}: {where} is empty: name at least one of {', '.join(FIELDS)}")
         for omitted in file.table_omits:
             if omitted not in COMPONENTS:
                 known = ", ".join(COMPONENTS)
@@ -257,24 +252,23 @@ class SpaceSpec:
             part_of=file.part_of,
             table_omits=tuple(name for name in COMPONENTS if name in file.table_omits),
             forbidden=tuple(
-                _rule(rule, f"{source}: forbidden[{i}]") for i, rule in enumerate(file.forbidden)
+                {name: options for name, options in vars(rule).items() if options}
+                for rule in file.forbidden
             ),
         )
 
 
 def _completed(data: Any) -> Any:
-    """The tables of a file, with what its stages share in each of them."""
-    if not isinstance(data, dict) or not isinstance(data.get("stages"), list):
+    """The tables of a file, with what stages share in each, and single options as lists."""
+    if not isinstance(data, dict):
         return data
     shared = {"stride": 1} | {key: data[key] for key in ("kernels", "expand") if key in data}
-    stages = [shared | stage if isinstance(stage, dict) else stage for stage in data["stages"]]
-    return {"bits": {}, **data, "stages": stages}
+    completed = {"bits": {}, **data}
+    for key, complete in (("stages", shared.__or__), ("forbidden", _listed)):
+        if isinstance(data.get(key), list):
+            completed[key] = [complete(x) if isinstance(x, dict) else x for x in data[key]]
+    return completed
 
 
-def _rule(rule: _Rule, where: str) -> dict[str, tuple[int, ...]]:
-    given = {name: value for name, value in vars(rule).items() if value is not None}
-    if not given:
-        raise UserError(f"{where} is empty: name at least one of {', '.join(FIELDS)}")
-    return {
-        name: tuple(value) if isinstance(value, list) else (value,) for name, value in given.items()
-    }
+def _listed(rule: dict[str, Any]) -> dict[str, Any]:
+    return {name: value if isinstance(value, list) else [value] for name, value in rule.items()}
