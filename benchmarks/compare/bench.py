@@ -139,7 +139,7 @@ def run(
     callback(finished, len(cells), None)
     if not todo:
         return finished, 0
-    if done:
+    if store.finished():
         _check_data(store)
     begun = time.perf_counter()
     with alone(store.folder), Meter() as meter, _cluster(backend, jobs, scheduler):
