@@ -12,8 +12,9 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from apq_moo.cli.app import app, err, out, progress, refuse_existing, say
-from apq_moo.cli.options import as_options, listed, numbers, parse_limits
+from apq_moo.cli.options import as_options, numbers, parse_limits
 from apq_moo.errors import UserError
+from apq_moo.texts import by_commas
 
 if TYPE_CHECKING:
     from apq_moo.benchmarks.compare.analysis import Analysis, ProblemResults
@@ -64,10 +65,10 @@ def bench(
     from apq_moo.benchmarks.compare.store import Store
 
     given: dict[str, Any] = {
-        "spaces": space and listed(space),
-        "algos": algos and listed(algos),
+        "spaces": space and by_commas(space),
+        "algos": algos and by_commas(algos),
         "objectives": objectives and tuple(objectives),
-        "predictors": predictor and listed(predictor),
+        "predictors": predictor and by_commas(predictor),
         "device": device,
         "limits": limit and parse_limits(limit),
         "seeds": seeds,
@@ -253,7 +254,7 @@ def plot(
         pictures.draw_ranks(file, analysis)
     else:
         of = _problem(analysis, problem)
-        chosen = listed(algos) or None
+        chosen = by_commas(algos) or None
         draw = {
             "fronts": pictures.draw_fronts,
             "curves": pictures.draw_curves,

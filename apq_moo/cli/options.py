@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterable
 
 from apq_moo.errors import UserError
+from apq_moo.texts import by_commas
 
 _OPTIONS = {
     **{name: f"--{name}" for name in ("assets", "backend", "budget", "missing", "most", "on")},
@@ -42,11 +43,6 @@ def as_options(message: str) -> str:
     return _ARGUMENT.sub(option, message)
 
 
-def listed(text: str) -> tuple[str, ...]:
-    """The parts of a list by commas, empty ones left out."""
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
 def numbers(text: str, option: str) -> tuple[int, ...]:
     """Whole numbers by commas.
 
@@ -54,7 +50,7 @@ def numbers(text: str, option: str) -> tuple[int, ...]:
         UserError: a part is none.
     """
     try:
-        return tuple(int(part) for part in listed(text))
+        return tuple(int(part) for part in by_commas(text))
     except ValueError:
         raise UserError(f"{option} {text!r}: write whole numbers by commas") from None
 

@@ -11,7 +11,7 @@ from typing import Any
 from apq_moo.algorithms import ALGORITHMS
 from apq_moo.errors import UserError
 from apq_moo.files import digest_of, read_toml
-from apq_moo.problems import OBJECTIVES
+from apq_moo.hardware import QUANTITIES
 from apq_moo.reading import read
 from apq_moo.space import load_space
 from apq_moo.study.config import RunConfig, parse_objectives
@@ -37,7 +37,7 @@ class Cell:
         """Names what is solved: space, device, predictor, limits and objectives."""
         config = self.config
         limits = "".join(
-            f" {name}{'>=' if OBJECTIVES.get(name).maximise else '<='}{value:g}"
+            f" {name}{QUANTITIES.get(name).relation}{value:g}"
             for name, value in config.limits.items()
         )
         of = f"{config.space} {'+'.join(config.objectives)}{limits}"
@@ -46,9 +46,11 @@ class Cell:
     @property
     def key(self) -> str:
         """Changes with everything that the result depends on, but for files that are named."""
+        config = self.config.to_dict()
+        del config["on"]  # nothing depends on it
         return digest_of(
             {
-                "config": self.config.to_dict(),
+                "config": config,
                 "label": self.label,
                 "space": load_space(self.config.space).digest,
             }

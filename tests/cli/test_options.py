@@ -8,7 +8,7 @@ import pytest
 
 import apq_moo
 from apq_moo import benchmarks, hardware, predictors, problems
-from apq_moo.cli.options import as_options, listed, numbers, parse_limits
+from apq_moo.cli.options import as_options, numbers, parse_limits
 from apq_moo.errors import UserError
 from apq_moo.hardware.measuring.backends import BACKENDS
 from apq_moo.study.config import RunConfig
@@ -30,7 +30,6 @@ def test_limits_are_read():
 
 
 def test_lists_are_read():
-    assert listed(" a, b,,c ") == ("a", "b", "c")
     assert numbers("4, 8", "--sweep") == (4, 8)
     with pytest.raises(UserError, match="--sweep '4,x': write whole numbers by commas"):
         numbers("4,x", "--sweep")
