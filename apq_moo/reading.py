@@ -12,7 +12,7 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
 from itertools import pairwise
 from types import NoneType, UnionType
-from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from apq_moo.errors import UserError, shown
 
@@ -32,14 +32,12 @@ class Must:
     holds: Callable[[Any], bool]
 
 
-def is_integer(value: object, low: int, high: int) -> bool:
-    """Whether a value is an integer (and no boolean) within bounds."""
-    return type(value) is int and low <= value <= high
-
-
 def integer(low: int, high: int) -> Must:
-    """An integer within bounds."""
-    return Must(f"an integer from {low} to {high}", lambda value: is_integer(value, low, high))
+    """An integer (and no boolean) within bounds."""
+    return Must(
+        f"an integer from {low} to {high}",
+        lambda value: type(value) is int and low <= value <= high,
+    )
 
 
 def number(low: float, high: float) -> Must:
@@ -53,8 +51,8 @@ def ascending(low: int, high: int) -> Must:
         f"a non-empty, ascending list of integers from {low} to {high}",
         lambda value: (
             isinstance(value, list)
-            and bool(value)
-            and all(is_integer(item, low, high) for item in value)
+            and value != []
+            and all(map(integer(low, high).holds, value))
             and all(a < b for a, b in pairwise(value))
         ),
     )
@@ -79,7 +77,7 @@ class _Type:
     """What a hint says: a type, that of its members, what values must be, whether None is one."""
 
     def __init__(self, hint: Any) -> None:
-        several = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+        several = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
         hint = next(one for one in several if one is not NoneType)
         bare, *musts = get_args(hint) if get_origin(hint) is Annotated else (hint,)
         self.kind: Any = get_origin(bare) or bare
