@@ -11,8 +11,9 @@ from contextlib import contextmanager
 class UserError(ValueError):
     """A mistake in the caller's input.
 
-    The message is one line that names the value, what was allowed, and how to mend it. The command
-    line prints it without a traceback and exits with code 2.
+    The message is one line that names the value, what was allowed, and how to mend it. It names
+    arguments as in a call, ``budget=20``. The command line names its options instead, prints the
+    message without a traceback and exits with code 2.
     """
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import secrets
+import tempfile
 import tomllib
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import MISSING, fields
+from importlib import resources
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +48,22 @@ def replacing(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def check_writable(path: str | Path) -> None:
+    """Find out whether a file can be written, before what goes into it is made.
+
+    Raises:
+        UserError: it is a folder, or its folder cannot be made or written to.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with tempfile.TemporaryFile(dir=next(p for p in path.absolute().parents if p.exists())):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -150,6 +171,14 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         return tomllib.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid TOML: {error}") from error
+
+
+def shipped_toml(package: str, folder: str) -> dict[str, Path]:
+    """The TOML files of a folder that comes with a package, by name."""
+    found = (Path(str(entry)) for entry in (resources.files(package) / folder).iterdir())
+    return {
+        path.stem: path for path in sorted(found, key=attrgetter("stem")) if path.suffix == ".toml"
+    }
 
 
 def sha256(path: str | Path) -> str:

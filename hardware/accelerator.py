@@ -4,38 +4,60 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from apq_moo.files import read_toml
-from apq_moo.reading import TableReader, is_integer
+from apq_moo.files import read_toml, shipped_toml
+from apq_moo.reading import Must, ascending, integer, number, read
 
 PRECISIONS = (2, 4, 8, 16)
 """Operand widths that an array can be built for, in bits."""
 
-_MEMORIES = ("activation_kib", "weight_kib", "output_kib")
-_ENERGIES = {
-    "core_nj": "core_cycle",
-    "static_nj": "static_cycle",
-    "dram_nj": "dram_bit",
-    "weight_read_nj": "weight_read_bit",
-    "weight_write_nj": "weight_write_bit",
-    "activation_read_nj": "activation_read_bit",
-    "activation_write_nj": "activation_write_bit",
-    "output_nj": "output_bit",
-}
-"""Keys of the energy constants in files, by attribute."""
-
-_KEYS = (
-    *("name", "description", "rows", "columns", "precisions", "accumulator_bits", "clock_mhz"),
-    *("memory", "energy_nj"),
-)
 _BITS_PER_HALF_KIB = 4096
-_MAX_KIB = 2**20
+
+_LINE = Must("one line of text", lambda text: isinstance(text, str) and text.isprintable())
+_WIDTHS = Must(
+    f"a non-empty, ascending list of {', '.join(map(str, PRECISIONS))}",
+    lambda widths: ascending(2, 16).holds(widths) and set(widths) <= set(PRECISIONS),
+)
+_Capacity = Annotated[float, number(1 / 64, 2**20)]
+_Energy = Annotated[float, number(0, 1e6)]
+
+
+@dataclass(frozen=True)
+class _Memory:
+    activation_kib: _Capacity
+    weight_kib: _Capacity
+    output_kib: _Capacity
+    dram_bits_per_cycle: Annotated[int, integer(1, 65_536)]
+
+
+@dataclass(frozen=True)
+class _Energies:
+    core_cycle: _Energy
+    static_cycle: _Energy
+    dram_bit: _Energy
+    weight_read_bit: _Energy
+    weight_write_bit: _Energy
+    activation_read_bit: _Energy
+    activation_write_bit: _Energy
+    output_bit: _Energy
+
+
+@dataclass(frozen=True, kw_only=True)
+class _File:
+    name: Annotated[str, _LINE, Must("one line of text", bool)]
+    description: Annotated[str, _LINE] = ""
+    rows: Annotated[int, integer(1, 4096)]
+    columns: Annotated[int, integer(1, 4096)]
+    precisions: Annotated[tuple[int, ...], _WIDTHS]
+    accumulator_bits: Annotated[int, integer(8, 64)]
+    clock_mhz: Annotated[float, number(0.001, 100_000)]
+    memory: _Memory
+    energy_nj: _Energies
 
 
 @dataclass(frozen=True)
@@ -114,62 +136,40 @@ class Accelerator:
         Raises:
             UserError: a key is missing, unknown, of the wrong type or out of range.
         """
-        reader = TableReader(source)
-        table = reader.table(data, _KEYS, "the file")
-        memory = reader.table(
-            table.get("memory"), (*_MEMORIES, "dram_bits_per_cycle"), "the table [memory]"
-        )
-        energies = tuple(_ENERGIES.values())
-        energy = reader.table(table.get("energy_nj"), energies, "the table [energy_nj]")
-        widths = table.get("precisions")
-        if (
-            not isinstance(widths, list)
-            or not widths
-            or not all(is_integer(width, 2, 16) and width in PRECISIONS for width in widths)
-            or widths != sorted(set(widths))
-        ):
-            known = ", ".join(map(str, PRECISIONS))
-            raise reader.wrong(table, "precisions", "", f"a non-empty, ascending list of {known}")
-        for key in ("name", "description"):
-            text = table.get(key, "")
-            if not isinstance(text, str) or not text.isprintable() or (key == "name" and not text):
-                raise reader.wrong(table, key, "", "one line of text")
-        capacities = {
-            f"{kind}_bits": reader.number(memory, f"{kind}_kib", "memory.", 1 / 64, _MAX_KIB)
-            for kind in ("activation", "weight", "output")
-        }
-        nanojoules = {
-            field: reader.number(energy, key, "energy_nj.", 0, 1e6)
-            for field, key in _ENERGIES.items()
-        }
+        file = read(_File, data, source)
+        memory, energy = file.memory, file.energy_nj
         return cls(
-            name=table["name"],
-            description=table.get("description", ""),
-            rows=reader.integer(table, "rows", "", 1, 4096),
-            columns=reader.integer(table, "columns", "", 1, 4096),
-            precisions=tuple(widths),
-            accumulator_bits=reader.integer(table, "accumulator_bits", "", 8, 64),
-            clock_khz=1000 * reader.number(table, "clock_mhz", "", 0.001, 100_000),
-            dram_bits=reader.integer(memory, "dram_bits_per_cycle", "memory.", 1, 65_536),
-            **{field: int(kib * _BITS_PER_HALF_KIB) for field, kib in capacities.items()},
-            **nanojoules,  # type: ignore[arg-type]
+            name=file.name,
+            description=file.description,
+            rows=file.rows,
+            columns=file.columns,
+            precisions=file.precisions,
+            accumulator_bits=file.accumulator_bits,
+            clock_khz=1000 * file.clock_mhz,
+            activation_bits=int(memory.activation_kib * _BITS_PER_HALF_KIB),
+            weight_bits=int(memory.weight_kib * _BITS_PER_HALF_KIB),
+            output_bits=int(memory.output_kib * _BITS_PER_HALF_KIB),
+            dram_bits=memory.dram_bits_per_cycle,
+            core_nj=energy.core_cycle,
+            static_nj=energy.static_cycle,
+            dram_nj=energy.dram_bit,
+            weight_read_nj=energy.weight_read_bit,
+            weight_write_nj=energy.weight_write_bit,
+            activation_read_nj=energy.activation_read_bit,
+            activation_write_nj=energy.activation_write_bit,
+            output_nj=energy.output_bit,
         )
 
 
 def machines() -> list[str]:
     """Names of the shipped accelerators."""
-    folder = files("apq_moo.hardware") / "machines"
-    return sorted(
-        entry.name.removesuffix(".toml")
-        for entry in folder.iterdir()
-        if entry.name.endswith(".toml")
-    )
+    return list(shipped_toml("apq_moo.hardware", "machines"))
 
 
 @cache
 def shipped_accelerator(name: str) -> Accelerator:
     """One of :func:`machines`."""
-    return load_accelerator(Path(str(files("apq_moo.hardware") / "machines" / f"{name}.toml")))
+    return load_accelerator(shipped_toml("apq_moo.hardware", "machines")[name])
 
 
 def load_accelerator(path: str | Path) -> Accelerator:

@@ -163,7 +163,7 @@ class TableDevice(Device):
             more = f" and {len(lacking) - 1} other layers" if lacking[1:] else ""
             raise UserError(
                 f"{self.name} lacks {lacking[0].key} ({lacking[0].name}){more}; add them, or "
-                "leave out the networks that have one with --missing infeasible"
+                "leave out the networks that have one with missing='infeasible'"
             )
         rows = [self.table.row(layer) for layer in layers]
         found = np.array([row is not None for row in rows], dtype=bool)

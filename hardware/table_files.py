@@ -11,10 +11,9 @@ from __future__ import annotations
 import json
 import math
 import zipfile
-from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -22,6 +21,7 @@ from apq_moo.arrays import FloatArray
 from apq_moo.errors import UserError, shown
 from apq_moo.files import read_json, replacing, write_text
 from apq_moo.hardware.layer_table import BLOCK, HEAD, TAIL, Correction, LayerTable, parse_key
+from apq_moo.reading import Must, read
 from apq_moo.space.spec import COMPONENTS
 
 FORMAT = "apq-moo layer costs 1"
@@ -31,8 +31,21 @@ _UNITS = {"latency": "ms", "energy": "mJ"}
 _ENDS = {"stem": HEAD, "first_block": HEAD, "feature_mix": TAIL, "classifier": TAIL}
 _MAX_BYTES = 2**29
 _MAX_ROWS = 2**20
-_HEADER_KEYS = {"format", "units", "constant", "bits", "corrections", "provenance"}
 _MAX_BITS = 64
+_BitPair = Annotated[
+    tuple[int, int],
+    Must("a pair of integers", lambda pair: isinstance(pair, list) and len(pair) == 2),
+]
+
+
+@dataclass(frozen=True)
+class _Header:
+    format: str
+    units: dict[str, str]
+    constant: dict[str, float]
+    bits: tuple[_BitPair, ...] | None
+    corrections: dict[str, Correction]
+    provenance: dict[str, Any]
 
 
 def check_suffix(path: str | Path) -> str:
@@ -248,12 +261,11 @@ def _line(error: Exception) -> str:
 def _from_columns(columns: dict[str, np.ndarray], header: Any, source: str) -> LayerTable:
     if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise UserError(f"{source} is not a layer table of this version")
-    if set(header) != _HEADER_KEYS:
-        raise UserError(f"{source}: its header must have {', '.join(sorted(_HEADER_KEYS))}")
-    for key in ("units", "constant", "corrections", "provenance"):
-        if not isinstance(header[key], dict):
-            raise UserError(f"{source}: {key} must be an object, not {shown(header[key])}")
-    units = _read_units(header["units"], source)
+    found = read(_Header, header, source, "its header")
+    units = _checked_units(found.units, source)
+    for cost, correction in found.corrections.items():
+        if cost not in units or correction.scale <= 0:
+            raise UserError(f"{source}: the correction of {shown(cost)} is malformed")
     names, components = (_texts(columns, key, source) for key in ("layer", "component"))
     if len(components) != len(names):
         raise UserError(f"{source}: columns 'layer' and 'component' differ in length")
@@ -262,7 +274,6 @@ def _from_columns(columns: dict[str, np.ndarray], header: Any, source: str) -> L
     for name, component in zip(names, components, strict=True):
         _check_row(name, component, source)
     n = len(names)
-    constant = header["constant"]
     return LayerTable(
         names,
         components,
@@ -274,26 +285,22 @@ def _from_columns(columns: dict[str, np.ndarray], header: Any, source: str) -> L
             if f"{cost}_iqr" in columns
         },
         repeats=_reals(columns, "repeats", n, source) if "repeats" in columns else None,
-        constant={
-            cost: _finite(constant[cost], f"{source}: constant {cost}")
-            for cost in units
-            if cost in constant
-        },
-        bits=_read_bits(header["bits"], source),
-        corrections=_read_corrections(header["corrections"], units, source),
-        provenance=header["provenance"],
+        constant={cost: found.constant[cost] for cost in units if cost in found.constant},
+        bits=found.bits,
+        corrections=found.corrections,
+        provenance=found.provenance,
     )
 
 
-def _read_units(units: Mapping[str, Any], source: str) -> dict[str, str]:
+def _checked_units(units: dict[str, str], source: str) -> dict[str, str]:
     for cost, unit in units.items():
-        if not isinstance(unit, str) or not cost.isidentifier():
-            raise UserError(f"{source}: units map costs to texts, not {shown(units)}")
+        if not cost.isidentifier():
+            raise UserError(f"{source}: {shown(cost)} is no name of a cost")
         if unit != _UNITS.get(cost, unit):
             raise UserError(f"{source}: {cost} must be in {_UNITS[cost]}, not in {shown(unit)}")
     if not units:
         raise UserError(f"{source} has no costs")
-    return dict(units)
+    return units
 
 
 def _texts(columns: dict[str, np.ndarray], key: str, source: str) -> tuple[str, ...]:
@@ -319,39 +326,3 @@ def _reals(columns: dict[str, np.ndarray], key: str, n: int, source: str) -> Flo
     if column is None or column.shape != (n,) or (n and column.dtype.kind not in "iuf"):
         raise UserError(f"{source}: column {key!r} must hold {n} numbers")
     return column.astype(np.float64)
-
-
-def _finite(value: Any, what: str) -> float:
-    number = _number(value, what)
-    if not math.isfinite(number):
-        raise UserError(f"{what} must be finite, not {number}")
-    return number
-
-
-def _read_bits(bits: Any, source: str) -> tuple[tuple[int, int], ...] | None:
-    if bits is None:
-        return None
-    good = isinstance(bits, list) and all(
-        isinstance(pair, list) and len(pair) == 2 and all(type(item) is int for item in pair)
-        for pair in bits
-    )
-    if not good:
-        raise UserError(f"{source}: bits must be pairs of integers, not {shown(bits)}")
-    return tuple((pair[0], pair[1]) for pair in bits)
-
-
-def _read_corrections(
-    corrections: Mapping[str, Any], units: Mapping[str, str], source: str
-) -> dict[str, Correction]:
-    names = [item.name for item in fields(Correction)]
-    found = {}
-    for cost, entry in corrections.items():
-        if cost not in units or not isinstance(entry, dict) or set(entry) != set(names):
-            raise UserError(f"{source}: the correction of {shown(cost)} is malformed")
-        numbers = {
-            name: _finite(entry[name], f"{source}: {name} of {cost}'s correction") for name in names
-        }
-        if numbers["scale"] <= 0:
-            raise UserError(f"{source}: the scale of {cost}'s correction must be positive")
-        found[cost] = Correction(**numbers | {"networks": int(numbers["networks"])})  # type: ignore[arg-type]
-    return found

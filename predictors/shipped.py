@@ -90,5 +90,5 @@ def _assets(space: Space, folder: str | Path | None, name: str) -> Assets:
         return find_assets(space, folder)
     except UserError as error:
         raise UserError(
-            f"no predictor {name!r} for space {space.name!r}: give --predictor FILE, or {error}"
+            f"no predictor {name!r} for space {space.name!r}: give predictor=FILE, or {error}"
         ) from error

@@ -149,4 +149,4 @@ def require_exact(space: Space, assets: AssetsFolder = None) -> None:
         load_images(found.images)
         Evaluations(space, "", "")
     except UserError as error:
-        raise UserError(f"verifying measures networks on a supernet, but {error}") from error
+        raise UserError(f"verify=K measures networks on a supernet, but {error}") from error

@@ -11,6 +11,7 @@ import pytest
 
 from apq_moo.errors import UserError, shown
 from apq_moo.files import (
+    check_writable,
     digest_of,
     read_json,
     read_toml,
@@ -114,6 +115,23 @@ def test_a_read_only_folder(tmp_path):
             write_text(tmp_path / "out.txt", "text")
     finally:
         tmp_path.chmod(0o700)
+
+
+def test_whether_a_file_can_be_written_is_known_before(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("here")
+    for path in (tmp_path / "new", tmp_path / "no" / "such" / "new", tmp_path / "file"):
+        check_writable(path)
+    monkeypatch.chdir(tmp_path)
+    check_writable("new")
+    for path, reason in [
+        (tmp_path / "file" / "new", "Not a directory"),
+        (tmp_path / "file" / "no" / "new", "Not a directory"),
+        (tmp_path, "Is a directory"),
+    ]:
+        with pytest.raises(UserError) as caught:
+            check_writable(path)
+        assert str(caught.value) == f"cannot write {path}: {reason}"
+    assert names(tmp_path) == ["file"]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX permissions")

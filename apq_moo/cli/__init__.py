@@ -3,6 +3,6 @@
 Nothing heavy is imported before a command needs it, so that ``--help`` answers at once.
 """
 
-from apq_moo.cli.app import app, main
+from apq_moo.cli.entry import main
 
-__all__ = ["app", "main"]
+__all__ = ["main"]

@@ -1,9 +1,8 @@
-"""The command line's entry point, and what its commands share."""
+"""The typer app, and what its commands share."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -55,50 +54,33 @@ def progress_bar() -> Iterator[Progress]:
         yield bar
 
 
-def refuse_existing(*paths: Path | None) -> None:
-    """Refuse to write over a file.
+@contextmanager
+def progress(description: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar of one task, moved on by telling it ``(done, total)``."""
+    with progress_bar() as bar:
+        task = bar.add_task(description, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def say(text: str, console: Console = out) -> None:
+    """Print a line as it is, for other programs to read."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def refuse_existing(*paths: Path | None, overwrite: bool | None = None) -> None:
+    """Refuse to write over a file, or where none can be written, before its contents are made.
+
+    Args:
+        *paths: the files.
+        overwrite: whether they may be replaced; None where the command has no such option.
 
     Raises:
-        UserError: one of them exists.
+        UserError: one of them exists, or cannot be written.
     """
-    for path in paths:
-        if path is not None and path.exists():
-            raise UserError(f"{path} exists; remove it or name another file")
+    from apq_moo.files import check_writable
 
-
-_DEFAULTS = {"--verify": "10"}
-"""Options whose value may be left out."""
-
-
-def _with_defaults(arguments: Sequence[str]) -> list[str]:
-    """Fill in left-out values, so that ``--verify`` may stand alone."""
-    filled = []
-    for i, argument in enumerate(arguments):
-        filled.append(argument)
-        following = arguments[i + 1] if i + 1 < len(arguments) else "-"
-        if argument in _DEFAULTS and following.startswith("-") and not following[1:].isdigit():
-            filled.append(_DEFAULTS[argument])
-    return filled
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; a user's mistake prints one line and exits with code 2."""
-    # They register themselves.
-    from apq_moo.cli import (  # noqa: F401
-        bench_commands,
-        data_commands,
-        hardware_commands,
-        measuring_commands,
-        run_commands,
-        train_commands,
-    )
-
-    given = _with_defaults(sys.argv[1:] if arguments is None else arguments)
-    try:
-        app(args=given, prog_name="apq-moo")
-    except UserError as error:
-        err.print(f"error: {error}", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        err.print("interrupted", markup=False)
-        sys.exit(130)
+    for path in filter(None, paths):
+        if path.exists() and not overwrite:
+            mend = "remove it" if overwrite is None else "add --overwrite to replace it"
+            raise UserError(f"{path} exists; {mend} or name another file")
+        check_writable(path)

@@ -11,9 +11,10 @@ import typer
 from rich.box import SIMPLE
 from rich.table import Table
 
-from apq_moo.cli.app import app, err, out, progress_bar, refuse_existing
+from apq_moo.cli.app import app, err, out, progress, refuse_existing, say
+from apq_moo.cli.options import as_options, numbers, parse_limits
 from apq_moo.errors import UserError
-from apq_moo.study.config import parse_limits
+from apq_moo.texts import by_commas
 
 if TYPE_CHECKING:
     from apq_moo.benchmarks.compare.analysis import Analysis, ProblemResults
@@ -21,17 +22,6 @@ if TYPE_CHECKING:
 
 FolderArgument = Annotated[Path, typer.Argument(metavar="RUN|BENCH", help="A folder of either.")]
 OnOption = Annotated[str, typer.Option("--on", help="Where torch runs: cpu, cuda or cuda:1.")]
-
-
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _numbers(text: str, option: str) -> list[int]:
-    try:
-        return [int(part) for part in _listed(text)]
-    except ValueError:
-        raise UserError(f"{option} {text!r}: write whole numbers by commas") from None
 
 
 @app.command()
@@ -75,15 +65,15 @@ def bench(
     from apq_moo.benchmarks.compare.store import Store
 
     given: dict[str, Any] = {
-        "spaces": space and tuple(_listed(space)),
-        "algos": algos and tuple(_listed(algos)),
+        "spaces": space and by_commas(space),
+        "algos": algos and by_commas(algos),
         "objectives": objectives and tuple(objectives),
-        "predictors": predictor and tuple(_listed(predictor)),
+        "predictors": predictor and by_commas(predictor),
         "device": device,
         "limits": limit and parse_limits(limit),
         "seeds": seeds,
-        "budgets": budget and tuple(_numbers(budget, "--budget")),
-        "sweeps": sweep and tuple(_numbers(sweep, "--sweep")),
+        "budgets": budget and numbers(budget, "--budget"),
+        "sweeps": sweep and numbers(sweep, "--sweep"),
         "pop_size": pop_size,
     }
     given = {name: value for name, value in given.items() if value is not None}
@@ -97,28 +87,24 @@ def bench(
         asked = asked.with_given(**given)
         store = begin(folder or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-bench", asked)
     begun = time.monotonic()
-    with progress_bar() as bar:
-        task = bar.add_task("cells", total=None)
+    with progress("cells") as bar:
 
         def tell(done: int, total: int, outcome: Outcome | None) -> None:
-            bar.update(task, completed=done, total=total)
+            bar(done, total)
             if outcome is not None and not outcome.ok:
                 config = outcome.cell.config
-                err.print(
+                say(
                     f"failed: {outcome.cell.label} on {outcome.cell.problem}, seed {config.seed}: "
-                    f"{outcome.error}",
-                    markup=False,
-                    soft_wrap=True,
+                    f"{as_options(outcome.error)}",
+                    err,
                 )
 
         done, failed = run(store, jobs=jobs, backend=backend, scheduler=scheduler, callback=tell)
     _print_bench(store.folder)
     lost = f", {failed} failed (run --resume {store.folder} to try again)" if failed else ""
-    out.print(
+    say(
         f"{done} cells done{lost}, {time.monotonic() - begun:.1f} s, in {store.folder}; "
-        f"next: apq-moo report {store.folder} -o report.html",
-        soft_wrap=True,
-        highlight=False,
+        f"next: apq-moo report {store.folder} -o report.html"
     )
     if failed:
         raise typer.Exit(1)
@@ -174,22 +160,19 @@ def audit(
     """Measure members of predicted fronts on the supernet: do they hold?"""
     from apq_moo.benchmarks.compare.audit import audit as carry_out
 
-    with progress_bar() as bar:
-        task = bar.add_task("measuring", total=None)
+    with progress("measuring") as tell:
         rows = carry_out(
             folder,
             most=most,
             seeds=seeds,
             on=on,
             choose_only=choose,
-            callback=lambda done, total: bar.update(task, completed=done, total=total),
+            callback=tell,
         )
     if choose:
-        out.print(
+        say(
             f"networks are in {folder}/audit-*.npz; complete them with `apq-moo supernet measure`, "
-            "then repeat this command without --choose",
-            soft_wrap=True,
-            highlight=False,
+            "then repeat this command without --choose"
         )
         return
     out.print("hypervolume of fronts as predicted and as measured, medians over seeds")
@@ -209,7 +192,7 @@ def audit(
                     f"{row.overestimate_points:+.2f}",
                 )
         out.print(table)
-    out.print(f"{folder}/audit.json", soft_wrap=True, highlight=False)
+    say(f"{folder}/audit.json")
 
 
 @app.command()
@@ -225,12 +208,11 @@ def report(
     """Write all that a run or a benchmark found to one page that needs no network."""
     from apq_moo.benchmarks.report import write_report
 
-    if not overwrite:
-        refuse_existing(file, markdown, latex)
+    refuse_existing(file, markdown, latex, overwrite=overwrite)
     write_report(folder, file)
     if markdown is not None or latex is not None:
         _write_tables(folder, markdown, latex)
-    out.print(f"{file}", soft_wrap=True, highlight=False)
+    say(f"{file}")
 
 
 def _write_tables(folder: Path, markdown: Path | None, latex: Path | None) -> None:
@@ -272,14 +254,14 @@ def plot(
         pictures.draw_ranks(file, analysis)
     else:
         of = _problem(analysis, problem)
-        chosen = _listed(algos) or None
+        chosen = by_commas(algos) or None
         draw = {
             "fronts": pictures.draw_fronts,
             "curves": pictures.draw_curves,
             "attainment": pictures.draw_attainment,
         }[kind]
         draw(file, of, chosen)
-    out.print(f"{file}", soft_wrap=True, highlight=False)
+    say(f"{file}")
 
 
 def _problem(analysis: Analysis, number: int) -> ProblemResults:

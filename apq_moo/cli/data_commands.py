@@ -7,15 +7,11 @@ from typing import Annotated
 
 import typer
 
-from apq_moo.cli.app import app, out
+from apq_moo.cli.app import app, say
 from apq_moo.errors import UserError
 
 data_app = typer.Typer(no_args_is_help=True, help="Find and download image sets.")
 app.add_typer(data_app, name="data")
-
-
-def _print(text: str) -> None:
-    out.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 @data_app.command("list")
@@ -27,13 +23,13 @@ def data_list() -> None:
 
     for name in IMAGES:
         if name not in SOURCES:
-            _print(f"{name}: no files to download")
+            say(f"{name}: no files to download")
             continue
         try:
-            _print(f"{name}: {SOURCES.get(name).find()}")
+            say(f"{name}: {SOURCES.get(name).find()}")
         except UserError:
-            _print(f"{name}: not found; apq-moo data download {name}")
-    _print(f"{SYNTAX}: your own images, in PATH/train/<class> and PATH/val/<class>")
+            say(f"{name}: not found; apq-moo data download {name}")
+    say(f"{SYNTAX}: your own images, in PATH/train/<class> and PATH/val/<class>")
 
 
 @data_app.command("download")
@@ -52,10 +48,10 @@ def data_download(
     except RuntimeError as error:  # of ~name, where there is no such user
         raise UserError(f"--folder {folder}: {error} Name a folder that can be made") from error
     source.download(target)
-    _print(f"{name}: {target}")
+    say(f"{name}: {target}")
     try:
         found = source.find().resolve()
     except UserError:
         found = None
     if found is None or target.resolve() not in found.parents:
-        _print(f"set APQ_MOO_DATA={target.resolve()} to use it")
+        say(f"set APQ_MOO_DATA={target.resolve()} to use it")

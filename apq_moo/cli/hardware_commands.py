@@ -11,7 +11,7 @@ import typer
 from rich.box import SIMPLE
 from rich.table import Table
 
-from apq_moo.cli.app import app, err, out, refuse_existing
+from apq_moo.cli.app import app, err, out, refuse_existing, say
 from apq_moo.defaults import DEFAULT_SPACE
 from apq_moo.errors import UserError
 
@@ -44,7 +44,7 @@ def device_list() -> None:
         device = find_device(name)
         text = device.machine.description if isinstance(device, ArrayDevice) else ""
         costs = ", ".join(f"{cost} ({unit})" for cost, unit in device.units.items())
-        out.print(f"{name}: {text or costs}", markup=False, soft_wrap=True)
+        say(f"{name}: {text or costs}")
 
 
 @device_app.command("show")
@@ -60,40 +60,37 @@ def device_show(
     elif isinstance(found, ArrayDevice):
         for field, value in asdict(found.machine).items():
             shown = " ".join(map(str, value)) if isinstance(value, tuple) else value
-            out.print(f"{field}: {shown}", markup=False, soft_wrap=True)
+            say(f"{field}: {shown}")
     else:
         for cost, unit in found.units.items():
-            out.print(f"{cost}: {unit}", markup=False)
+            say(f"{cost}: {unit}")
 
 
 def _describe(table: LayerTable, source: str) -> None:
     """Print what a table holds and where it comes from."""
     import numpy as np
 
-    def line(text: str) -> None:
-        out.print(text, markup=False, soft_wrap=True, highlight=False)
-
-    line(f"{source}: {len(table):,} rows")
+    say(f"{source}: {len(table):,} rows")
     for cost, values in table.values.items():
         finite = values[np.isfinite(values)]
         reach = f", {finite.min():.4g} to {finite.max():.4g}" if len(finite) else ""
-        line(f"{cost}: {table.units[cost]}{reach}")
+        say(f"{cost}: {table.units[cost]}{reach}")
         if cost in table.spread:
             relative = 100 * np.median(table.spread[cost] / values)
-            line(f"  interquartile range: {relative:.1f} % of the value (median of the rows)")
+            say(f"  interquartile range: {relative:.1f} % of the value (median of the rows)")
         if cost in table.constant:
-            line(f"  beside the layers: {table.constant[cost]:.4g} {table.units[cost]}")
+            say(f"  beside the layers: {table.constant[cost]:.4g} {table.units[cost]}")
         if cost in table.corrections:
             found = table.corrections[cost]
-            line(
+            say(
                 f"  corrected for whole networks: {found.scale:.4g} x sum + {found.offset:.4g} "
                 f"{table.units[cost]}, from {found.networks} networks (Kendall tau "
                 f"{found.kendall_tau:.3f}, mean error {found.mape_before:.1f} % before, "
                 f"{found.mape_after:.1f} % after)"
             )
-    line("bits: " + ", ".join(f"W{w}A{a}" for w, a in sorted(table.bit_pairs)))
+    say("bits: " + ", ".join(f"W{w}A{a}" for w, a in sorted(table.bit_pairs)))
     for key, value in _flat(table.provenance):
-        line(f"{key}: {value}")
+        say(f"{key}: {value}")
 
 
 def _flat(record: Any, prefix: str = "") -> list[tuple[str, Any]]:
@@ -135,14 +132,13 @@ def lut_build(
     record = {"device": asdict(found.machine) if isinstance(found, ArrayDevice) else found.name}
     table = build(loaded, found, _provenance(loaded, **record))
     write_table(file, table)
-    out.print(f"{len(table):,} layers of {loaded.name}: {file}", soft_wrap=True)
+    say(f"{len(table):,} layers of {loaded.name}: {file}")
     infeasible = int(np.isinf(next(iter(table.values.values()))).sum())
     if infeasible and file.suffix == ".json":
-        err.print(
+        say(
             f"{infeasible} of them cannot run; this format leaves these out, so that searches with "
             "it need --missing infeasible",
-            markup=False,
-            soft_wrap=True,
+            err,
         )
 
 
@@ -167,7 +163,7 @@ def lut_import(
         device_tables(load_space(space), find_device(device))
     record = dict(table.provenance) or {"imported": {"file": file.name, "sha256": sha256(file)}}
     write_table(to, replace(table, provenance=record))
-    out.print(f"{len(table):,} rows: {to}", soft_wrap=True)
+    say(f"{len(table):,} rows: {to}")
 
 
 @lut_app.command("show")
@@ -236,7 +232,7 @@ def lut_plot(
         title = f"{Path(subnet).stem} network of {loaded.name} on {short_name(found)}"
         figure = network_picture(loaded, network, list(found.units), found, title)
     save_picture(figure, file, dpi=150)
-    out.print(f"{file}", soft_wrap=True)
+    say(f"{file}")
 
 
 def _subnet(space: Space, given: str, device: str) -> Subnet:

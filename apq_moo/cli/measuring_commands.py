@@ -12,7 +12,7 @@ import typer
 from rich.box import SIMPLE
 from rich.table import Table
 
-from apq_moo.cli.app import err, out, progress_bar, refuse_existing
+from apq_moo.cli.app import err, out, progress, refuse_existing, say
 from apq_moo.cli.hardware_commands import (
     OutOption,
     SpaceOption,
@@ -48,24 +48,21 @@ def lut_validate(
     table, loaded = read_table(file), load_space(space)
     report = check_table(table, loaded, str(file), seed=seed)
 
-    def line(text: str) -> None:
-        out.print(text, markup=False, soft_wrap=True, highlight=False)
-
-    line(f"{file}: {len(table):,} rows, {', '.join(table.units)}")
+    say(f"{file}: {len(table):,} rows, {', '.join(table.units)}")
     _listed("values that are no costs", report.problems)
     if report.problems:
         raise typer.Exit(1)
-    line(f"layers that {loaded.name} needs: {report.needed:,}")
+    say(f"layers that {loaded.name} needs: {report.needed:,}")
     _listed("missing layers", [f"{layer.key} ({layer.name})" for layer in report.missing])
     if report.cannot_run:
-        line(f"rows that the device cannot run: {report.cannot_run:,}")
+        say(f"rows that the device cannot run: {report.cannot_run:,}")
     if report.unsupported:
         pairs = ", ".join(f"W{w}A{a}" for w, a in report.unsupported)
-        line(f"bits that the device does not run, not offered to searches: {pairs}")
+        say(f"bits that the device does not run, not offered to searches: {pairs}")
     if report.additivity is None:
-        line(f"no network of {loaded.name} can run on it")
+        say(f"no network of {loaded.name} can run on it")
     else:
-        line(f"additivity: networks equal the sums of their layers to {report.additivity:.1e}")
+        say(f"additivity: networks equal the sums of their layers to {report.additivity:.1e}")
     if not report.good:
         raise typer.Exit(1)
     if end_to_end is not None:
@@ -73,11 +70,11 @@ def lut_validate(
 
 
 def _listed(what: str, items: Sequence[str]) -> None:
-    out.print(f"{what}: {len(items):,}", markup=False, highlight=False)
+    say(f"{what}: {len(items):,}")
     for item in items[:_MAX_LISTED]:
-        out.print(f"  {item}", markup=False, soft_wrap=True, highlight=False)
+        say(f"  {item}")
     if len(items) > _MAX_LISTED:
-        out.print(f"  and {len(items) - _MAX_LISTED:,} more", markup=False)
+        say(f"  and {len(items) - _MAX_LISTED:,} more")
 
 
 def _validate_networks(file: Path, table: LayerTable, space: Space, n: int, seed: int) -> None:
@@ -86,15 +83,14 @@ def _validate_networks(file: Path, table: LayerTable, space: Space, n: int, seed
 
     if file.suffix == ".json":
         raise UserError(f"{file}: the published format cannot hold a correction; see lut import")
-    with progress_bar() as bar:
-        task = bar.add_task("measuring", total=None)
+    with progress("measuring") as tell:
         found = measure_networks(
             space,
             table,
             str(file),
             n,
             seed=seed,
-            callback=lambda done, total: bar.update(task, completed=done, total=total),
+            callback=tell,
         )
     record = {
         "seed": seed,
@@ -121,18 +117,17 @@ def _validate_networks(file: Path, table: LayerTable, space: Space, n: int, seed
         shown.add_row(*(f"{column[i]:.4g}" for column in columns))
     out.print(shown)
     correction = found.correction
-    out.print(
+    say(
         f"{n} networks: Kendall tau {correction.kendall_tau:.3f}; mean absolute error "
         f"{correction.mape_before:.1f} % as sums, {correction.mape_after:.1f} % corrected (each "
         f"network by a fit to the others); stored in {file}: {correction.scale:.4g} x sum "
-        f"{correction.offset:+.4g} ms",
-        soft_wrap=True,
+        f"{correction.offset:+.4g} ms"
     )
     if correction.kendall_tau < _POOR_TAU:
-        err.print(
+        say(
             "sums of layers rank these networks poorly: they spend time on what is no layer, such "
             "as conversions between bits, or the machine was busy",
-            soft_wrap=True,
+            err,
         )
 
 
@@ -161,33 +156,27 @@ def lut_measure(
         raise UserError(f"--precision {precision:g}: write a fraction, such as 0.02")
     loaded = load_space(space)
     engine = BACKENDS.get(backend)(threads, on)
-    with progress_bar() as bar:
-        task = bar.add_task("measuring", total=None)
+    with progress("measuring") as tell:
         table = measure_layers(
             loaded,
             engine,
             file,
             rule=Rule(precision=precision),
             seed=seed,
-            callback=lambda done, total: bar.update(task, completed=done, total=total),
+            callback=tell,
         )
     record = table.provenance
-    out.print(
-        f"{len(table):,} layers of {loaded.name} in {record['seconds']:.0f} s: {file}",
-        soft_wrap=True,
-    )
+    say(f"{len(table):,} layers of {loaded.name} in {record['seconds']:.0f} s: {file}")
     offered = {bits for options in loaded.spec.bits.values() for bits in options}
     if not offered & set(engine.bits):
-        err.print(
+        say(
             f"{loaded.name} offers none of the bits that {backend} runs here "
             f"({', '.join(map(str, engine.bits))}): no search on it can use this table",
-            markup=False,
-            soft_wrap=True,
+            err,
         )
     if record["unsettled"]:
-        err.print(
+        say(
             f"{record['unsettled']} medians are known less well than to {100 * precision:g} %: "
             "the machine is busy or its clock varies",
-            markup=False,
-            soft_wrap=True,
+            err,
         )

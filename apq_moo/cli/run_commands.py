@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from apq_moo.cli.app import app, err, out, progress_bar
+from apq_moo.cli.app import app, err, out, progress_bar, refuse_existing, say
+from apq_moo.cli.options import parse_limits
 from apq_moo.errors import UserError
-from apq_moo.study.config import RunConfig, parse_limits, parse_objectives
+from apq_moo.study.config import RunConfig, parse_objectives
 
 if TYPE_CHECKING:
     from apq_moo.study.folder import RunFolder
@@ -181,7 +182,7 @@ def _print_breakdown(folder: RunFolder, columns: dict[str, list[Any]], row: int)
 
     table, picture = break_down(folder, columns, row)
     out.print(table)
-    out.print(f"drawn in {picture}", soft_wrap=True)
+    say(f"drawn in {picture}")
 
 
 def _print_summary(folder: RunFolder, size: int) -> None:
@@ -197,9 +198,9 @@ def _print_summary(folder: RunFolder, size: int) -> None:
     if gap is not None:
         from apq_moo.results.gap import Gap
 
-        out.print(str(Gap(**gap)), soft_wrap=True, highlight=False)
+        say(str(Gap(**gap)))
     seconds = sum(folder.record["seconds"].values())
-    out.print(f"{size} networks on the front, {seconds:.1f} s, in {folder.path}", soft_wrap=True)
+    say(f"{size} networks on the front, {seconds:.1f} s, in {folder.path}")
 
 
 @app.command()
@@ -213,6 +214,7 @@ def pick(
     file: Annotated[
         Path | None, typer.Option("--out", "-o", help="The policy; default: policy.json in RUN.")
     ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace an earlier policy.")] = False,
 ) -> None:
     """Pick a network from all that a run evaluated, under limits of now, and write its policy."""
     from apq_moo.files import write_json
@@ -221,20 +223,20 @@ def pick(
     from apq_moo.study.folder import RunFolder
 
     folder = RunFolder.open(run)
-    found = choose(folder, parse_limits(limit or ()), knee=knee)
     path = file or folder.path / "policy.json"
+    refuse_existing(path, overwrite=overwrite)
+    found = choose(folder, parse_limits(limit or ()), knee=knee)
     write_json(path, found.subnet.to_dict())
     worth = ", ".join(
         f"{name} {value:.5g} {QUANTITIES.get(name).unit}" for name, value in found.values.items()
     )
-    out.print(f"{worth}; picked from {found.among:,} networks", soft_wrap=True, highlight=False)
+    say(f"{worth}; picked from {found.among:,} networks")
     for block in found.subnet.blocks:
-        out.print(
+        say(
             f"  stage {block.stage}: {block.kernel}x{block.kernel}, {block.channels} channels, "
-            f"pointwise W{block.w_pw}A{block.a_pw}, depthwise W{block.w_dw}A{block.a_dw}",
-            highlight=False,
+            f"pointwise W{block.w_pw}A{block.a_pw}, depthwise W{block.w_dw}A{block.a_dw}"
         )
-    out.print(f"{path}", soft_wrap=True)
+    say(f"{path}")
 
 
 @app.command()
@@ -246,11 +248,7 @@ def algorithms() -> None:
         entry = ALGORITHMS.get(name)
         front = "a front" if entry.kind == "multi-objective" else "one network for each limit"
         least = f", from {entry.least_objectives} objectives" if entry.least_objectives > 1 else ""
-        out.print(
-            f"{name}: {entry.summary} [{front}{least}] ({entry.citation})",
-            markup=False,
-            soft_wrap=True,
-        )
+        say(f"{name}: {entry.summary} [{front}{least}] ({entry.citation})")
 
 
 @app.command()
@@ -260,4 +258,4 @@ def spaces() -> None:
 
     for name in presets():
         space = load_space(name)
-        out.print(f"{name}: {space.n_var} genes, {space.count():.3e} networks", markup=False)
+        say(f"{name}: {space.n_var} genes, {space.count():.3e} networks")

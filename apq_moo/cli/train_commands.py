@@ -10,7 +10,6 @@ import typer
 from rich.box import SIMPLE
 from rich.table import Table
 
-from apq_moo.arrays import FloatArray
 from apq_moo.cli.app import app, err, out, progress_bar, refuse_existing
 from apq_moo.defaults import DEFAULT_SPACE
 from apq_moo.errors import UserError
@@ -20,7 +19,7 @@ from apq_moo.study.config import parse_objectives
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from apq_moo.arrays import IntArray
+    from apq_moo.arrays import FloatArray, IntArray
     from apq_moo.predictors import Row
     from apq_moo.space import Space
 

@@ -51,7 +51,7 @@ class Assets:
         if not path.is_file():
             raise UserError(
                 f"space {self.space.name!r} has no assets in {self.folder}; make them with "
-                f"`apq-moo pipeline --space {self.space.name} --out DIR` and pass --assets DIR"
+                f"`apq-moo pipeline --space {self.space.name} --out DIR` and pass assets=DIR"
             )
         manifest = read_json(path)
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:

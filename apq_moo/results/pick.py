@@ -69,7 +69,7 @@ def pick(folder: RunFolder, limits: Mapping[str, float], *, knee: bool = False) 
             continue
         if name not in cost_names():
             known = ", ".join(dict.fromkeys([*values, *cost_names()]))
-            raise UserError(f"--max {name}: this run knows {known}")
+            raise UserError(f"limits={name}: this run knows {known}")
         values[name] = cost_table(space, name, device)(archive.genotypes)
     inside = archive.feasible.copy()
     for name, limit in limits.items():

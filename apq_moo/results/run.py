@@ -111,7 +111,7 @@ def _nothing_found(
     if "acc" in limits and "acc" in objectives:
         best = minimised(objectives, archive.F)[:, objectives.index("acc")].max()
         text += f" (acc of at least {limits['acc']:g}; the largest found is {best:.2f})"
-    return f"{text}; change a limit or raise --budget"
+    return f"{text}; change a limit or raise budget={len(archive)}"
 
 
 def title_of(folder: RunFolder) -> str:

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 
 from apq_moo.errors import UserError, shown
-from apq_moo.files import read_toml
+from apq_moo.files import read_toml, shipped_toml
 from apq_moo.space.space import Space
 from apq_moo.space.spec import SpaceSpec
 
 
 def presets() -> list[str]:
     """Names of the shipped spaces."""
-    folder = files("apq_moo.space") / "presets"
-    return sorted(
-        entry.name.removesuffix(".toml")
-        for entry in folder.iterdir()
-        if entry.name.endswith(".toml")
-    )
+    return list(shipped_toml("apq_moo.space", "presets"))
 
 
 @cache
 def _preset(name: str) -> Space:
-    path = Path(str(files("apq_moo.space") / "presets" / f"{name}.toml"))
+    path = shipped_toml("apq_moo.space", "presets")[name]
     return Space(SpaceSpec.from_dict(read_toml(path), source=f"space {name!r}"))
 
 

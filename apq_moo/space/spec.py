@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
-from itertools import pairwise
-from typing import Any
+from dataclasses import asdict, astuple, dataclass
+from typing import Annotated, Any
 
-from apq_moo.errors import shown
+from apq_moo.errors import UserError, shown
 from apq_moo.files import digest_of
-from apq_moo.reading import TableReader, is_integer
+from apq_moo.reading import Must, ascending, integer, read
 
 ROLES = ("w_pw", "a_pw", "w_dw", "a_dw")
 """Bit-width roles, in the order of the genes: weights and input activations of a block's pointwise
@@ -33,12 +32,58 @@ _MAX_KERNEL = 31
 _MAX_SIZE = 4096
 _MAX_STRIDE = 8
 
-_KEYS = (
-    *("name", "images", "input_size", "input_channels", "classes", "channel_step", "kernels"),
-    *("expand", "bits", "stem", "first_block", "stages", "feature_mix", "table_omits", "forbidden"),
-    "part_of",
-)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+_Channels = Annotated[int, integer(1, _MAX_CHANNELS)]
+_Stride = Annotated[int, integer(1, _MAX_STRIDE)]
+_Kernel = Annotated[int, integer(1, _MAX_KERNEL), Must("odd", lambda kernel: kernel % 2 == 1)]
+_Kernels = Annotated[
+    tuple[int, ...],
+    ascending(1, _MAX_KERNEL),
+    Must("a list of odd integers", lambda kernels: all(kernel % 2 for kernel in kernels)),
+]
+_Options = Annotated[
+    tuple[int, ...],
+    ascending(2, FLOAT_BITS),
+    Must(
+        f"a list of 2 to {_MAX_BITS}, or {FLOAT_BITS} for floating point",
+        lambda options: all(not _MAX_BITS < bits < FLOAT_BITS for bits in options),
+    ),
+]
+_FixedBits = Annotated[
+    int,
+    Must(
+        f"an integer from 2 to {_MAX_BITS}",
+        lambda bits: type(bits) is int and (2 <= bits <= _MAX_BITS or bits == FLOAT_BITS),
+    ),
+]
+_BetweenBits = Annotated[
+    int,
+    Must(f"16 or {FLOAT_BITS}", lambda bits: type(bits) is int and bits in (16, FLOAT_BITS)),
+]
+_Ratios = Annotated[
+    tuple[float, float],
+    Must(
+        f"[smallest, largest] ratio, above 0 and at most {_MAX_EXPAND}",
+        lambda pair: (
+            isinstance(pair, list)
+            and len(pair) == 2
+            and all(type(ratio) in (int, float) for ratio in pair)
+            and 0 < pair[0] <= pair[1] <= _MAX_EXPAND
+        ),
+    ),
+]
+_Choice = Annotated[tuple[int, ...], ascending(1, _MAX_CHANNELS)]
+_PartOf = Annotated[
+    str, Must("the name of a space or a TOML file", lambda name: isinstance(name, str))
+]
+_Name = Annotated[
+    str,
+    Must(
+        "up to 64 letters, digits, '_', '-' and '.', beginning with a letter or digit",
+        lambda name: isinstance(name, str) and _NAME.fullmatch(name) is not None,
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -53,11 +98,65 @@ class Stage:
         expand: smallest and largest ratio of middle channels to a block's input width.
     """
 
-    width: int
-    stride: int
-    depths: tuple[int, ...]
-    kernels: tuple[int, ...]
-    expand: tuple[float, float]
+    width: _Channels
+    stride: _Stride
+    depths: Annotated[tuple[int, ...], ascending(1, _MAX_DEPTH)]
+    kernels: _Kernels
+    expand: _Ratios
+
+
+@dataclass(frozen=True)
+class _Layer:
+    channels: _Channels
+    kernel: _Kernel = 3
+    stride: _Stride = 1
+
+
+@dataclass(frozen=True)
+class _Mix:
+    channels: _Channels
+
+
+@dataclass(frozen=True)
+class _Bits:
+    w_pw: _Options
+    a_pw: _Options
+    w_dw: _Options
+    a_dw: _Options
+    fixed: _FixedBits = 8
+    between: _BetweenBits = FLOAT_BITS
+
+
+@dataclass(frozen=True)
+class _Rule:
+    kernel: _Choice = ()
+    channels: _Choice = ()
+    w_pw: _Choice = ()
+    a_pw: _Choice = ()
+    w_dw: _Choice = ()
+    a_dw: _Choice = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _File:
+    """A space's file; stages take ``kernels`` and ``expand`` from it where they have none."""
+
+    name: _Name
+    input_size: Annotated[int, integer(1, _MAX_SIZE)]
+    input_channels: _Channels
+    classes: Annotated[int, integer(2, _MAX_CLASSES)]
+    bits: _Bits
+    stem: _Layer
+    stages: tuple[Stage, ...] = ()
+    images: str = ""
+    channel_step: _Channels = 8
+    kernels: Any = None
+    expand: Any = None
+    first_block: _Layer | None = None
+    feature_mix: _Mix | None = None
+    table_omits: tuple[Any, ...] = ()
+    forbidden: tuple[_Rule, ...] = ()
+    part_of: _PartOf = ""
 
 
 @dataclass(frozen=True)
@@ -125,161 +224,51 @@ class SpaceSpec:
         Raises:
             UserError: a key is missing, unknown, of the wrong type or out of range.
         """
-        return _Reader(data, source).spec()
-
-
-class _Reader(TableReader):
-    """Reads the tables of a space's file."""
-
-    def __init__(self, data: Any, source: str) -> None:
-        super().__init__(source)
-        self.data = self.table(data, _KEYS, "the file")
-
-    def items(self, key: str) -> list[Any]:
-        if not isinstance(self.data.get(key, []), list):
-            raise self.wrong(self.data, key, "", "a list")
-        return list(self.data.get(key, []))
-
-    def kernel(self, table: dict[str, Any], where: str) -> int:
-        kernel = self.integer(table, "kernel", where, 1, _MAX_KERNEL, 3)
-        if kernel % 2 == 0:
-            raise self.wrong(table, "kernel", where, "odd")
-        return kernel
-
-    def options(
-        self, table: dict[str, Any], key: str, where: str, low: int, high: int
-    ) -> tuple[int, ...]:
-        value = table.get(key)
-        if (
-            not isinstance(value, list)
-            or not value
-            or not all(is_integer(item, low, high) for item in value)
-            or any(a >= b for a, b in pairwise(value))
-        ):
-            wanted = f"a non-empty, ascending list of integers from {low} to {high}"
-            raise self.wrong(table, key, where, wanted)
-        return tuple(value)
-
-    def bits(self, table: dict[str, Any], key: str) -> tuple[int, ...]:
-        options = self.options(table, key, "bits.", 2, FLOAT_BITS)
-        if any(_MAX_BITS < item < FLOAT_BITS for item in options):
-            wanted = f"a list of 2 to {_MAX_BITS}, or {FLOAT_BITS} for floating point"
-            raise self.wrong(table, key, "bits.", wanted)
-        return options
-
-    def fixed_bits(self, table: dict[str, Any]) -> int:
-        if table.get("fixed") == FLOAT_BITS:
-            return FLOAT_BITS
-        return self.integer(table, "fixed", "bits.", 2, _MAX_BITS, 8)
-
-    def between_bits(self, table: dict[str, Any]) -> int:
-        value = table.get("between", FLOAT_BITS)
-        if not isinstance(value, int) or value not in (16, FLOAT_BITS):
-            raise self.wrong(table, "between", "bits.", f"16 or {FLOAT_BITS}")
-        return value
-
-    def kernels(self, table: dict[str, Any], where: str) -> tuple[int, ...]:
-        kernels = self.options(table, "kernels", where, 1, _MAX_KERNEL)
-        if any(kernel % 2 == 0 for kernel in kernels):
-            raise self.wrong(table, "kernels", where, "a list of odd integers")
-        return kernels
-
-    def expand(self, table: dict[str, Any], where: str) -> tuple[float, float]:
-        value = table.get("expand")
-        if (
-            not isinstance(value, list)
-            or len(value) != 2
-            or not all(isinstance(item, int | float) for item in value)
-            or any(isinstance(item, bool) for item in value)
-            or not 0 < value[0] <= value[1] <= _MAX_EXPAND
-        ):
-            wanted = f"[smallest, largest] ratio, above 0 and at most {_MAX_EXPAND}"
-            raise self.wrong(table, "expand", where, wanted)
-        return float(value[0]), float(value[1])
-
-    def layer(self, key: str) -> tuple[int, int, int]:
-        table = self.table(self.data[key], ("channels", "kernel", "stride"), f"[{key}]")
-        return (
-            self.integer(table, "channels", f"{key}.", 1, _MAX_CHANNELS),
-            self.kernel(table, f"{key}."),
-            self.integer(table, "stride", f"{key}.", 1, _MAX_STRIDE, 1),
+        file = read(_File, _completed(data), source)
+        if not file.stages:
+            raise UserError(f"{source}: stages: at least one [[stages]] table is needed")
+        if _Rule() in file.forbidden:
+            where = f"forbidden[{file.forbidden.index(_Rule())}]"
+            raise UserError(f"{source}: {where} is empty: name at least one of {', '.join(FIELDS)}")
+        for omitted in file.table_omits:
+            if omitted not in COMPONENTS:
+                known = ", ".join(COMPONENTS)
+                raise UserError(f"{source}: table_omits: unknown {shown(omitted)}; known: {known}")
+        first, mix = file.first_block, file.feature_mix
+        return cls(
+            name=file.name,
+            images=file.images,
+            input_size=file.input_size,
+            input_channels=file.input_channels,
+            classes=file.classes,
+            channel_step=file.channel_step,
+            bits={role: getattr(file.bits, role) for role in ROLES},
+            fixed_bits=file.bits.fixed,
+            between_bits=file.bits.between,
+            stem=astuple(file.stem),
+            first_block=None if first is None else astuple(first),
+            feature_mix=None if mix is None else mix.channels,
+            stages=file.stages,
+            part_of=file.part_of,
+            table_omits=tuple(name for name in COMPONENTS if name in file.table_omits),
+            forbidden=tuple(
+                {name: options for name, options in vars(rule).items() if options}
+                for rule in file.forbidden
+            ),
         )
 
-    def feature_mix(self) -> int:
-        table = self.table(self.data["feature_mix"], ("channels",), "[feature_mix]")
-        return self.integer(table, "channels", "feature_mix.", 1, _MAX_CHANNELS)
 
-    def stage(self, number: int, value: Any) -> Stage:
-        where = f"stages[{number}]"
-        table = self.table(value, ("width", "stride", "depths", "kernels", "expand"), where)
-        shared = {key: self.data[key] for key in ("kernels", "expand") if key in self.data}
-        table = shared | table
-        where += "."
-        return Stage(
-            width=self.integer(table, "width", where, 1, _MAX_CHANNELS),
-            stride=self.integer(table, "stride", where, 1, _MAX_STRIDE, 1),
-            depths=self.options(table, "depths", where, 1, _MAX_DEPTH),
-            kernels=self.kernels(table, where),
-            expand=self.expand(table, where),
-        )
+def _completed(data: Any) -> Any:
+    """The tables of a file, with what stages share in each, and single options as lists."""
+    if not isinstance(data, dict):
+        return data
+    shared = {"stride": 1} | {key: data[key] for key in ("kernels", "expand") if key in data}
+    completed = {"bits": {}, **data}
+    for key, complete in (("stages", shared.__or__), ("forbidden", _listed)):
+        if isinstance(data.get(key), list):
+            completed[key] = [complete(x) if isinstance(x, dict) else x for x in data[key]]
+    return completed
 
-    def rule(self, number: int, value: Any) -> dict[str, tuple[int, ...]]:
-        where = f"forbidden[{number}]"
-        table = self.table(value, FIELDS, where)
-        if not table:
-            raise self.fail(f"{where} is empty: name at least one of {', '.join(FIELDS)}")
-        lists = {key: item if isinstance(item, list) else [item] for key, item in table.items()}
-        return {key: self.options(lists, key, f"{where}.", 1, _MAX_CHANNELS) for key in lists}
 
-    def name(self) -> str:
-        value = self.data.get("name")
-        if not isinstance(value, str) or not _NAME.fullmatch(value):
-            wanted = "up to 64 letters, digits, '_', '-' and '.', beginning with a letter or digit"
-            raise self.wrong(self.data, "name", "", wanted)
-        return value
-
-    def images(self) -> str:
-        value = self.data.get("images", "")
-        if not isinstance(value, str):
-            raise self.wrong(self.data, "images", "", "a text")
-        return value
-
-    def part_of(self) -> str:
-        value = self.data.get("part_of", "")
-        if not isinstance(value, str):
-            raise self.wrong(self.data, "part_of", "", "the name of a space or a TOML file")
-        return value
-
-    def table_omits(self) -> tuple[str, ...]:
-        omits = self.items("table_omits")
-        unknown = [name for name in omits if name not in COMPONENTS]
-        if unknown:
-            known = ", ".join(COMPONENTS)
-            raise self.fail(f"table_omits: unknown {shown(unknown[0])}; known: {known}")
-        return tuple(name for name in COMPONENTS if name in omits)
-
-    def spec(self) -> SpaceSpec:
-        data = self.data
-        if "stem" not in data:
-            raise self.fail("a [stem] table is needed")
-        if not self.items("stages"):
-            raise self.fail("stages: at least one [[stages]] table is needed")
-        bits = self.table(data.get("bits", {}), (*ROLES, "fixed", "between"), "[bits]")
-        return SpaceSpec(
-            name=self.name(),
-            images=self.images(),
-            input_size=self.integer(data, "input_size", "", 1, _MAX_SIZE),
-            input_channels=self.integer(data, "input_channels", "", 1, _MAX_CHANNELS),
-            classes=self.integer(data, "classes", "", 2, _MAX_CLASSES),
-            channel_step=self.integer(data, "channel_step", "", 1, _MAX_CHANNELS, 8),
-            bits={role: self.bits(bits, role) for role in ROLES},
-            fixed_bits=self.fixed_bits(bits),
-            between_bits=self.between_bits(bits),
-            stem=self.layer("stem"),
-            first_block=self.layer("first_block") if "first_block" in data else None,
-            feature_mix=self.feature_mix() if "feature_mix" in data else None,
-            stages=tuple(self.stage(i, item) for i, item in enumerate(self.items("stages"))),
-            part_of=self.part_of(),
-            table_omits=self.table_omits(),
-            forbidden=tuple(self.rule(i, item) for i, item in enumerate(self.items("forbidden"))),
-        )
+def _listed(rule: dict[str, Any]) -> dict[str, Any]:
+    return {name: value if isinstance(value, list) else [value] for name, value in rule.items()}

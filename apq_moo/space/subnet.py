@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from apq_moo.errors import UserError, shown
-from apq_moo.space.spec import FIELDS, ROLES
+from apq_moo.reading import read
+from apq_moo.space.spec import ROLES
 
 
 @dataclass(frozen=True)
@@ -50,24 +50,7 @@ class Subnet:
         Raises:
             UserError: a key is missing, unknown or not an integer.
         """
-        if not isinstance(data, dict) or set(data) != {"space", "blocks"}:
-            raise UserError(f'a subnet is {{"space": ..., "blocks": [...]}}, not {shown(data)}')
-        space, tables = data["space"], data["blocks"]
-        if not isinstance(space, str):
-            raise UserError(f"a subnet's space must be a name, not {shown(space)}")
-        if not isinstance(tables, list):
-            raise UserError(f"a subnet's blocks must be a list, not {shown(tables)}")
-        keys = ("stage", *FIELDS)
-        for number, table in enumerate(tables):
-            if not isinstance(table, dict) or set(table) != set(keys):
-                wanted = ", ".join(keys)
-                raise UserError(f"blocks[{number}] must have exactly {wanted}; not {shown(table)}")
-            for key, value in table.items():
-                if not isinstance(value, int) or isinstance(value, bool):
-                    raise UserError(
-                        f"blocks[{number}].{key} must be an integer, not {shown(value)}"
-                    )
-        return cls(space=space, blocks=tuple(Block(**table) for table in tables))
+        return read(cls, data, "a subnet", "its JSON")
 
     @property
     def mean_bits(self) -> float:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from apq_moo.defaults import DEFAULT_PREDICTOR, DEFAULT_SPACE
 from apq_moo.errors import UserError
+from apq_moo.reading import read
 from apq_moo.texts import by_commas
 
 
@@ -52,7 +52,7 @@ class RunConfig:
         for name, low in (("budget", 1), ("sweep", 1), ("pop_size", 4), ("seed", 0)):
             value = getattr(self, name)
             if value < low:
-                raise UserError(f"--{name.replace('_', '-')} must be at least {low}, not {value}")
+                raise UserError(f"{name}={value}: at least {low} is needed")
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -63,44 +63,9 @@ class RunConfig:
         """From JSON.
 
         Raises:
-            UserError: keys are missing or unknown, or a value is of the wrong type.
+            UserError: a key is missing or unknown, or a value is of the wrong type.
         """
-        names = {item.name for item in fields(cls)}
-        if isinstance(data, dict):
-            data = {"on": None, **data}  # runs of before there was a choice
-        if not isinstance(data, dict) or set(data) != names:
-            raise UserError("the run's configuration is incomplete or of another version")
-        for name, default in cls().to_dict().items():
-            value = data[name]
-            kinds = (
-                (str, type(None)) if name in {"assets", "warm_start", "on"} else (type(default),)
-            )
-            if type(value) not in kinds:
-                raise UserError(f"the run's configuration is malformed: {name} is {value!r}")
-        if not all(isinstance(name, str) for name in data["objectives"]):
-            raise UserError("the run's configuration is malformed: objectives are names")
-        return cls(**{**data, "objectives": tuple(data["objectives"])})
-
-
-def parse_limits(texts: Iterable[str]) -> dict[str, float]:
-    """Read ``NAME=VALUE`` limits.
-
-    Raises:
-        UserError: one is malformed, not a finite number, or given twice.
-    """
-    limits: dict[str, float] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        try:
-            number = float(value)
-        except ValueError:
-            number = float("nan")
-        if not equals or not name or not abs(number) < float("inf"):
-            raise UserError(f"--max {text!r}: write NAME=VALUE, such as latency=0.2")
-        if name in limits:
-            raise UserError(f"--max {name} is given twice")
-        limits[name] = number
-    return limits
+        return read(cls, data, "the run", "its configuration", complete=True)
 
 
 def parse_objectives(text: str) -> tuple[str, ...]:

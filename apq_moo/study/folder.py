@@ -5,24 +5,57 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from apq_moo.errors import UserError
 from apq_moo.files import read_json, write_json, write_text
+from apq_moo.reading import read
 from apq_moo.study.config import RunConfig
 from apq_moo.study.record import ARCHIVE, CHECKPOINT, EVALUATIONS
 
 FORMAT = "apq-moo run 2"
 HISTORY = "history.csv"
-_RESULTS = ("front.csv", "front.png", HISTORY, ARCHIVE, CHECKPOINT, EVALUATIONS)
+LOCK = ".lock"
+_WRITTEN = re.compile(
+    "|".join(
+        (
+            *map(re.escape, ("front.csv", "front.png", HISTORY, ARCHIVE, CHECKPOINT, EVALUATIONS)),
+            r"policy\.json",
+            r"breakdown-\d+\.png",
+            r"audit\.json",
+            r"audit-.+\.npz(\.part\d+)?",
+        )
+    )
+)
+"""Whatever a run, or a command that is given one, writes into its folder; ``run.json`` apart."""
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}(\.\w+)?")
 MEASURED = ("acc_val_true", "acc_test")
 """Columns that verification adds to ``front.csv``."""
+
+
+@dataclass(frozen=True)
+class _Gap:
+    optimum: int
+    worst: float
+    mean: float
+    hypervolume_ratio: float | None
+
+
+@dataclass(frozen=True)
+class _Entries:
+    """What ``run.json`` says of a run's end."""
+
+    status: str
+    verify: int | None = None
+    evaluations: int | None = None
+    seconds: dict[str, float] | None = None
+    verified: dict[str, float | None] | None = None
+    gap: _Gap | None = None
 
 
 class RunFolder:
@@ -58,19 +91,20 @@ class RunFolder:
         """
         path = Path(path)
         if path.exists() and not path.is_dir():
-            raise UserError(f"--out {path} is a file; name a folder")
-        if path.is_dir() and any(path.iterdir()):
+            raise UserError(f"{path} is a file; name a folder")
+        if not is_empty(path):
             if not (path / "run.json").is_file():
-                raise UserError(f"--out {path} is not empty and holds no run; name another folder")
+                raise UserError(f"{path} is not empty and holds no run; name another folder")
             if not overwrite:
                 raise UserError(
-                    f"--out {path} holds a run; add --overwrite to replace it, or continue it "
-                    f"with --resume {path}"
+                    f"{path} holds a run; add overwrite=True to replace it, or continue it with "
+                    f"RunFolder.open({str(path)!r})"
                 )
             try:
                 with alone(path):
-                    for name in _RESULTS:
-                        (path / name).unlink(missing_ok=True)
+                    for file in list(path.iterdir()):
+                        if _WRITTEN.fullmatch(file.name):
+                            file.unlink(missing_ok=True)
             except OSError as error:
                 raise UserError(
                     f"cannot replace the run in {path}: {error.strerror or error}"
@@ -98,8 +132,12 @@ class RunFolder:
         record = read_json(path / "run.json")
         if not isinstance(record, dict) or record.get("format") != FORMAT:
             raise UserError(f"{path / 'run.json'} is not a run of this version")
-        if not _well_formed(record):
-            raise UserError(f"{path / 'run.json'} was altered: its entries are malformed")
+        entries = {item.name: record[item.name] for item in fields(_Entries) if item.name in record}
+        known = read(_Entries, entries, str(path / "run.json"), "it")
+        if known.status == "finished" and None in (known.evaluations, known.seconds):
+            raise UserError(
+                f"{path / 'run.json'} lacks how many evaluations the run took, or how long"
+            )
         return cls(path, record)
 
     @property
@@ -163,14 +201,31 @@ class RunFolder:
             raise UserError(f"{path} is malformed: {error}") from error
 
 
+def is_empty(path: Path) -> bool:
+    """Whether a folder does not exist, or holds nothing but what a killed process locked it by."""
+    return not path.is_dir() or all(file.name == LOCK for file in path.iterdir())
+
+
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
     """Keep other processes out of a run's folder, and tidy up what killed ones left half written.
 
+    Where the file system has no locks, or none can be made, nobody is kept out.
+
     Raises:
         UserError: another process carries out the run.
     """
-    handle = _locked(path)
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path / LOCK, timeout=0, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(
+            f"the run or benchmark in {path} is being carried out by another process"
+        ) from None
+    except (OSError, NotImplementedError):
+        pass
     try:
         for file in path.glob(".*"):
             if _TEMPORARY.fullmatch(file.name):
@@ -178,57 +233,13 @@ def alone(path: Path) -> Iterator[None]:
                     file.unlink()
         yield
     finally:
-        if handle is not None:
-            os.close(handle)
-
-
-def _locked(path: Path) -> int | None:
-    """A handle that locks a folder until it is closed; None where folders cannot be locked."""
-    try:
-        import fcntl
-
-        handle = os.open(path, os.O_RDONLY)
-    except (ImportError, OSError):
-        return None
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(handle)
-        raise UserError(
-            f"the run or benchmark in {path} is being carried out by another process"
-        ) from error
-    except OSError:
-        os.close(handle)
-        return None
-    return handle
+        if lock.is_locked:
+            with suppress(OSError):
+                (path / LOCK).unlink()
+        lock.release()
 
 
 def _read(name: str, text: str) -> Any:
     if name == "subnet":
         return json.loads(text)
     return None if name in MEASURED and text == "" else float(text)
-
-
-def _well_formed(record: dict[str, Any]) -> bool:
-    """Whether what a run's end is printed from is there and of the right types."""
-    seconds, verified = record.get("seconds", {}), record.get("verified", {})
-    numbers = isinstance(seconds, dict) and isinstance(verified, dict)
-    return (
-        numbers
-        and all(isinstance(value, (int, float)) for value in seconds.values())
-        and all(isinstance(value, (int, float, type(None))) for value in verified.values())
-        and isinstance(record.get("evaluations", 0), int)
-        and _is_gap(record.get("gap"))
-        and isinstance(record.get("verify"), (int, type(None)))
-        and (record.get("status") != "finished" or {"evaluations", "seconds"} <= record.keys())
-    )
-
-
-def _is_gap(gap: Any) -> bool:
-    names = {"optimum", "worst", "mean", "hypervolume_ratio"}
-    return gap is None or (
-        isinstance(gap, dict)
-        and set(gap) == names
-        and all(isinstance(value, (int, float)) for name, value in gap.items() if value is not None)
-        and None not in (gap["worst"], gap["mean"], gap["optimum"])
-    )

@@ -213,7 +213,7 @@ def _check_key(path: Path, found: Any, wanted: str | None) -> None:
     if wanted is not None and found != wanted:
         raise UserError(
             f"{path} belongs to another configuration or version of apq-moo; begin a new run, or "
-            "replace this one with --overwrite"
+            "replace this one with overwrite=True"
         )
 
 

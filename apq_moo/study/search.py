@@ -95,8 +95,7 @@ def check(config: RunConfig) -> APQProblem:
             else f"one population of {config.pop_size}"
         )
         raise UserError(
-            f"--budget {config.budget} is too small for {what}; the smallest that works is "
-            f"{smallest}"
+            f"budget={config.budget} is too small for {what}; the smallest that works is {smallest}"
         )
     return problem
 

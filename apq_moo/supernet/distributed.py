@@ -78,7 +78,7 @@ def join(on: str) -> tuple[Group, torch.device]:
     if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
         return ALONE, torch_device(on)
     if on.startswith("cuda:"):
-        raise UserError(f"several processes need a GPU each: on must be 'cuda', not {on!r}")
+        raise UserError(f"several processes need a GPU each: on='cuda', not {on!r}")
     device = torch_device(f"cuda:{os.environ['LOCAL_RANK']}" if on == "cuda" else on)
     if not distributed.is_initialized():
         if device.type == "cuda":

@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apq_moo.arrays import FloatArray
+from apq_moo.benchmarks.compare.anytime import anytime, attainment, marks
 from apq_moo.benchmarks.compare.bounds import bounds_of
 from apq_moo.benchmarks.compare.fronts import known_front
 from apq_moo.benchmarks.compare.plan import Cell
-from apq_moo.benchmarks.compare.scores import INDICATORS, Bounds, anytime, attainment, marks
+from apq_moo.benchmarks.compare.scores import INDICATORS, Bounds
 from apq_moo.benchmarks.compare.statistics import (
     Comparison,
     Ranks,

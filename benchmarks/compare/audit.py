@@ -139,8 +139,8 @@ def choose(analysis: Analysis, *, most: int = MOST, seeds: int = 5) -> tuple[lis
         step //= 2
     if k < min(2, longest):
         raise UserError(
-            f"--most {most} is too small for two members of each of {len(fronts)} fronts; lower "
-            "--seeds or raise it"
+            f"most={most} is too small for two members of each of {len(fronts)} fronts; raise it "
+            f"or lower seeds={seeds}"
         )
     return sample(k), k
 

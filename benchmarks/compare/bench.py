@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from apq_moo.benchmarks.compare.metering import Meter
 from apq_moo.benchmarks.compare.plan import BenchPlan, Cell
 from apq_moo.benchmarks.compare.store import Outcome, Store
 from apq_moo.errors import UserError
-from apq_moo.study.config import RunConfig
+from apq_moo.study.config import RunConfig, parse_objectives
 from apq_moo.study.folder import alone
 from apq_moo.study.search import Search, check, problem_of
 from apq_moo.versions import processor, versions
@@ -26,42 +27,78 @@ _AT_A_TIME = 4
 """Cells of a process that ray works through before it hands over what was found."""
 
 
-def check_plan(plan: BenchPlan) -> None:
-    """Check every kind of cell, and that its predictor can be had, before anything is run.
-
-    Raises:
-        UserError: an unknown name, too small a budget, a limit that cannot be met.
-    """
-    for cell in plan.with_given(seeds=1).cells():
-        check(cell.config)
-    if "acc" in plan.limits or any("acc" in text.split(",") for text in plan.objectives):
-        for space, predictor in product(plan.spaces, plan.predictors):
-            Search(
-                RunConfig(
-                    algo="random", space=space, device=plan.device, predictor=predictor,
-                    assets=plan.assets,
-                )
-            )  # fmt: skip
+_NEEDS = {
+    "dask": ("distributed", "dask's distributed: pip install 'apq-moo[dask]'"),
+    "ray": ("ray", "ray: pip install ray"),
+}
+"""What back ends import, and how it is installed."""
 
 
 def check_backend(backend: str) -> None:
-    """Check the name of a back end.
+    """Check that a back end is known and installed.
 
     Raises:
-        UserError: it is unknown.
+        UserError: it is not.
     """
     if backend not in BACKENDS:
         raise UserError(f"unknown back end {backend!r}; known: {', '.join(BACKENDS)}")
+    module, how = _NEEDS.get(backend, ("joblib", ""))
+    if find_spec(module) is None:
+        raise UserError(f"backend={backend!r} needs {how}")
+
+
+def data_of(plan: BenchPlan) -> dict[str, dict[str, str]]:
+    """Checksums of what the results of a plan come from, by space and predictor.
+
+    Raises:
+        UserError: a predictor cannot be had, or a file not be read.
+    """
+    predicted = "acc" in plan.limits or any("acc" in text.split(",") for text in plan.objectives)
+    objectives = ("acc",) if predicted else parse_objectives(plan.objectives[0])
+    found = {}
+    for space, predictor in product(plan.spaces, plan.predictors):
+        search = Search(
+            RunConfig(
+                algo="random", objectives=objectives, space=space, device=plan.device,
+                predictor=predictor, assets=plan.assets,
+            )
+        )  # fmt: skip
+        found[f"{space} {predictor}"] = {space: search.problem.space.digest, **search.data}
+    return found
 
 
 def begin(folder: str | Path, plan: BenchPlan) -> Store:
     """Begin a benchmark in a new folder.
 
+    Every kind of cell is checked before there is one, and that its predictor can be had.
+
     Raises:
-        UserError: see :func:`check_plan` and :meth:`Store.create`.
+        UserError: an unknown name, too small a budget, a limit that cannot be met; or see
+            :func:`data_of` and :meth:`Store.create`.
     """
-    check_plan(plan)
-    return Store.create(folder, plan, {"versions": versions(), "processor": processor()})
+    for cell in plan.with_given(seeds=1).cells():
+        check(cell.config)
+    about = {"versions": versions(), "processor": processor(), "data": data_of(plan)}
+    return Store.create(folder, plan, about)
+
+
+def _check_data(store: Store) -> None:
+    """Check that the results of a store come from what is there now."""
+    known = store.about().get("data")  # which earlier versions did not note
+    if known is None:
+        return
+    found = data_of(store.plan)
+    changed = {
+        name
+        for part in found
+        for name in found[part].keys() | known[part].keys()
+        if found[part].get(name) != known[part].get(name)
+    }
+    if changed:
+        raise UserError(
+            f"{store.folder} was begun with other data: {', '.join(sorted(changed))} changed "
+            "since; begin a new benchmark, so that its cells can be compared"
+        )
 
 
 def run(
@@ -86,8 +123,8 @@ def run(
 
     Raises:
         UserError: an unknown back end, or one that is not installed; other versions of the package
-            or its libraries than those that the benchmark was begun with; or another process
-            carries it out.
+            or its libraries, or other data, than those that the benchmark was begun with; or
+            another process carries it out.
     """
     check_backend(backend)
     if store.about()["versions"] != versions():
@@ -102,6 +139,8 @@ def run(
     callback(finished, len(cells), None)
     if not todo:
         return finished, 0
+    if store.finished():
+        _check_data(store)
     begun = time.perf_counter()
     with alone(store.folder), Meter() as meter, _cluster(backend, jobs, scheduler):
         for outcome in _carried_out(todo, jobs, backend):
@@ -157,12 +196,8 @@ def _cluster(backend: str, jobs: int, scheduler: str | None) -> Iterator[None]:
 
 
 def _dask(jobs: int, scheduler: str | None) -> AbstractContextManager[Any]:
-    try:
-        from distributed import Client, LocalCluster
-    except ImportError as error:
-        raise UserError(
-            "--backend dask needs dask's distributed: pip install 'apq-moo[dask]'"
-        ) from error
+    from distributed import Client, LocalCluster
+
     if scheduler is not None:
         try:
             client: AbstractContextManager[Any] = Client(scheduler, timeout=10)
@@ -182,11 +217,9 @@ def _local_dask(client: Any, cluster: Any, jobs: int) -> Iterator[Any]:
 
 
 def _ray(jobs: int, scheduler: str | None) -> None:
-    try:
-        import ray
-        from ray.util.joblib import register_ray
-    except ImportError as error:
-        raise UserError("--backend ray needs ray: pip install ray") from error
+    import ray
+    from ray.util.joblib import register_ray
+
     if not ray.is_initialized():
         given = {"address": scheduler} if scheduler else {"num_cpus": jobs}
         ray.init(include_dashboard=False, log_to_driver=False, **given)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from apq_moo.benchmarks.compare.anytime import anytime, marks
 from apq_moo.benchmarks.compare.bounds import bounds_of
 from apq_moo.benchmarks.compare.plan import Cell
-from apq_moo.benchmarks.compare.scores import anytime, marks
 from apq_moo.benchmarks.compare.store import Outcome
 from apq_moo.problems.evaluated import Evaluated
 from apq_moo.study.search import Search

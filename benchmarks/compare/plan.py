@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from apq_moo.algorithms import ALGORITHMS
-from apq_moo.errors import UserError, shown
+from apq_moo.errors import UserError
 from apq_moo.files import digest_of, read_toml
+from apq_moo.hardware import QUANTITIES
+from apq_moo.reading import read
 from apq_moo.space import load_space
-from apq_moo.study.config import RunConfig, parse_limits, parse_objectives
+from apq_moo.study.config import RunConfig, parse_objectives
 
 _SWEPT = "single-objective-sweep"
 _LISTS = ("spaces", "algos", "objectives", "predictors", "budgets", "sweeps")
@@ -34,16 +36,21 @@ class Cell:
     def problem(self) -> str:
         """Names what is solved: space, device, predictor, limits and objectives."""
         config = self.config
-        limits = "".join(f" {name}<={value:g}" for name, value in config.limits.items())
+        limits = "".join(
+            f" {name}{QUANTITIES.get(name).relation}{value:g}"
+            for name, value in config.limits.items()
+        )
         of = f"{config.space} {'+'.join(config.objectives)}{limits}"
         return f"{of} ({config.predictor}, {config.device})"
 
     @property
     def key(self) -> str:
         """Changes with everything that the result depends on, but for files that are named."""
+        config = self.config.to_dict()
+        del config["on"]  # nothing depends on it
         return digest_of(
             {
-                "config": self.config.to_dict(),
+                "config": config,
                 "label": self.label,
                 "space": load_space(self.config.space).digest,
             }
@@ -98,17 +105,7 @@ class BenchPlan:
         Raises:
             UserError: a key is unknown, or a value of the wrong type.
         """
-        if not isinstance(data, dict):
-            raise UserError(f"{source} is no table")
-        known = {item.name for item in fields(cls)}
-        for name in data:
-            if name not in known:
-                raise UserError(
-                    f"{source}: unknown key {name!r}; known: {', '.join(sorted(known))}"
-                )
-        defaults = asdict(cls())
-        given = {name: _checked(name, data[name], defaults[name], source) for name in data}
-        return cls(**given)
+        return read(cls, data, source)
 
     @classmethod
     def read(cls, path: str | Path) -> BenchPlan:
@@ -185,23 +182,3 @@ class BenchPlan:
             )
             for sweep in sweeps
         ]
-
-
-def _checked(name: str, value: Any, default: Any, source: str) -> Any:
-    """A value of a plan, of the type that it must have."""
-    found: Any
-    if name in _LISTS:
-        kind = type(default[0])
-        good = isinstance(value, list | tuple) and all(type(item) is kind for item in value)
-        wanted = f"a list of {'integers' if kind is int else 'texts'}"
-        found = tuple(value) if good else None
-    elif name == "limits":
-        good, wanted = isinstance(value, dict), "a table of numbers"
-        found = parse_limits([f"{key}={number}" for key, number in value.items()]) if good else None
-    else:
-        kinds = (str, type(None)) if name == "assets" else (type(default),)
-        good, found = type(value) in kinds, value
-        wanted = "an integer" if isinstance(default, int) else "a text"
-    if not good:
-        raise UserError(f"{source}: {name} must be {wanted}, not {shown(value)}")
-    return found

@@ -1,4 +1,4 @@
-"""How good a set of points is: indicators, attainment surfaces, anytime curves.
+"""How good a set of points is.
 
 All objectives are minimised, as in ``APQProblem``: accuracy comes with its sign flipped. A set is
 compared on the fixed scale of its problem, its :class:`Bounds`, and where an indicator needs it
@@ -8,15 +8,16 @@ with a known front.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import moocore
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from apq_moo.arrays import FloatArray
 from apq_moo.errors import UserError, shown
+from apq_moo.reading import read
 from apq_moo.registry import Registry
 
 _EXACT_UP_TO = 4
@@ -24,8 +25,6 @@ _EXACT_UP_TO = 4
 
 _SAMPLES = 2**14
 """Of an approximated hypervolume, whose relative error is then a few thousandths."""
-
-_FIRST_MARK = 10
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ class Bounds:
         Raises:
             UserError: another shape, or values that are NaN or minus infinity.
         """
-        points = _points(F, len(self.objectives), "F")
+        points = as_points(F, len(self.objectives), "F")
         ideal = np.array(self.ideal)
         scaled: FloatArray = (points - ideal) / (np.array(self.nadir) - ideal)
         return scaled
@@ -104,30 +103,15 @@ class Bounds:
         Raises:
             UserError: anything else.
         """
-        keys = ("objectives", "ideal", "nadir", "reference")
-        if not isinstance(value, Mapping) or set(value) != set(keys):
-            raise UserError(
-                f"normalisation bounds need exactly the keys {', '.join(keys)}, got {shown(value)}"
-            )
-        names = value["objectives"]
-        if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
-            raise UserError(
-                f"objectives of normalisation bounds must be a list of names, got {shown(names)}"
-            )
-        reference = _numbers("reference", [value["reference"]])[0]
-        ideal, nadir = (_numbers(key, value[key]) for key in ("ideal", "nadir"))
-        return cls(tuple(names), ideal, nadir, reference)
+        return read(cls, value, "normalisation bounds", "their JSON", complete=True)
 
 
-def _numbers(key: str, value: object) -> tuple[float, ...]:
-    if not isinstance(value, list | tuple) or not all(
-        isinstance(item, int | float) and not isinstance(item, bool) for item in value
-    ):
-        raise UserError(f"{key} of normalisation bounds must hold numbers, got {shown(value)}")
-    return tuple(float(item) for item in value)
+def as_points(F: ArrayLike, n_obj: int, what: str) -> FloatArray:
+    """Points as an array of shape ``(n, n_obj)``, named ``what`` in messages.
 
-
-def _points(F: ArrayLike, n_obj: int, what: str) -> FloatArray:
+    Raises:
+        UserError: another shape, or values that are NaN or minus infinity.
+    """
     points = np.asarray(F, dtype=np.float64)
     if points.shape == (0,):
         return np.empty((0, n_obj))
@@ -143,7 +127,7 @@ def _points(F: ArrayLike, n_obj: int, what: str) -> FloatArray:
 
 
 def _known(known: ArrayLike, bounds: Bounds) -> FloatArray:
-    front = _points(known, len(bounds.objectives), "the known front")
+    front = as_points(known, len(bounds.objectives), "the known front")
     if not len(front):
         raise UserError("the known front is empty; there is nothing to compare with")
     if not np.isfinite(front).all():
@@ -151,8 +135,8 @@ def _known(known: ArrayLike, bounds: Bounds) -> FloatArray:
     return bounds.normalise(front)
 
 
-def _volume(points: FloatArray, reference: float) -> float:
-    """Hypervolume of normalised points."""
+def volume_of(points: FloatArray, reference: float) -> float:
+    """Hypervolume of normalised points, shape ``(n, n_obj)``; see :func:`hypervolume`."""
     inside = points[(points < reference).all(axis=1)]
     if not len(inside):
         return 0.0
@@ -181,7 +165,7 @@ def hypervolume(F: ArrayLike, bounds: Bounds) -> float:
     >>> round(hypervolume([[0.1, 0.6], [0.6, 0.1]], bounds), 6)
     0.75
     """
-    return _volume(bounds.normalise(F), bounds.reference)
+    return volume_of(bounds.normalise(F), bounds.reference)
 
 
 def hypervolume_of_box(bounds: Bounds) -> float:
@@ -241,7 +225,7 @@ def regret(F: ArrayLike, bounds: Bounds, known: ArrayLike) -> float:
     Raises:
         UserError: malformed points, no known ones, or none of these below the reference point.
     """
-    whole = _volume(_known(known, bounds), bounds.reference)
+    whole = volume_of(_known(known, bounds), bounds.reference)
     if whole == 0:
         raise UserError("no point of the known front is below the reference; widen the bounds")
     return 1.0 - hypervolume(F, bounds) / whole
@@ -333,109 +317,3 @@ INDICATORS.register(
         summary="share of the known front's points that were found",
     ),
 )
-
-
-def attainment(
-    runs: Sequence[ArrayLike], levels: Sequence[float] = (25, 50, 75)
-) -> dict[float, FloatArray]:
-    """Empirical attainment surfaces of two objectives.
-
-    The surface of a level bounds what at least that share of the runs has dominated weakly (Grunert
-    da Fonseca et al. 2001, "Inferential performance assessment of stochastic optimisers and the
-    attainment function"). A run without points attains nothing, and counts: a level that fewer runs
-    could reach has an empty surface.
-
-    Args:
-        runs: one front for each seed, shape ``(n, 2)`` each, minimised, not normalised.
-        levels: percent of the runs, above 0 and up to 100; 50 is the median.
-
-    Returns:
-        For each level the corners of its surface, shape ``(k, 2)``, ascending by the first
-        objective.
-
-    Raises:
-        UserError: other than two objectives, malformed points, or a level out of range.
-
-    >>> attainment([[[1.0, 2.0]], [[2.0, 1.0]]], levels=(50, 100))
-    {50: array([[1., 2.],
-           [2., 1.]]), 100: array([[2., 2.]])}
-    """
-    for level in levels:
-        if not 0 < level <= 100:
-            raise UserError(f"a level must be above 0 and at most 100 percent, not {level}")
-    fronts = [_points(run, 2, f"run {i}") for i, run in enumerate(runs)]
-    fronts = [front[np.isfinite(front).all(axis=1)] for front in fronts]
-    found = [front for front in fronts if len(front)]
-    surfaces = {}
-    for level in levels:
-        # Runs that must attain a point. The level may be a rounded quotient, such as 100 / 3.
-        needed = max(1, math.ceil(level * len(fronts) / 100 - 1e-9))
-        if needed > len(found):
-            surfaces[level] = np.empty((0, 2))
-            continue
-        sets = np.repeat(np.arange(len(found)), [len(front) for front in found])
-        share = 100 * needed / len(found)
-        surface = moocore.eaf(np.vstack(found), sets, percentiles=[share])[:, :2]
-        surfaces[level] = surface[np.lexsort(surface.T[::-1])]
-    return surfaces
-
-
-def marks(budget: int, n: int = 30) -> NDArray[np.int64]:
-    """Evaluation counts at which searches are compared: evenly spaced logarithms from 10 on.
-
-    Args:
-        budget: evaluations of a search, the last mark.
-        n: how many marks at most; fewer where rounding makes some equal.
-
-    Returns:
-        Ascending, distinct. A budget of up to 10 is its only mark.
-
-    Raises:
-        UserError: no budget, or fewer than two marks.
-
-    >>> marks(1000, 5)
-    array([  10,   32,  100,  316, 1000])
-    """
-    if budget < 1:
-        raise UserError(f"a budget must be at least 1 evaluation, not {budget}")
-    if n < 2:
-        raise UserError(f"there must be at least 2 marks, not {n}")
-    counts = np.geomspace(min(_FIRST_MARK, budget), budget, n)
-    return np.unique(counts.round().astype(np.int64))
-
-
-def anytime(F: ArrayLike, feasible: ArrayLike, marks: ArrayLike, bounds: Bounds) -> FloatArray:
-    """Hypervolume of the feasible points among the first ones evaluated.
-
-    Args:
-        F: shape ``(n, n_obj)``, minimised, in the order of evaluation.
-        feasible: shape ``(n,)``, which of them count; the others may hold any value.
-        marks: evaluation counts, ascending; beyond ``n`` they stand for all points.
-        bounds: the problem's scale.
-
-    Returns:
-        Shape ``(len(marks),)``.
-
-    Raises:
-        UserError: malformed points, another number of flags, or marks that descend.
-    """
-    points, counts = np.asarray(F, dtype=np.float64), np.asarray(marks)
-    allowed = np.asarray(feasible, dtype=bool)
-    if allowed.shape != points.shape[:1]:
-        raise UserError(f"feasible must be of shape {points.shape[:1]}, got {allowed.shape}")
-    if counts.ndim != 1 or (np.diff(counts, prepend=0) < 0).any():
-        raise UserError(f"marks must be ascending counts of at least 0, got {shown(marks)}")
-    front = np.empty((0, len(bounds.objectives)))
-    volumes = np.zeros(len(counts))
-    begin, volume = 0, 0.0
-    for i, end in enumerate(counts.astype(np.int64)):
-        rows = slice(begin, end)
-        fresh = bounds.normalise(points[rows][allowed[rows]])
-        fresh = fresh[(fresh < bounds.reference).all(axis=1)]
-        if len(fresh):
-            front = np.vstack([front, fresh])
-            front = front[moocore.is_nondominated(front)]
-            volume = _volume(front, bounds.reference)
-        volumes[i] = volume
-        begin = end
-    return volumes

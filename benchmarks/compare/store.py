@@ -22,6 +22,7 @@ from apq_moo.arrays import FloatArray
 from apq_moo.benchmarks.compare.plan import BenchPlan, Cell
 from apq_moo.errors import UserError
 from apq_moo.study.config import RunConfig
+from apq_moo.study.folder import is_empty
 
 NAME = "results.sqlite"
 FORMAT = "apq-moo bench 1"
@@ -100,16 +101,18 @@ class Store:
         Args:
             folder: one that does not exist, or is empty.
             plan: what is compared.
-            about: versions and machine.
+            about: versions, machine, and checksums of data.
 
         Raises:
             UserError: the folder is in use, or cannot be written to.
         """
         store = cls(Path(folder))
         if store.path.exists():
-            raise UserError(f"--out {folder} holds a benchmark; go on with it by --resume {folder}")
-        if store.folder.exists() and (not store.folder.is_dir() or any(store.folder.iterdir())):
-            raise UserError(f"--out {folder} is no empty folder; name another")
+            raise UserError(
+                f"{folder} holds a benchmark; go on with it by Store.open({str(folder)!r})"
+            )
+        if store.folder.is_file() or not is_empty(store.folder):
+            raise UserError(f"{folder} is no empty folder; name another")
         try:
             store.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -100,7 +100,7 @@ def measure_networks(
         UserError: too few networks, the table lacks a layer, or see :func:`backend_of`.
     """
     if n < SMALLEST:
-        raise UserError(f"--end-to-end {n}: at least {SMALLEST} networks are needed")
+        raise UserError(f"n={n}: at least {SMALLEST} networks are needed")
     backend = backend or backend_of(table, source)
     plain = TableDevice(replace(table, corrections={}), source)
     latency = cost_table(space, "latency", plain)

@@ -38,7 +38,7 @@ class OnnxRuntime:
 
     def __init__(self, threads: int, on: str) -> None:
         if on != "cpu":
-            raise UserError(f"--backend onnxruntime measures processors; --on {on} needs torch")
+            raise UserError(f"onnxruntime measures processors; on={on!r} needs torch")
         self._threads = threads
 
     def describe(self) -> dict[str, Any]:

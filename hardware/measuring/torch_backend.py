@@ -83,11 +83,11 @@ class Torch:
         try:
             self._device = torch.device(on)
         except RuntimeError as error:
-            raise UserError(f"--on {on}: use cpu, cuda or cuda:0") from error
+            raise UserError(f"on={on!r}: use cpu, cuda or cuda:0") from error
         if self._device.type not in {"cpu", "cuda"}:
-            raise UserError(f"--on {on}: use cpu, cuda or cuda:0")
+            raise UserError(f"on={on!r}: use cpu, cuda or cuda:0")
         if self._device.type == "cuda" and (self._device.index or 0) >= torch.cuda.device_count():
-            raise UserError(f"--on {on}: torch sees {torch.cuda.device_count()} GPUs here")
+            raise UserError(f"on={on!r}: torch sees {torch.cuda.device_count()} GPUs here")
         self.bits: tuple[int, ...] = (16, 32) if self._device.type == "cuda" else (32,)
         self._threads = threads
         torch.set_num_threads(threads)

@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,11 +19,16 @@ from apq_moo.benchmarks.compare.bounds import bounds_of
 from apq_moo.benchmarks.compare.plan import BenchPlan, Cell
 from apq_moo.benchmarks.compare.store import NAME, Outcome, Store
 from apq_moo.benchmarks.experiments.publish import computed
+from apq_moo.data.assets import find_assets
 from apq_moo.errors import UserError
 from apq_moo.files import read_json
+from apq_moo.hardware import find_device, write_table
+from apq_moo.hardware.layer_table import build
+from apq_moo.predictors import create_predictor
 from apq_moo.problems import APQProblem
 from apq_moo.problems.bounds import FILE
 from apq_moo.problems.evaluated import Evaluated
+from apq_moo.space import load_space
 from apq_moo.study.config import RunConfig
 from apq_moo.study.folder import alone
 from apq_moo.study.search import Search, problem_of
@@ -83,11 +90,12 @@ def test_plans_that_cannot_be(change, words):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("sedes = 3", "unknown key 'sedes'; known: algos, assets, budgets"),
+        ("sedes = 3", "unknown key 'sedes' in the file; known: spaces, algos, objectives"),
         ("seeds = 'x'", "seeds must be an integer, not 'x'"),
-        ("algos = 'nsga2'", "algos must be a list of texts, not 'nsga2'"),
-        ("budgets = [1.5]", r"budgets must be a list of integers, not \[1.5\]"),
-        ("limits = 3", "limits must be a table of numbers, not 3"),
+        ("algos = 'nsga2'", "algos must be a list, not 'nsga2'"),
+        ("budgets = [1.5]", r"budgets\[0\] must be an integer, not 1.5"),
+        ("limits = 3", "limits must be a table, not 3"),
+        ("limits = {latency = nan}", "limits.latency must be a number, not nan"),
         ("device = 3", "device must be a text, not 3"),
         ("seeds = ", "not valid TOML"),
     ],
@@ -235,6 +243,80 @@ def test_failed_cells_are_kept_as_failed_and_tried_again(tmp_path, monkeypatch):
     assert all(o.ok for o in store.outcomes())
 
 
+@pytest.fixture
+def of_files(tmp_path):
+    """A plan whose device, predictor and assets are files, and a change to each of them."""
+    digits = load_space("digits")
+    assets = tmp_path / "assets"
+    shutil.copytree(find_assets(digits).folder, assets)
+    manifest = assets / "manifest.json"
+
+    def table(device):
+        write_table(tmp_path / "t.npz", build(digits, find_device(device), {}))
+
+    def predictor(seed):
+        X = digits.sample(300, np.random.default_rng(seed))
+        y = X.sum(axis=1) / 10
+        create_predictor("additive", digits).fit(X, y).save(tmp_path / "p.safetensors")
+
+    def images(text):
+        manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"images_sha256": text}))
+
+    table("bitfusion")
+    predictor(0)
+    plan = replace(
+        PLAN, algos=("random", "nsga2"), seeds=1, device=str(tmp_path / "t.npz"),
+        predictors=("additive", str(tmp_path / "p.safetensors")), assets=str(assets),
+    )  # fmt: skip
+    earlier = json.loads(manifest.read_text())["images_sha256"]
+    return plan, {
+        str(tmp_path / "t.npz"): (partial(table, "bitfusion-large"), partial(table, "bitfusion")),
+        str(tmp_path / "p.safetensors"): (partial(predictor, 1), partial(predictor, 0)),
+        "images": (partial(images, "0" * 64), partial(images, earlier)),
+    }
+
+
+def test_a_benchmark_is_not_continued_with_other_data(tmp_path, of_files, monkeypatch):
+    plan, changes = of_files
+    store = bench.begin(tmp_path / "b", plan)
+    carry_out = cells._search
+
+    def fail(cell):
+        if cell.config.algo == "nsga2":
+            raise RuntimeError
+        return carry_out(cell)
+
+    monkeypatch.setattr(cells, "_search", fail)
+    assert bench.run(store) == (2, 2)
+    monkeypatch.undo()
+    for name, (change, restore) in changes.items():
+        change()
+        with pytest.raises(UserError) as caught:
+            bench.run(store)
+        assert f"was begun with other data: {name} changed since" in str(caught.value)
+        restore()
+    assert len(store.finished()) == 2
+    assert bench.run(store) == (4, 0)
+
+
+def test_benchmarks_of_before_data_were_noted_go_on(tmp_path, of_files):
+    plan, changes = of_files
+    store = bench.begin(tmp_path / "b", plan)
+    outcome = cells.carry_out(plan.cells()[0])
+    store.put(outcome)
+    with sqlite3.connect(store.path) as connection:
+        connection.execute("DELETE FROM about WHERE name = 'data'")
+    changes["images"][0]()
+    assert bench.run(store) == (4, 0)
+
+
+def test_limits_are_named_by_their_direction():
+    cell = Cell(RunConfig(space="tiny", limits={"acc": 85.0, "latency": 0.02}), "apq-ga")
+    assert cell.problem == ("tiny acc+latency acc>=85 latency<=0.02 (xgboost-stacked, bitfusion)")
+    # Results that are stored are found by it.
+    assert cell.key == "fb71023883563b9d22cd542fa9d87a8c09ae887b1df02ecd811cd83af429050f"
+
+
 def test_two_processes_do_not_carry_out_one_benchmark(tmp_path):
     store = bench.begin(tmp_path / "b", PLAN)
     with alone(store.folder), pytest.raises(UserError, match="carried out by another process"):
@@ -242,7 +324,7 @@ def test_two_processes_do_not_carry_out_one_benchmark(tmp_path):
 
 
 def test_folders_in_use_and_stores_of_another_version(tmp_path, finished):
-    with pytest.raises(UserError, match="holds a benchmark; go on with it by --resume"):
+    with pytest.raises(UserError, match=r"holds a benchmark; go on with it by Store\.open"):
         Store.create(finished.folder, PLAN, {})
     (tmp_path / "x").write_text("")
     with pytest.raises(UserError, match="is no empty folder"):

@@ -1,8 +1,12 @@
 """The commands bench and audit; report and plot have tests with what they draw."""
 
 import json
+import sys
+from pathlib import Path
 
 import pytest
+
+from apq_moo import predictors
 
 SMALL = (
     *("--space", "digits", "--algos", "nsga2,random", "--seeds", "2", "--budget", "200"),
@@ -49,6 +53,23 @@ def test_mistakes(call, arguments, words):
     assert done.code == 2
     assert words in done.err
     assert len(done.err.strip().splitlines()) == 1
+
+
+def test_what_cannot_be_written_or_started_is_found_out_first(call, refused, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    line = refused("bench", *SMALL, "--backend", "dask", "--out", "b")
+    assert "--backend dask needs dask's distributed: pip install 'apq-moo[dask]'" in line
+    assert not Path("b").exists()
+    Path("file").write_text("x")
+    assert call("run", "--algo", "random", "--budget", "200", "--out", "r").code == 0
+    for option in ("--markdown", "--latex"):
+        line = refused("report", "r", option, "file/t")
+        assert "cannot write file/t: Not a directory" in line
+    assert "cannot write r: Is a directory" in refused("report", "r", "-o", "r", "--overwrite")
+    assert not Path("report.html").exists()
+    compare = ("predictor", "compare", "--names", "additive", "--space", "digits")
+    monkeypatch.setattr(predictors, "compare", None)
+    assert "cannot write file/c.csv" in refused(*compare, "-o", "file/c.csv")
 
 
 def test_other_mistakes(call, tmp_path):

@@ -112,7 +112,7 @@ def test_too_small_a_budget_names_the_smallest(call, refused):
         (("--max", "speed=1"), ("'speed'", "latency")),
         (("--max", "latency=1", "--max", "latency=2"), ("given twice",)),
         (("--max", "latency=0.0001"), ("smallest reachable", "0.00213 ms")),
-        (("--budget", "0"), ("--budget must be at least 1",)),
+        (("--budget", "0"), ("--budget 0: at least 1 is needed",)),
         (("--assets", "nowhere"), ("apq-moo pipeline", "--assets")),
         (("--space", "imagenet"), ("'xgboost-stacked'", "imagenet", "--predictor FILE")),
         (("--resume", "nowhere"), ("holds no run",)),
@@ -240,6 +240,23 @@ def test_folders_in_use_are_left_alone(call, refused):
     assert record("a")["config"]["seed"] == 1
 
 
+def test_overwriting_replaces_all_that_was_written_for_the_run_before(call):
+    assert call("run", *QUICK, "--breakdown", "0", "--out", "a").code == 0
+    assert call("pick", "a").code == 0
+    assert call("audit", "a", "--most", "3", "--seeds", "1", "--choose").code == 0
+    made = ("policy.json", "breakdown-0.png", "audit-digits.npz", "history.csv", "archive.npz")
+    before = {path.name for path in Path("a").iterdir()}
+    assert before == {"run.json", "front.csv", "front.png", *made}
+    theirs = {"notes.txt", "breakdown-mine.png", "audit.md", "policy.json.bak"}
+    ours = {"audit.json", "audit-digits.npz.part1", "breakdown-12.png", "checkpoint.npz"}
+    for name in theirs | ours:
+        Path("a", name).write_text("old")
+    assert call("run", *QUICK, "--seed", "1", "--out", "a", "--overwrite").code == 0
+    found = {path.name for path in Path("a").iterdir()}
+    assert found == {"run.json", "front.csv", "front.png", "history.csv", "archive.npz", *theirs}
+    assert all(Path("a", name).read_text() == "old" for name in theirs)
+
+
 def test_resuming_takes_no_other_options(call, refused, monkeypatch):
     assert call("run", *QUICK, "--out", "whole").code == 0
     rounds = []
@@ -334,7 +351,7 @@ def test_help_is_light():
         "import sys; from apq_moo.cli import main\n"
         "try: main(['--help'])\n"
         "except SystemExit: pass\n"
-        "heavy = {'torch', 'pymoo', 'xgboost', 'sklearn', 'scipy'} & set(sys.modules)\n"
+        "heavy = {'numpy', 'torch', 'pymoo', 'xgboost', 'sklearn', 'scipy'} & set(sys.modules)\n"
         "sys.exit(str(heavy) if heavy else 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)  # noqa: S603

@@ -112,7 +112,7 @@ def test_the_best_under_a_later_limit(call, run):
     X, F = evaluated(run)
     space = load_space("digits")
     for limit in (0.005, 0.012):
-        outcome = call("pick", "r", "--max", f"latency={limit}")
+        outcome = call("pick", "r", "--max", f"latency={limit}", "--overwrite")
         assert outcome.code == 0
         best = -F[F[:, 1] <= limit, 0].min()
         assert f"acc {best:.5g} %" in outcome.out
@@ -149,7 +149,7 @@ def test_the_knee_is_where_the_front_bends(call, run):
     knee = front[distance.argmax()]
     outcome = call("pick", "r", "--knee")
     assert f"acc {-knee[0]:.5g} %, latency {knee[1]:.5g} ms" in outcome.out
-    best = call("pick", "r").out
+    best = call("pick", "r", "--overwrite").out
     assert f"acc {-F[:, 0].min():.5g} %" in best
 
 
@@ -165,6 +165,20 @@ def test_the_knee_is_where_the_front_bends(call, run):
 def test_picks_that_cannot_be(refused, run, arguments, words):
     assert words in refused("pick", "r", *arguments)
     assert not Path("r/policy.json").exists()
+
+
+def test_a_policy_is_not_replaced_unasked(call, refused, run):
+    assert call("pick", "r").code == 0
+    best = Path("r/policy.json").read_bytes()
+    words = "r/policy.json exists; add --overwrite to replace it or name another file"
+    assert words in refused("pick", "r", "--knee")
+    assert words in refused("pick", "r", "--knee", "-o", "r/policy.json")
+    assert Path("r/policy.json").read_bytes() == best
+    assert call("pick", "r", "--knee", "--overwrite").code == 0
+    assert Path("r/policy.json").read_bytes() != best
+    assert "cannot write r/front.csv/p.json: Not a directory" in refused(
+        "pick", "r", "-o", "r/front.csv/p.json"
+    )
 
 
 def test_no_run_to_pick_from(refused):
@@ -205,7 +219,7 @@ def test_searches_begin_with_another_runs_front(call, refused):
     np.testing.assert_array_equal(read_archive(RunFolder.open("third")).X[0], policy[0])
     for source, words in (
         ("nowhere", "cannot read nowhere: No such file"),
-        ("first/run.json", "a subnet is"),
+        ("first/run.json", "a subnet: unknown key"),
         ("first/front.png", "is no table with a column 'subnet'"),
     ):
         assert words in refused("run", *given, "--warm-start", source)

@@ -77,7 +77,9 @@ def test_a_file_an_object_and_a_name_give_the_same(tmp_path):
 
 
 def test_what_is_no_source_is_refused():
-    with pytest.raises(UserError, match=r"unknown predictor 'mlq'; known: .*mlp.*, table, supernet"):
+    with pytest.raises(
+        UserError, match=r"unknown predictor 'mlq'; known: .*mlp.*, table, supernet"
+    ):
         resolve("mlq", DIGITS)
     with pytest.raises(UserError, match="neither a name, a path"):
         resolve(7, DIGITS)

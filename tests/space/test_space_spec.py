@@ -110,7 +110,7 @@ MALFORMED = [
     # sections of another type
     (("stem",), 3, "[stem] must be a table, not 3"),
     (("first_block",), [8], "[first_block] must be a table, not [8]"),
-    (("first_block",), None, "[first_block] must be a table, not None"),
+    (("first_block",), 3, "[first_block] must be a table, not 3"),
     (("feature_mix",), 1280, "[feature_mix] must be a table, not 1280"),
     (("bits",), [4, 8], "[bits] must be a table, not [4, 8]"),
     (("stages",), {"width": 8}, "stages must be a list, not {'width': 8}"),

@@ -9,11 +9,10 @@ from pymoo.core.population import Population
 from pymoo.core.termination import NoTermination
 
 from apq_moo.algorithms import ALGORITHMS, AlgorithmEntry, ApqGA, RandomSearch
-from apq_moo.errors import UserError
 from apq_moo.problems import APQProblem, FeasibleRegion
 from apq_moo.problems.evaluated import Evaluated
 from apq_moo.results.verification import spread
-from apq_moo.study.config import RunConfig, parse_limits
+from apq_moo.study.config import RunConfig
 from apq_moo.study.epsilon_constraint import epsilon_limits
 from apq_moo.study.search import Search
 
@@ -141,10 +140,3 @@ def test_the_front_of_an_archive():
 def test_members_are_spread_by_cost():
     assert spread(np.array([5.0, 1, 4, 2, 3]), 3).tolist() == [0, 1, 4]
     assert spread(np.array([5.0, 1]), 10).tolist() == [0, 1]
-
-
-def test_limits_are_read():
-    assert parse_limits(["latency=0.2", "acc=80"]) == {"latency": 0.2, "acc": 80.0}
-    for bad in ("latency", "=1", "latency=", "latency=inf"):
-        with pytest.raises(UserError, match="NAME=VALUE"):
-            parse_limits([bad])

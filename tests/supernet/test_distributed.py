@@ -130,7 +130,7 @@ def test_without_torchrun_a_process_is_alone(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     assert join("cpu") == (ALONE, torch.device("cpu"))
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match="on must be 'cuda', not 'cuda:1'"):
+    with pytest.raises(UserError, match="on='cuda', not 'cuda:1'"):
         join("cuda:1")
 
 

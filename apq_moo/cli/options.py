@@ -1,0 +1,76 @@
+"""Reading what options were given, and naming them where the library names its arguments."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable
+
+from apq_moo.errors import UserError
+from apq_moo.texts import by_commas
+
+_OPTIONS = {
+    **{name: f"--{name}" for name in ("assets", "backend", "budget", "missing", "most", "on")},
+    **{
+        name: f"--{name}" for name in ("overwrite", "predictor", "seed", "seeds", "sweep", "verify")
+    },
+    "limits": "--max",
+    "n": "--end-to-end",
+    "pop_size": "--pop-size",
+    "row": "--breakdown",
+}
+"""The option that stands for an argument of the library."""
+
+_QUOTE = "'"
+_ARGUMENT = re.compile(rf"\b({'|'.join(_OPTIONS)})=('[^']*'|[^\s,:;]+)")
+_OPENING = re.compile(r"\b(?:RunFolder|Store)\.open\('([^']*)'\)")
+
+
+def as_options(message: str) -> str:
+    """A message of the library, whose arguments stand as in a call, for the command line.
+
+    >>> as_options("lower budget=20 or add overwrite=True")
+    'lower --budget 20 or add --overwrite'
+    >>> as_options("continue it with RunFolder.open('runs/my run')")
+    "continue it with --resume 'runs/my run'"
+    """
+
+    def option(match: re.Match[str]) -> str:
+        name, value = match.groups()
+        return _OPTIONS[name] + ("" if value == "True" else f" {shlex.quote(value.strip(_QUOTE))}")
+
+    message = _OPENING.sub(lambda match: f"--resume {shlex.quote(match[1])}", message)
+    return _ARGUMENT.sub(option, message)
+
+
+def numbers(text: str, option: str) -> tuple[int, ...]:
+    """Whole numbers by commas.
+
+    Raises:
+        UserError: a part is none.
+    """
+    try:
+        return tuple(int(part) for part in by_commas(text))
+    except ValueError:
+        raise UserError(f"{option} {text!r}: write whole numbers by commas") from None
+
+
+def parse_limits(texts: Iterable[str]) -> dict[str, float]:
+    """Read ``NAME=VALUE`` limits.
+
+    Raises:
+        UserError: one is malformed, not a finite number, or given twice.
+    """
+    limits: dict[str, float] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        try:
+            number = float(value)
+        except ValueError:
+            number = float("nan")
+        if not equals or not name or not abs(number) < float("inf"):
+            raise UserError(f"--max {text!r}: write NAME=VALUE, such as latency=0.2")
+        if name in limits:
+            raise UserError(f"--max {name} is given twice")
+        limits[name] = number
+    return limits
