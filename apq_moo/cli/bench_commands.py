@@ -12,7 +12,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from apq_moo.cli.app import app, err, out, progress, refuse_existing, say
-from apq_moo.cli.options import as_options, numbers, parse_limits
+from apq_moo.cli.options import OnOption, as_options, measuring_device, numbers, parse_limits
 from apq_moo.errors import UserError
 from apq_moo.texts import by_commas
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from apq_moo.benchmarks.compare.store import Outcome
 
 FolderArgument = Annotated[Path, typer.Argument(metavar="RUN|BENCH", help="A folder of either.")]
-OnOption = Annotated[str, typer.Option("--on", help="Where torch runs: cpu, cuda or cuda:1.")]
 
 
 @app.command()
@@ -152,7 +151,7 @@ def audit(
     folder: FolderArgument,
     most: Annotated[int, typer.Option(min=2, help="Distinct networks to measure.")] = 5000,
     seeds: Annotated[int, typer.Option(min=1, help="Of each algorithm.")] = 5,
-    on: OnOption = "cpu",
+    on: OnOption = None,
     choose: Annotated[
         bool, typer.Option("--choose", help="Write the networks to audit-SPACE.npz; measure none.")
     ] = False,
@@ -165,7 +164,7 @@ def audit(
             folder,
             most=most,
             seeds=seeds,
-            on=on,
+            on="cpu" if choose else measuring_device(on),
             choose_only=choose,
             callback=tell,
         )

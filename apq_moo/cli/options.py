@@ -5,9 +5,20 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable
+from typing import Annotated
 
+import typer
+
+from apq_moo.cli.app import err, say
 from apq_moo.errors import UserError
 from apq_moo.texts import by_commas
+
+OnOption = Annotated[
+    str | None,
+    typer.Option(
+        "--on", help="Where torch measures: cpu, cuda or cuda:1; default: a GPU if there is one."
+    ),
+]
 
 _OPTIONS = {
     **{name: f"--{name}" for name in ("assets", "backend", "budget", "missing", "most", "on")},
@@ -41,6 +52,20 @@ def as_options(message: str) -> str:
 
     message = _OPENING.sub(lambda match: f"--resume {shlex.quote(match[1])}", message)
     return _ARGUMENT.sub(option, message)
+
+
+def measuring_device(on: str | None) -> str:
+    """Where to measure; a GPU that was not asked for is named on the error stream.
+
+    Raises:
+        UserError: there is no such device.
+    """
+    from apq_moo.supernet.devices import chosen_device
+
+    device = str(chosen_device(on))
+    if on is None and device != "cpu":
+        say(f"measuring on {device}; --on cpu does not", err)
+    return device
 
 
 def numbers(text: str, option: str) -> tuple[int, ...]:

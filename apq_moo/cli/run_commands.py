@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 from apq_moo.cli.app import app, err, out, progress_bar, refuse_existing, say
-from apq_moo.cli.options import parse_limits
+from apq_moo.cli.options import OnOption, parse_limits
 from apq_moo.errors import UserError
 from apq_moo.study.config import RunConfig, parse_objectives
 
@@ -59,6 +59,7 @@ def run(
         str | None,
         typer.Option(help="Begin with: exact, a run's folder, a front.csv or a policy's JSON."),
     ] = None,
+    on: OnOption = None,
     folder: Annotated[
         Path | None, typer.Option("--out", help="Run folder; default: a new one under runs/.")
     ] = None,
@@ -90,6 +91,7 @@ def run(
         sweep=sweep,
         pop_size=pop_size,
         seed=seed,
+        on=on,
     )
     if resume is not None:
         opened = RunFolder.open(resume)

@@ -11,6 +11,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from apq_moo.cli.app import app, err, out, progress_bar, refuse_existing
+from apq_moo.cli.options import OnOption, measuring_device
 from apq_moo.defaults import DEFAULT_SPACE
 from apq_moo.errors import UserError
 from apq_moo.pipeline import Listener, PipelineConfig, run
@@ -42,7 +43,9 @@ SamplesOption = Annotated[
     Path | None, typer.Option("--samples", help="A sample table; default: shipped.")
 ]
 
-OnOption = Annotated[str, typer.Option("--on", help="Where torch runs: cpu, cuda or cuda:1.")]
+TrainOnOption = Annotated[
+    str, typer.Option("--on", help="Where torch trains: cpu, cuda or cuda:1.")
+]
 
 
 def _checkpoint(space: Space, given: Path | None) -> Path:
@@ -87,7 +90,7 @@ def supernet_train(
     quantised_steps: Annotated[
         int, typer.Option(min=0, help="Last steps, in which random bits are trained too.")
     ] = 0,
-    on: OnOption = "cpu",
+    on: TrainOnOption = "cpu",
     seed: SeedOption = 0,
 ) -> None:
     """Train a supernet; repeat the command to continue an interrupted training."""
@@ -133,7 +136,7 @@ def supernet_eval(
     supernet: CheckpointOption = None,
     random: Annotated[int, typer.Option(min=2, help="Random subnets.")] = 200,
     draw: DrawOption = "uniform",
-    on: OnOption = "cpu",
+    on: OnOption = None,
     seed: SeedOption = 0,
 ) -> None:
     """Show how well a supernet tells its subnets apart."""
@@ -152,7 +155,7 @@ def supernet_eval(
             n_random=random,
             draw=draw,
             seed=seed,
-            on=on,
+            on=measuring_device(on),
             callback=lambda done, _total: bar.update(task, completed=done),
         )
     table = Table(title="accuracy (%)")
@@ -179,7 +182,7 @@ def supernet_measure(
     ],
     space: SpaceOption = DEFAULT_SPACE,
     supernet: CheckpointOption = None,
-    on: OnOption = "cpu",
+    on: OnOption = None,
 ) -> None:
     """Measure the networks of a table that are not measured yet, and keep the results in it."""
     from apq_moo.data.tables import load_table
@@ -189,7 +192,7 @@ def supernet_measure(
     _measure_all(loaded, load_table(file, loaded).X, file, _checkpoint(loaded, supernet), on)
 
 
-def _measure_all(space: Space, X: IntArray, file: Path, supernet: Path, on: str) -> None:
+def _measure_all(space: Space, X: IntArray, file: Path, supernet: Path, on: str | None) -> None:
     """Measure networks, or what is left of them, into a table."""
     from apq_moo.data import images_of
     from apq_moo.supernet.distributed import rank_of_environment
@@ -198,7 +201,7 @@ def _measure_all(space: Space, X: IntArray, file: Path, supernet: Path, on: str)
     with progress_bar() as bar:
         task = bar.add_task("measuring", total=len(X))
         table = tabulate(
-            space, supernet, images_of(space), X, file, on=on,
+            space, supernet, images_of(space), X, file, on=measuring_device(on),
             callback=lambda done, total: bar.update(task, completed=done, total=total),
         )  # fmt: skip
     if rank_of_environment() == 0:
@@ -221,7 +224,7 @@ def samples_collect(
     ] = 0,
     draw: DrawOption = "uniform",
     jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
-    on: OnOption = "cpu",
+    on: OnOption = None,
     seed: SeedOption = 0,
 ) -> None:
     """Measure random subnets; repeat the command to continue an interrupted collection."""
@@ -242,7 +245,7 @@ def samples_collect(
             config,
             file,
             jobs=jobs,
-            on=on,
+            on=measuring_device(on),
             callback=lambda done, _total: bar.update(task, completed=done),
         )
     if rank_of_environment() == 0:
@@ -255,7 +258,7 @@ def samples_exhaust(
     file: Annotated[Path, typer.Option("--out", "-o", help="Where the table goes.")],
     space: Annotated[str, typer.Option(help="A preset or a TOML file.")] = "tiny",
     supernet: CheckpointOption = None,
-    on: OnOption = "cpu",
+    on: OnOption = None,
 ) -> None:
     """Measure every network of a small space; repeat the command to continue."""
     from apq_moo.space import all_networks, load_space

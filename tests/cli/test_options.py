@@ -1,14 +1,16 @@
 """What options say, and messages of the library, which know no options."""
 
 import ast
+import json
 import re
 from pathlib import Path
 
 import pytest
+import torch
 
 import apq_moo
 from apq_moo import benchmarks, hardware, predictors, problems
-from apq_moo.cli.options import as_options, numbers, parse_limits
+from apq_moo.cli.options import as_options, measuring_device, numbers, parse_limits
 from apq_moo.errors import UserError
 from apq_moo.hardware.measuring.backends import BACKENDS
 from apq_moo.study.config import RunConfig
@@ -102,3 +104,29 @@ def test_mistakes_of_callers_are_told_in_arguments(tmp_path, monkeypatch):
         with pytest.raises(UserError) as caught:
             call()
         assert str(caught.value) == message
+
+
+def test_a_gpu_that_is_there_measures_and_is_named(monkeypatch, capsys):
+    chosen = []
+
+    def chosen_device(on):
+        chosen.append(on)
+        return torch.device(on or "cuda")
+
+    monkeypatch.setattr("apq_moo.supernet.devices.chosen_device", chosen_device)
+    assert measuring_device(None) == "cuda"
+    assert capsys.readouterr().err == "measuring on cuda; --on cpu does not\n"
+    assert measuring_device("cpu") == "cpu"
+    assert not capsys.readouterr().err
+    assert chosen == [None, "cpu"]
+
+
+def test_a_device_that_is_not_there_is_refused_before_there_is_a_folder(call, refused):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    line = refused("run", "--predictor", "supernet", "--on", "cuda", "--out", "a")
+    assert "torch finds 0 GPUs; use cpu" in line
+    assert not Path("a").exists()
+    search = ("run", "--predictor", "mlp", "--budget", "4800", "--out", "b")
+    assert call(*search, "--on", "cpu", "--verify", "2").code == 0
+    assert json.loads(Path("b/run.json").read_text())["config"]["on"] == "cpu"
