@@ -50,9 +50,8 @@ if __name__ == "__main__":
         predictor = find_predictor(space, name)
         print(f"{name}: Kendall tau {kendall_tau(measured, predictor.predict(X)):.3f}")
 
-    scores = cross_val_score(Parabola(space), *samples.rows("mp"), cv=5)
-    print(f"parabola: R^2 {scores.mean():.3f} in cross-validation")
-
+    r2 = cross_val_score(Parabola(space), *samples.rows("mp"), cv=5).mean()
+    print(f"parabola: R^2 {r2:.3f} in cross-validation")
     problem = APQProblem(space, ("acc",), {"latency": 0.01}, predictor="parabola")
     drawn = problem.region.sample(2000, np.random.default_rng(0))
     best = drawn[np.argmin(problem.evaluate(drawn)[0])]
