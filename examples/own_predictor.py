@@ -8,6 +8,7 @@ your own declare an entry point instead of registering it by hand (see docs/exte
 """
 
 import numpy as np
+from sklearn.model_selection import cross_val_score
 
 from apq_moo.data.assets import SAMPLES, find_assets
 from apq_moo.data.samples import load_samples
@@ -49,6 +50,8 @@ if __name__ == "__main__":
         predictor = find_predictor(space, name)
         print(f"{name}: Kendall tau {kendall_tau(measured, predictor.predict(X)):.3f}")
 
+    r2 = cross_val_score(Parabola(space), *samples.rows("mp"), cv=5).mean()
+    print(f"parabola: R^2 {r2:.3f} in cross-validation")
     problem = APQProblem(space, ("acc",), {"latency": 0.01}, predictor="parabola")
     drawn = problem.region.sample(2000, np.random.default_rng(0))
     best = drawn[np.argmin(problem.evaluate(drawn)[0])]

@@ -13,10 +13,10 @@ from apq_moo.predictors.boosting import (
     XGBoostPredictor,
 )
 from apq_moo.predictors.compare import Row, compare
-from apq_moo.predictors.loading import load_predictor
+from apq_moo.predictors.finding import find_predictor, fit_to_samples, load_predictor
 from apq_moo.predictors.mlp import MLPPredictor, ScratchMLPPredictor
 from apq_moo.predictors.published import load_published
-from apq_moo.predictors.shipped import find_predictor, fit_to_samples
+from apq_moo.predictors.training import Recipe
 
 __all__ = [
     "PREDICTORS",
@@ -24,6 +24,7 @@ __all__ = [
     "GBDTPredictor",
     "MLPPredictor",
     "Predictor",
+    "Recipe",
     "Row",
     "ScratchMLPPredictor",
     "StackedGBDTPredictor",

@@ -34,26 +34,16 @@ class AdditivePredictor(Predictor):
     coefficients: FloatArray
 
     def _fit(self, X: IntArray, y: FloatArray) -> None:
+        from threadpoolctl import threadpool_limits
+
         Z = self.space.one_hot(X).astype(np.float64)
         mean = Z.mean(axis=0)
-        Z -= mean
-        target = y - y.mean()
-        eigenvalues, vectors = np.linalg.eigh(Z.T @ Z)
-        eigenvalues = np.maximum(eigenvalues, 0.0)
-        projected = vectors.T @ (Z.T @ target)
-        # Directions that the samples do not span would divide rounding noise by rounding noise.
-        spanned = eigenvalues > 1e-10 * max(eigenvalues[-1], 1.0)
-        eigenvalues, vectors = eigenvalues[spanned], vectors[:, spanned]
-        energy = projected[spanned] ** 2 / eigenvalues
-        shrink = eigenvalues / (eigenvalues + _PENALTIES[:, None])
-        outside = max(float(target @ target - energy.sum()), 0.0)
-        residual = outside + ((1 - shrink) ** 2 * energy).sum(axis=1)
-        # One degree of freedom went into the mean.
-        freedom = len(y) - 1 - shrink.sum(axis=1)
-        best = int(np.argmin(residual / np.maximum(freedom, 1e-9) ** 2))
-        weights = vectors @ (projected[spanned] / (eigenvalues + _PENALTIES[best]))
+        # Several threads would add up in an order of their own, and round differently.
+        with threadpool_limits(1, user_api="blas"):
+            weights = _ridge(Z - mean, y - y.mean())
+            intercept = y.mean() - mean @ weights
         self.coefficients = np.rint(weights / _GRID) * _GRID
-        self.intercept = float(np.rint((y.mean() - mean @ weights) / _GRID) * _GRID)
+        self.intercept = float(np.rint(intercept / _GRID) * _GRID)
 
     def _predict(self, X: IntArray) -> FloatArray:
         index = self.space.one_hot_index(X).reshape(len(X), -1)
@@ -86,3 +76,27 @@ class AdditivePredictor(Predictor):
             raise ValueError(f"it needs {self.space.n_inputs} float64 coefficients")
         self.coefficients = coefficients
         self.intercept = float(settings["intercept"])
+
+
+def _ridge(Z: FloatArray, target: FloatArray) -> FloatArray:
+    """Weights at the penalty with the least score of generalised cross-validation.
+
+    Args:
+        Z: inputs with mean 0, shape ``(n, p)``.
+        target: with mean 0, shape ``(n,)``.
+    """
+    eigenvalues, vectors = np.linalg.eigh(Z.T @ Z)
+    eigenvalues = np.maximum(eigenvalues, 0.0)
+    projected = vectors.T @ (Z.T @ target)
+    # Directions that the samples do not span would divide rounding noise by rounding noise.
+    spanned = eigenvalues > 1e-10 * max(eigenvalues[-1], 1.0)
+    eigenvalues, vectors, projected = eigenvalues[spanned], vectors[:, spanned], projected[spanned]
+    energy = projected**2 / eigenvalues
+    shrink = eigenvalues / (eigenvalues + _PENALTIES[:, None])
+    outside = max(float(target @ target - energy.sum()), 0.0)
+    residual = outside + ((1 - shrink) ** 2 * energy).sum(axis=1)
+    # One degree of freedom went into the mean.
+    freedom = len(target) - 1 - shrink.sum(axis=1)
+    best = int(np.argmin(residual / np.maximum(freedom, 1e-9) ** 2))
+    weights: FloatArray = vectors @ (projected / (eigenvalues + _PENALTIES[best]))
+    return weights

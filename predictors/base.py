@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.errors import UserError
+from apq_moo.predictors.parameters import Parametrised
 from apq_moo.predictors.storage import Arrays, read_state, write_state
 from apq_moo.registry import Registry
 from apq_moo.space import Space
 
 
-class Predictor(ABC):
+class Predictor(Parametrised, ABC):
     """Predicts the accuracy of a space's networks from their genotypes.
 
     The prediction is a deterministic function of ``space.canonical(X)``, row by row: it depends
     neither on the other rows of a batch nor on the number of threads. Fitting is deterministic in
     the samples and the seed, and leaves the global random state of every library alone.
 
-    A new kind implements :meth:`_fit`, :meth:`_predict`, :meth:`_state` and :meth:`_restore`, and
-    :meth:`_pretrain` too where it ``transfers``; the rows that these get are canonical and checked.
+    It is a regressor of scikit-learn: ``clone``, ``cross_val_score``, ``GridSearchCV`` and
+    ``Pipeline`` take it. Its parameters are the arguments of its constructor, which keeps each
+    unchanged in an attribute of the same name. (It does not derive from scikit-learn's classes,
+    whose import takes longer than a small search.)
+
+    A new kind implements :meth:`_fit`, :meth:`_predict`, :meth:`_state` and :meth:`_restore`;
+    :meth:`_pretrain` too where it ``transfers``, and :meth:`_predict_std` where it ``has_std``. The
+    samples that it is fitted to are canonical and checked.
 
     Args:
         space: the search space.
@@ -33,23 +41,71 @@ class Predictor(ABC):
     Attributes:
         name: its name in :data:`PREDICTORS`.
         transfers: whether it learns from full-precision samples before the mixed-precision ones.
+        has_std: whether it knows the standard deviations of its predictions.
     """
 
     name: ClassVar[str]
-    transfers: ClassVar[bool] = False
+    transfers: bool = False
+    has_std: bool = False
+    _estimator_type: ClassVar[str] = "regressor"  # what scikit-learn before 1.6 asks for
 
     def __init__(self, space: Space, *, seed: int = 0) -> None:
-        if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**31:
-            raise UserError(
-                f"a predictor's seed must be an integer from 0 to 2^31 - 1, not {seed!r}"
-            )
+        _check_seed(seed)
         self.space = space
-        self.seed = int(seed)
+        self.seed = seed
         self._pretrained = False
         self._fitted = False
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.space.name!r}, seed={self.seed})"
+        changed = [
+            f", {name}={value!r}"
+            for name, value in self.get_params(deep=False).items()
+            if name != "space" and repr(value) != repr(self._arguments()[name].default)
+        ]
+        return f"{type(self).__name__}({self.space.name!r}{''.join(changed)})"
+
+    # -- as an estimator of scikit-learn ----------------------------------------------------------
+
+    def set_params(self, **parameters: Any) -> Self:
+        """Change parameters; what was learnt with the old ones is forgotten.
+
+        Args:
+            parameters: by the names of :meth:`get_params`, such as ``transfer__lr``.
+
+        Returns:
+            The predictor itself.
+
+        Raises:
+            UserError: there is no such parameter, or it refuses its value.
+        """
+        _check_seed(parameters.get("seed", self.seed))
+        super().set_params(**parameters)
+        self._pretrained = self._fitted = False
+        return self
+
+    def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """R^2, the share of the accuracies' variance that the predictions explain: 1 at best.
+
+        Args:
+            X: see :meth:`predict`.
+            y: true accuracies in percent, shape ``(n,)``.
+            sample_weight: of each sample, shape ``(n,)``.
+
+        Raises:
+            UserError: see :meth:`predict`.
+        """
+        from sklearn.metrics import r2_score
+
+        return float(r2_score(y, self.predict(X), sample_weight=sample_weight))
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import RegressorTags, Tags, TargetTags
+
+        target = TargetTags(required=True)
+        return Tags(estimator_type="regressor", target_tags=target, regressor_tags=RegressorTags())
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return self._fitted
 
     # -- fitting -----------------------------------------------------------------------------------
 
@@ -85,7 +141,7 @@ class Predictor(ABC):
         """Fit to mixed-precision samples, after pre-training on full-precision ones if given.
 
         Args:
-            X: genotypes, shape ``(n, n_var)``.
+            X: genotypes, shape ``(n, n_var)``, or a data frame with a column for each gene.
             y: accuracies in percent, shape ``(n,)``.
             X_fp: genotypes of the full-precision samples; their bit genes do not matter.
             y_fp: full-precision accuracies in percent.
@@ -132,20 +188,36 @@ class Predictor(ABC):
 
     # -- predicting --------------------------------------------------------------------------------
 
-    def predict(self, X: ArrayLike) -> FloatArray:
+    @overload
+    def predict(self, X: ArrayLike, return_std: Literal[False] = False) -> FloatArray: ...
+
+    @overload
+    def predict(self, X: ArrayLike, return_std: Literal[True]) -> tuple[FloatArray, FloatArray]: ...
+
+    def predict(
+        self, X: ArrayLike, return_std: bool = False
+    ) -> FloatArray | tuple[FloatArray, FloatArray]:
         """Predicted accuracies in percent, shape ``(n,)``.
 
         Args:
-            X: genotypes, shape ``(n, n_var)``.
+            X: genotypes, shape ``(n, n_var)``, or a data frame with a column for each gene.
+            return_std: return the standard deviations in percent points too, shape ``(n,)``; only
+                of a predictor that ``has_std``.
 
         Raises:
-            UserError: the predictor is not fitted, or ``X`` is malformed.
+            UserError: the predictor is not fitted or has no standard deviations, or ``X`` is
+                malformed.
         """
+        if return_std and not self.has_std:
+            raise UserError(
+                f"predictor {self.name!r} has no standard deviations; those that have: "
+                f"{', '.join(_with_std()) or 'none that is known by name'}"
+            )
         self._require_fitted()
         rows = self.space.check(X)
-        if len(rows) == 0:
-            return np.empty(0)
-        return self._predict(rows)
+        if return_std:
+            return self._predict_std(rows) if len(rows) else (np.empty(0), np.empty(0))
+        return self._predict(rows) if len(rows) else np.empty(0)
 
     def predict_blocks(self, index: IntArray) -> FloatArray:
         """The same for networks given by their blocks' configurations.
@@ -172,12 +244,18 @@ class Predictor(ABC):
         What is needed to predict is kept; to fit again, pre-train again.
 
         Raises:
-            UserError: it is not fitted, or the file cannot be written.
+            UserError: it is not fitted, a parameter is not plain data, or the file cannot be
+                written.
         """
         if not self._fitted:
             raise UserError(f"predictor {self.name!r} is not fitted: there is nothing to save")
         arrays, settings = self._state()
-        header = {"predictor": self.name, "seed": self.seed, "settings": settings}
+        header = {
+            "predictor": self.name,
+            "seed": int(self.seed),
+            "parameters": {k: v for k, v in self._plain_params().items() if k != "seed"},
+            "settings": settings,
+        }
         write_state(path, self.space, arrays, header)
 
     @classmethod
@@ -195,7 +273,9 @@ class Predictor(ABC):
         if not issubclass(kind, cls):
             raise UserError(f"{path} holds a predictor {kind.name!r}, not a {cls.__name__}")
         try:
-            predictor = kind(space, seed=header["seed"])
+            # Files of before predictors had parameters hold none: those were the defaults.
+            parameters = kind._read_params(header.get("parameters", {}))
+            predictor = kind(space, seed=header["seed"], **parameters)
             predictor._restore(arrays, header["settings"])
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
@@ -218,6 +298,10 @@ class Predictor(ABC):
     def _predict(self, X: IntArray) -> FloatArray:
         """Accuracies in percent of ``n > 0`` rows, which are in range but may not be canonical."""
 
+    def _predict_std(self, X: IntArray) -> tuple[FloatArray, FloatArray]:
+        """What :meth:`_predict` says of the same rows, and its standard deviations."""
+        raise NotImplementedError(f"predictor {self.name!r} has_std but has no _predict_std")
+
     def _predict_blocks(self, index: IntArray) -> FloatArray:
         """Accuracies of ``n > 0`` networks; override it where blocks are read faster than genes."""
         return self._predict(self.space.from_block_index(index))
@@ -233,6 +317,21 @@ class Predictor(ABC):
         Raises:
             KeyError, TypeError, ValueError: it is not of the expected form.
         """
+
+
+def _check_seed(seed: Any) -> None:
+    if not isinstance(seed, int | np.integer) or not 0 <= seed < 2**31:
+        raise UserError(f"a predictor's seed must be an integer from 0 to 2^31 - 1, not {seed!r}")
+
+
+def _with_std() -> list[str]:
+    """Names of the predictors that have standard deviations."""
+    found = []
+    for name in PREDICTORS:
+        with suppress(UserError):  # a plug-in that cannot be imported
+            if PREDICTORS.get(name).has_std:
+                found.append(name)
+    return found
 
 
 PREDICTORS: Registry[type[Predictor]] = Registry("predictor")

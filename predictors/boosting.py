@@ -13,6 +13,7 @@ from apq_moo.errors import UserError
 from apq_moo.predictors.base import PREDICTORS, Predictor
 from apq_moo.predictors.features import option_values
 from apq_moo.predictors.storage import Arrays
+from apq_moo.space import Space
 
 Features = NDArray[np.float32]
 
@@ -35,13 +36,28 @@ class _BoostedPredictor(Predictor):
 
     @abstractmethod
     def _grow(self, features: Features, y: FloatArray) -> _Trees:
-        """Fit an ensemble, deterministically."""
+        """Fit an ensemble, deterministically.
+
+        Raises:
+            TypeError, ValueError: a parameter is of a wrong type or out of range.
+        """
+
+    def _tree_parameters(self) -> dict[str, Any]:
+        parameters = self.get_params(deep=False)
+        return {name: parameters[name] for name in parameters if name not in {"space", "seed"}}
+
+    def _grown(self, features: Features, y: FloatArray) -> _Trees:
+        try:
+            return self._grow(features, y)
+        except (TypeError, ValueError) as error:
+            text = str(error).partition("\n")[0]
+            raise UserError(f"{self!r} cannot be fitted: {text}") from error
 
     def _pretrain(self, X: IntArray, y: FloatArray) -> None:
-        self._fp = self._grow(option_values(self.space, X), y)
+        self._fp = self._grown(option_values(self.space, X), y)
 
     def _fit(self, X: IntArray, y: FloatArray) -> None:
-        self._mp = self._grow(self._features(X), y)
+        self._mp = self._grown(self._features(X), y)
 
     def _features(self, X: IntArray) -> Features:
         values = option_values(self.space, X)
@@ -81,26 +97,52 @@ class _XGBoostTrees:
 
 @PREDICTORS.add("xgboost")
 class XGBoostPredictor(_BoostedPredictor):
-    """XGBoost (Chen and Guestrin, KDD 2016) with shallow trees; stored as its own UBJSON."""
+    """XGBoost (Chen and Guestrin, KDD 2016) with shallow trees; stored as its own UBJSON.
+
+    Args:
+        space: the search space.
+        seed: seeds everything random in fitting.
+        rounds: number of trees.
+        max_depth: of a tree.
+        learning_rate: what a tree's values are multiplied by.
+        colsample_bytree: share of the genes that a tree sees.
+        subsample: share of the samples that a tree sees.
+        min_child_weight: samples in a leaf at least.
+    """
 
     name = "xgboost"
-    rounds: ClassVar[int] = 1500
-    parameters: ClassVar[dict[str, Any]] = {
-        "tree_method": "hist",
-        "max_depth": 2,
-        "learning_rate": 0.1,
-        "colsample_bytree": 0.3,
-        "subsample": 0.8,
-        "min_child_weight": 3,
-        "nthread": 1,
-    }
+
+    def __init__(
+        self,
+        space: Space,
+        *,
+        seed: int = 0,
+        rounds: int = 1500,
+        max_depth: int = 2,
+        learning_rate: float = 0.1,
+        colsample_bytree: float = 0.3,
+        subsample: float = 0.8,
+        min_child_weight: float = 3,
+    ) -> None:
+        super().__init__(space, seed=seed)
+        self.rounds = rounds
+        self.max_depth = max_depth
+        self.learning_rate = learning_rate
+        self.colsample_bytree = colsample_bytree
+        self.subsample = subsample
+        self.min_child_weight = min_child_weight
 
     def _grow(self, features: Features, y: FloatArray) -> _Trees:
         import xgboost
 
-        parameters = {**self.parameters, "base_score": float(y.mean()), "seed": self.seed}
+        parameters = self._tree_parameters()
+        rounds = parameters.pop("rounds")
+        if rounds < 1:
+            raise ValueError(f"rounds must be at least 1, not {rounds}")
+        parameters |= {"tree_method": "hist", "seed": self.seed, "nthread": 1}
+        parameters["base_score"] = float(y.mean())
         samples = xgboost.QuantileDMatrix(features, y, nthread=1)
-        return _XGBoostTrees(xgboost.train(parameters, samples, num_boost_round=self.rounds))
+        return _XGBoostTrees(xgboost.train(parameters, samples, num_boost_round=rounds))
 
     def _state(self) -> tuple[Arrays, dict[str, Any]]:
         names = ["mp", "fp"] if self.transfers else ["mp"]
@@ -130,27 +172,50 @@ class GBDTPredictor(_BoostedPredictor):
     is the samples, and loading fits again, which is deterministic and takes a second or two. Some
     predictions are stored too; where another release of scikit-learn does not reproduce them to the
     bit, loading fails rather than pass a different predictor off as the saved one.
+
+    Args:
+        space: the search space.
+        seed: seeds everything random in fitting.
+        max_iter: number of trees.
+        max_depth: of a tree.
+        learning_rate: what a tree's values are multiplied by.
+        max_features: share of the genes that a split may choose from.
+        min_samples_leaf: samples in a leaf at least.
+        l2_regularization: of the leaves' values.
     """
 
     name = "gbdt"
-    parameters: ClassVar[dict[str, Any]] = {
-        "max_depth": 2,
-        "max_iter": 800,
-        "learning_rate": 0.1,
-        "max_features": 0.3,
-        "min_samples_leaf": 5,
-        "l2_regularization": 1.0,
-        "early_stopping": False,
-    }
     _probes: ClassVar[int] = 64
+
+    def __init__(
+        self,
+        space: Space,
+        *,
+        seed: int = 0,
+        max_iter: int = 800,
+        max_depth: int = 2,
+        learning_rate: float = 0.1,
+        max_features: float = 0.3,
+        min_samples_leaf: int = 5,
+        l2_regularization: float = 1.0,
+    ) -> None:
+        super().__init__(space, seed=seed)
+        self.max_iter = max_iter
+        self.max_depth = max_depth
+        self.learning_rate = learning_rate
+        self.max_features = max_features
+        self.min_samples_leaf = min_samples_leaf
+        self.l2_regularization = l2_regularization
 
     def _grow(self, features: Features, y: FloatArray) -> _Trees:
         from sklearn.ensemble import HistGradientBoostingRegressor
-        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+        from threadpoolctl import threadpool_limits
 
         # Sums over several threads would round differently for another number of them.
         with threadpool_limits(1, user_api="openmp"):
-            model = HistGradientBoostingRegressor(random_state=self.seed, **self.parameters)
+            model = HistGradientBoostingRegressor(
+                **self._tree_parameters(), early_stopping=False, random_state=self.seed
+            )
             trees: _Trees = model.fit(features, y)
         return trees
 

@@ -20,10 +20,9 @@ from __future__ import annotations
 
 import math
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,6 +36,7 @@ from apq_moo.predictors.network import (
     SECOND,
     THIRD,
     WIDTH,
+    Float32,
     Weights,
 )
 from apq_moo.space import FIELDS, Space
@@ -44,7 +44,6 @@ from apq_moo.space import FIELDS, Space
 if TYPE_CHECKING:
     from torch import Tensor
 
-Float32 = NDArray[np.float32]
 Int8 = NDArray[np.int8]
 
 _LARGEST = 127 * 256 + 127
@@ -229,35 +228,39 @@ class _Layer:
         room.total += both_low
 
 
+_BYTE_PRODUCTS = {"avx512_vnni", "avx_vnni", "amx_int8"}
+"""Instructions for products of 8-bit integers. Without them torch is slower, and saturates."""
+
+
 @cache
 def _has_byte_products() -> bool:
-    """Whether torch multiplies matrices of 8-bit integers here, rightly and faster than float64."""
+    """Whether the processor has products of 8-bit integers, and torch's are exact."""
     import torch
 
-    if not hasattr(torch, "_int_mm"):
+    if not hasattr(torch, "_int_mm") or not _BYTE_PRODUCTS & _processor_flags():
         return False
     rng = np.random.default_rng(0)
     shape = (WIDTH, WIDTH)
     extremes = [rng.choice(np.array([-128, -127, 127], dtype=np.int8), shape) for _ in range(2)]
-    a, b = (torch.from_numpy(values) for values in extremes)
-    wide_a, wide_b = (values.astype(np.float64) for values in extremes)
     try:
-        product = torch._int_mm(a, b).numpy()
+        product = torch._int_mm(*(torch.from_numpy(values) for values in extremes)).numpy()
     except RuntimeError:
         return False
-    if not np.array_equal(product, wide_a @ wide_b):
-        return False
-    return _seconds(lambda: torch._int_mm(a, b)) < _seconds(lambda: wide_a @ wide_b) / 5
+    wide_a, wide_b = (values.astype(np.float64) for values in extremes)
+    return np.array_equal(product, wide_a @ wide_b)
 
 
-def _seconds(call: Callable[[], object]) -> float:
-    """The quickest of a few calls."""
-    times = []
-    for _ in range(3):
-        begun = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - begun)
-    return min(times)
+def _processor_flags() -> set[str]:
+    """Names of what the processor can do, as torch tells where it does, and else Linux."""
+    import torch
+
+    if hasattr(torch.cpu, "get_capabilities"):
+        return {name for name, has in torch.cpu.get_capabilities().items() if has is True}
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return set()
+    return {flag for line in text.splitlines() if line.startswith("flags") for flag in line.split()}
 
 
 class _Table:

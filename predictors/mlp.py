@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
 from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.predictors.base import PREDICTORS, Predictor
 from apq_moo.predictors.inference import ExactNetwork
-from apq_moo.predictors.network import Weights, check_weights
+from apq_moo.predictors.network import Float32, Weights, check_weights
 from apq_moo.predictors.storage import Arrays
-from apq_moo.predictors.training import Float32, Recipe, initial_weights, train
+from apq_moo.predictors.training import Recipe, initial_weights, train
+from apq_moo.space import Space
+
+_PRETRAINING = Recipe(batch=128, lr=3e-3, bits_lr=0.0)
+_TRANSFER = Recipe(batch=64, lr=3e-4, bits_lr=1e-3)
+_TRAINING = Recipe(batch=64, lr=2e-3, bits_lr=2e-3)
 
 
 class _NetworkPredictor(Predictor):
@@ -78,18 +83,28 @@ class MLPPredictor(_NetworkPredictor):
     zero, so that training begins with M_FP's function. Targets are standardised by each set's own
     mean and deviation: what is transferred is the ranking, not the level.
 
-    Attributes:
+    Args:
+        space: the search space.
+        seed: seeds everything random in fitting.
         pretraining: how M_FP is trained, from random weights.
         transfer: how M_MP is trained; more slowly, so that what M_FP knows is kept.
     """
 
     name = "mlp"
     transfers = True
-    pretraining: ClassVar[Recipe] = Recipe(
-        epochs=25, min_steps=600, batch=128, lr=3e-3, bits_lr=0.0
-    )
-    transfer: ClassVar[Recipe] = Recipe(epochs=25, min_steps=600, batch=64, lr=3e-4, bits_lr=1e-3)
     _pretrained_weights: Weights
+
+    def __init__(
+        self,
+        space: Space,
+        *,
+        seed: int = 0,
+        pretraining: Recipe = _PRETRAINING,
+        transfer: Recipe = _TRANSFER,
+    ) -> None:
+        super().__init__(space, seed=seed)
+        self.pretraining = pretraining
+        self.transfer = transfer
 
     def _pretrain(self, X: IntArray, y: FloatArray) -> None:
         center, scale = _scaling(y)
@@ -108,12 +123,17 @@ class MLPPredictor(_NetworkPredictor):
 class ScratchMLPPredictor(_NetworkPredictor):
     """The same network trained on mixed-precision samples alone.
 
-    Attributes:
+    Args:
+        space: the search space.
+        seed: seeds everything random in fitting.
         training: how it is trained.
     """
 
     name = "mlp-scratch"
-    training: ClassVar[Recipe] = Recipe(epochs=25, min_steps=600, batch=64, lr=2e-3, bits_lr=2e-3)
+
+    def __init__(self, space: Space, *, seed: int = 0, training: Recipe = _TRAINING) -> None:
+        super().__init__(space, seed=seed)
+        self.training = training
 
     def _fit(self, X: IntArray, y: FloatArray) -> None:
         rng = np.random.default_rng([self.seed, 0])

@@ -28,7 +28,9 @@ SECOND = "layers.1.0"
 THIRD = "layers.2.0"
 OUTPUT = "regressor"
 
-Weights = dict[str, NDArray[np.float32]]
+Float32 = NDArray[np.float32]
+
+Weights = dict[str, Float32]
 """The network's ten arrays by the names that released checkpoints use."""
 
 

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from apq_moo.arrays import FloatArray
+from apq_moo.errors import UserError
 from apq_moo.predictors.network import (
     ARCHITECTURE,
     BITS,
     OUTPUT,
     SECOND,
     THIRD,
+    Float32,
     Weights,
     weight_shapes,
 )
@@ -26,30 +27,37 @@ from apq_moo.threads import one_torch_thread
 if TYPE_CHECKING:
     from torch import Tensor
 
-Float32 = NDArray[np.float32]
-
 
 @dataclass(frozen=True)
 class Recipe:
     """How long and how fast to train: AdamW, linear warm-up, then cosine decay to 0.
 
     Attributes:
-        epochs: passes over the samples.
-        min_steps: updates to make at least, so that few samples are not under-trained.
         batch: samples in an update.
         lr: peak learning rate.
         bits_lr: peak learning rate of the map of the bits.
+        epochs: passes over the samples.
+        min_steps: updates to make at least, so that few samples are not under-trained.
         weight_decay: decoupled weight decay.
         warmup: share of the updates in which the learning rate rises.
+
+    Raises:
+        UserError: a value is out of range.
     """
 
-    epochs: int
-    min_steps: int
     batch: int
     lr: float
     bits_lr: float
+    epochs: int = 25
+    min_steps: int = 600
     weight_decay: float = 1.0
     warmup: float = 0.05
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            lowest = 1 if name in {"batch", "epochs"} else 0
+            if not lowest <= value < math.inf:
+                raise UserError(f"a recipe's {name} must be at least {lowest}, not {value!r}")
 
 
 def initial_weights(space: Space, rng: np.random.Generator, *, zero_bits: bool) -> Weights:

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections import Counter, deque
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -113,8 +114,8 @@ class Single(Mean):
 class Needy(Mean):
     """Does not go through the base class's care for empty batches."""
 
-    def predict(self, X):
-        return super().predict(X) + 0 * X[:, 0].max()
+    def predict(self, X, return_std=False):
+        return super().predict(X, return_std) + 0 * np.max(np.asarray(X))
 
 
 class Noisy(Mean):
@@ -155,11 +156,75 @@ class Unregistered(Mean):
     name = "nobody-knows"
 
 
+class ByPosition(Mean):
+    def predict(self, X, return_std=False):
+        return super().predict(X.to_numpy() if hasattr(X, "columns") else X, return_std)
+
+
+class Secretive(Mean):
+    def __init__(self, space, *, seed=0, offset=0):
+        super().__init__(space, seed=seed)
+        self._offset = offset
+
+
+class Wrapping(Mean):
+    def __init__(self, space, *, seed=0, offset=0):
+        super().__init__(space, seed=seed)
+        self.offset = (offset,)
+
+
+class Sharing(Mean):
+    """Keeps what it learns where its clones keep it too."""
+
+    learnt: ClassVar[dict[str, float]] = {}
+
+    def _fit(self, X, y):
+        super()._fit(X, y)
+        self.learnt["value"] = self.value
+
+    def _predict(self, X):
+        return super()._predict(X) - self.value + self.learnt["value"]
+
+
+class Uncertain(Mean):
+    """Keeps every promise, and has standard deviations."""
+
+    has_std = True
+
+    def _predict_std(self, X):
+        return self._predict(X), 0.5 + X[:, self.space.block_columns[0, 0]]
+
+
+class OfAnotherMean(Uncertain):
+    def _predict_std(self, X):
+        return self._predict(X) + 1e-9, np.ones(len(X))
+
+
+class NegativelyUncertain(Uncertain):
+    def _predict_std(self, X):
+        return self._predict(X), np.linspace(1, -1, len(X))
+
+
+class ForgetfullyUncertain(Uncertain):
+    known = 1.0
+
+    def _fit(self, X, y):
+        super()._fit(X, y)
+        self.known = 2.0
+
+    def _predict_std(self, X):
+        return self._predict(X), np.full(len(X), self.known)
+
+
 TOGETHER = "test_a_row_has_one_value_in_whatever_batch"
 PERCENT = "test_accuracies_are_finite_percent"
 EMPTY = "test_an_empty_batch_has_no_accuracies"
 CANONICAL = "test_depends_on_the_canonical_form_only"
 FITTING = "test_fitting_depends_on_the_seed_only"
+FRAMES = "test_columns_of_a_data_frame_are_found_by_their_names"
+STD = "test_standard_deviations_belong_to_the_predictions"
+CLONES = "test_scikit_learn_clones_it"
+SEARCHES = "test_scikit_learn_validates_and_searches_with_it"
 CHANGES = "test_predicting_changes_nothing"
 SPACES = "test_problems_of_another_space_refuse_it"
 SAVED = "test_saved_and_loaded_predicts_the_same_bits"
@@ -176,13 +241,24 @@ SAVED = "test_saved_and_loaded_predicts_the_same_bits"
         (Infinite, {PERCENT, TOGETHER}),
         (Single, {PERCENT}),
         (Needy, {EMPTY}),
-        (Noisy, {TOGETHER, CANONICAL, CHANGES, FITTING, SAVED, SPACES}),
+        (
+            Noisy,
+            {TOGETHER, CANONICAL, CHANGES, FITTING, SAVED, SPACES, FRAMES, CLONES, SEARCHES},
+        ),
         (Writing, {CHANGES}),
-        (GloballyRandom, {FITTING}),
+        (GloballyRandom, {FITTING, SEARCHES}),
         (Reseeding, {FITTING}),
         (Homeless, {SPACES}),
         (Forgetful, {SAVED}),
         (Unregistered, {SAVED}),
+        (ByPosition, {FRAMES}),
+        (Secretive, {CLONES, SEARCHES}),
+        (Wrapping, {SAVED, CLONES, SEARCHES}),
+        (Sharing, {CLONES}),
+        (Uncertain, set()),
+        (OfAnotherMean, {STD}),
+        (NegativelyUncertain, {STD}),
+        (ForgetfullyUncertain, {SAVED}),
     ],
 )
 def test_predictors(kind, expected, tmp_path, monkeypatch):
@@ -570,6 +646,10 @@ def test_every_check_has_failed_for_someone():
             CHANGES,
             SPACES,
             SAVED,
+            FRAMES,
+            STD,
+            CLONES,
+            SEARCHES,
         },
         CostModelConformance: {NAMES, COST, NONE, EQUAL, ORDER, DIGEST, SUMS, BITS},
         AlgorithmConformance: {SAYS, CUT, SEED, PYMOO, AGREE, TIGHT, STORED},
@@ -615,6 +695,6 @@ def test_what_has_to_be_overridden_says_so(tmp_path):
     errors = [line for line in result.stdout.splitlines() if line.startswith("E   ")]
     found = Counter(line.partition("needs the fixture ")[2] for line in errors)
     assert found == {
-        "'make': override it": 16,
+        "'make': override it": 20,
         "'algorithm': override it": 9,
     }

@@ -96,6 +96,7 @@ def bayesian(text):
 def own_predictor(text):
     own = number(text, "parabola: Kendall tau ")
     assert 0.8 < own <= number(text, "additive: Kendall tau ") + 0.02
+    assert 0.7 < number(text, "parabola: R^2 ", " in cross-validation") < 0.98
     best = number(text, "its best of 2000 networks: ", " % by mlp")
     assert best > number(text, "their mean ", " %") + 5
 

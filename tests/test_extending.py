@@ -104,6 +104,15 @@ def test_a_predictor_in_a_file(python, tmp_path):
     assert result.returncode == 0, result.stderr
 
 
+def test_predictors_in_scikit_learn(python):
+    (code,) = blocks("python", "Predictors in scikit-learn")
+    result = python("-c", code)
+    assert result.returncode == 0, result.stderr
+    best, stacked, alone = result.stdout.splitlines()
+    assert best == "{'max_depth': 2}"
+    assert 0.9 < float(alone) < float(stacked) < 1
+
+
 def test_plugins_are_listed_and_named(python):
     listed = python("-m", "apq_moo", "algorithms").stdout
     assert "walk: mutants of the best networks so far [a front] (none)" in listed
@@ -120,13 +129,13 @@ def test_the_conformance_suites(python, tmp_path):
     result = python("-m", "pytest", *options, "test_my_plugins.py")
     assert result.returncode == 0, result.stdout
     passed = int(re.search(r"([0-9]+) passed", result.stdout)[1])
-    assert passed == 8 + 7 + 9, result.stdout
+    assert passed == 12 + 7 + 9, result.stdout
 
 
 def test_no_code_is_left_out():
     text = PAGE.read_text(encoding="utf-8")
     assert re.findall(r"^```(\w+)$", text, flags=re.MULTILINE) == [
-        *("python", "python", "python", "toml", "sh", "python")
+        *("python", "python", "python", "python", "toml", "sh", "python")
     ]
 
 

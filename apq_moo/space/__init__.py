@@ -7,6 +7,7 @@ from apq_moo.space.distributions import (
     find_distribution,
     sample_sizes,
 )
+from apq_moo.space.frames import gene_matrix
 from apq_moo.space.layers import Layer
 from apq_moo.space.loading import load_space, presets
 from apq_moo.space.plan import BlockPlan
@@ -33,6 +34,7 @@ __all__ = [
     "all_networks",
     "embed",
     "find_distribution",
+    "gene_matrix",
     "load_space",
     "presets",
     "sample_sizes",

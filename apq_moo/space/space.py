@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from apq_moo.arrays import IntArray
 from apq_moo.errors import UserError, shown
+from apq_moo.space.frames import gene_matrix
 from apq_moo.space.layers import Layer
 from apq_moo.space.plan import fixed_layers, forbidden_configurations, plan_blocks
 from apq_moo.space.released import read_released
@@ -112,6 +113,13 @@ class Space:
     def __repr__(self) -> str:
         return f"Space({self.name!r}, n_var={self.n_var}, n_blocks={self.n_blocks})"
 
+    def __copy__(self) -> Space:
+        """Nothing changes a space, so copies of what holds one may share it."""
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Space:
+        return self
+
     @property
     def digest(self) -> str:
         """SHA-256 of the description without its name; equal for equal spaces."""
@@ -128,14 +136,16 @@ class Space:
         """Check a genotype matrix.
 
         Args:
-            X: integers of shape ``(n, n_var)``, or one row.
+            X: integers of shape ``(n, n_var)``, or one row; or a data frame, whose columns are
+                found by their genes' names (see :func:`apq_moo.space.frames.gene_matrix`).
 
         Returns:
             ``X`` as an int64 matrix.
 
         Raises:
-            UserError: wrong shape, not integers, or an index out of range.
+            UserError: wrong shape or columns, not integers, or an index out of range.
         """
+        X = gene_matrix((gene.name for gene in self.genes), X)
         try:
             array = np.atleast_2d(np.asarray(X))
         except ValueError as error:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ class PredictorConformance:
 
     Anything with ``predict(X)`` and an attribute ``space`` can be checked. What derives from
     :class:`apq_moo.predictors.Predictor` has to be registered under its name, and is also saved and
-    loaded.
+    loaded, and used as scikit-learn uses its regressors.
     """
 
     @pytest.fixture
@@ -103,7 +103,7 @@ class PredictorConformance:
         X = _networks(space, 200)
         fits = []
         for threads in (2, 1):
-            with _torch_threads(threads), global_generators(threads):
+            with _threads(threads), global_generators(threads):
                 fits.append(_predict(make(5), X))
         differ = int((fits[0] != fits[1]).sum())
         assert not differ, f"fitted twice with one seed, {differ} of {len(X)} accuracies differ"
@@ -125,9 +125,8 @@ class PredictorConformance:
     def test_saved_and_loaded_predicts_the_same_bits(
         self, predictor: AccuracyModel, space: Space, tmp_path: Path
     ) -> None:
-        """And is of the same class, has the same seed, and is saved as the same bytes."""
-        if not isinstance(predictor, Predictor):
-            pytest.skip("it does not derive from apq_moo.predictors.Predictor")
+        """And is of the same class, has the same parameters, and is saved as the same bytes."""
+        predictor = _derived(predictor)
         name = predictor.name
         assert name in PREDICTORS, f"{name!r} is not registered; declare its entry point"
         assert PREDICTORS.get(name) is type(predictor), f"{name!r} is another predictor's name"
@@ -135,12 +134,115 @@ class PredictorConformance:
         predictor.save(first)
         loaded = load_predictor(first, space)
         assert type(loaded) is type(predictor)
-        assert loaded.seed == predictor.seed
+        assert repr(loaded) == repr(predictor), f"{predictor!r} is {loaded!r} after loading"
         X = _networks(space, 500)
         same = loaded.predict(X) == predictor.predict(X)
         assert same.all(), f"{(~same).sum()} of {len(X)} accuracies differ after loading"
+        if predictor.has_std:
+            same = loaded.predict(X, return_std=True)[1] == predictor.predict(X, return_std=True)[1]
+            assert same.all(), f"{(~same).sum()} of {len(X)} deviations differ after loading"
         loaded.save(second)
         assert second.read_bytes() == first.read_bytes(), "what was loaded is saved differently"
+
+    def test_columns_of_a_data_frame_are_found_by_their_names(
+        self, predictor: AccuracyModel, space: Space
+    ) -> None:
+        """In whatever order; a missing one is refused."""
+        predictor, X = _derived(predictor), _networks(space, 50)
+        names = [gene.name for gene in space.genes]
+        backwards = _Frame(X[:, ::-1], names[::-1])
+        same = _predict(predictor, backwards) == _predict(predictor, X)
+        assert same.all(), f"{(~same).sum()} of {len(X)} accuracies depend on the columns' order"
+        assert_refused(
+            lambda: predictor.predict(_Frame(X[:, 1:], names[1:])), f"a frame without {names[0]!r}"
+        )
+
+    def test_standard_deviations_belong_to_the_predictions(
+        self, predictor: AccuracyModel, space: Space
+    ) -> None:
+        """Not negative, one a network in whatever batch; refused where there are none."""
+        predictor, X = _derived(predictor), _networks(space, 100)
+        if not predictor.has_std:
+            assert_refused(lambda: predictor.predict(X, return_std=True), "return_std=True")
+            return
+        mean, std = predictor.predict(X, return_std=True)
+        assert (mean == _predict(predictor, X)).all(), "its mean is not what it predicts without"
+        assert std.shape == (len(X),), f"deviations of shape {std.shape} for {len(X)} networks"
+        assert std.dtype == np.float64, f"deviations of dtype {std.dtype}, not float64"
+        assert (std >= 0).all(), "a deviation is negative or no number"
+        alone = np.concatenate([predictor.predict(X[[i]], return_std=True)[1] for i in range(9)])
+        assert (alone == std[:9]).all(), "a deviation depends on the rest of the batch"
+        assert predictor.predict(X[:0], return_std=True)[1].shape == (0,)
+
+    def test_scikit_learn_clones_it(self, make: PredictorFactory, space: Space) -> None:
+        """A clone has the same parameters and has learnt nothing; what it learns is its own."""
+        predictor, X = _derived(make(3)), _networks(space, 50)
+        before = _predict(predictor, X)
+        twin = _clone(predictor)
+        assert predictor.get_params()["seed"] == 3, "its seed is no parameter"
+        assert repr(twin) == repr(predictor), f"the clone of {predictor!r} is {twin!r}"
+        assert_refused(lambda: twin.predict(X), "a clone that is not fitted")
+        assert twin.set_params(seed=4) is twin
+        assert (twin.seed, predictor.seed) == (4, 3), "set_params does not set, or sets another's"
+        assert_refused(lambda: twin.set_params(no_such_parameter=1), "a parameter it lacks")
+        twin.fit(X, before[::-1], X_fp=X, y_fp=before[::-1])
+        assert (_predict(predictor, X) == before).all(), "fitting a clone changes the original"
+
+    def test_scikit_learn_validates_and_searches_with_it(
+        self, make: PredictorFactory, space: Space
+    ) -> None:
+        """Cross-validation, pipelines and grid search do as one does by hand."""
+        from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
+        from sklearn.pipeline import Pipeline
+
+        fitted, X = _derived(make(3)), _networks(space, 24)
+        y = _predict(fitted, X).clip(0, 100)
+        found = cross_val_score(_clone(fitted), X, y, cv=2, params={"X_fp": X, "y_fp": y})
+        by_hand = [
+            _clone(fitted).fit(X[a], y[a], X_fp=X[a], y_fp=y[a]).score(X[b], y[b])
+            for a, b in KFold(2).split(X)
+        ]
+        assert np.array_equal(found, by_hand), f"scores {found} by scikit-learn, {by_hand} by hand"
+        pipeline = Pipeline([("predictor", _clone(fitted))])
+        search = GridSearchCV(pipeline, {"predictor__seed": [4]}, cv=2)
+        search.fit(X, y, predictor__X_fp=X, predictor__y_fp=y)
+        expected = _clone(fitted).set_params(seed=4).fit(X, y, X_fp=X, y_fp=y).predict(X)
+        assert (search.predict(X) == expected).all(), "a grid search fits it differently"
+
+
+@dataclass
+class _Frame:
+    """All that a data frame needs to have."""
+
+    array: IntArray
+    columns: list[str]
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def to_numpy(self) -> IntArray:
+        return self.array
+
+    def __array__(self, dtype: None = None, copy: None = None) -> IntArray:
+        return self.array
+
+
+def _derived(predictor: AccuracyModel) -> Predictor:
+    if not isinstance(predictor, Predictor):
+        pytest.skip("it does not derive from apq_moo.predictors.Predictor")
+    return predictor
+
+
+def _clone(predictor: Predictor) -> Predictor:
+    from sklearn.base import clone
+
+    try:
+        return cast(Predictor, clone(predictor))
+    except (AttributeError, RuntimeError, TypeError) as error:
+        raise AssertionError(
+            f"scikit-learn cannot clone it: {error}; its constructor must keep each argument "
+            "unchanged in an attribute of the same name"
+        ) from error
 
 
 def _networks(space: Space, n: int) -> IntArray:
@@ -148,27 +250,29 @@ def _networks(space: Space, n: int) -> IntArray:
     return space.sample(n, np.random.default_rng(0))
 
 
-def _predict(predictor: AccuracyModel, X: IntArray) -> FloatArray:
+def _predict(predictor: AccuracyModel, X: IntArray | _Frame) -> FloatArray:
     """What it answers, as an array.
 
     Raises:
         AssertionError: it fails.
     """
     try:
-        return np.asarray(predictor.predict(X))
+        return np.asarray(predictor.predict(cast(IntArray, X)))
     except Exception as error:
         raise AssertionError(f"predict fails for {len(X)} networks: {error!r}") from error
 
 
 @contextmanager
-def _torch_threads(n: int) -> Iterator[None]:
-    """Give torch a number of threads, and assert that it keeps them."""
+def _threads(n: int) -> Iterator[None]:
+    """Give torch and BLAS a number of threads, and assert that torch keeps it."""
     import torch
+    from threadpoolctl import threadpool_limits
 
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(n)
-        yield
+        with threadpool_limits(n, user_api="blas"):
+            yield
         assert torch.get_num_threads() == n, "fitting changes torch's number of threads"
     finally:
         torch.set_num_threads(before)

@@ -1,11 +1,11 @@
-"""Made-up supernets whose accuracies behave like measured ones."""
+"""Synthetic supernets whose accuracies behave like measured ones."""
 
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
-from apq_moo.predictors import PREDICTORS, create_predictor
+from apq_moo.predictors import PREDICTORS, Recipe, create_predictor
 from apq_moo.space import FIELDS, load_space
 
 
@@ -111,20 +111,18 @@ def fitted(digits, digits_samples):
     }
 
 
-@pytest.fixture
-def brief(monkeypatch):
-    """Makes fitting quick where its quality does not matter."""
-    from apq_moo.predictors import (
-        GBDTPredictor,
-        MLPPredictor,
-        ScratchMLPPredictor,
-        XGBoostPredictor,
+@pytest.fixture(scope="session")
+def brief():
+    """Makes predictors that are fitted quickly, where the quality of the fit does not matter."""
+    recipe = Recipe(batch=32, lr=3e-3, bits_lr=3e-3, epochs=1, min_steps=20)
+    parameters = {
+        "mlp": {"pretraining": recipe, "transfer": recipe},
+        "mlp-scratch": {"training": recipe},
+        "xgboost": {"rounds": 20},
+        "xgboost-stacked": {"rounds": 20},
+        "gbdt": {"max_iter": 20},
+        "gbdt-stacked": {"max_iter": 20},
+    }
+    return lambda name, space, seed=0: PREDICTORS.get(name)(
+        space, seed=seed, **parameters.get(name, {})
     )
-    from apq_moo.predictors.training import Recipe
-
-    recipe = Recipe(epochs=1, min_steps=20, batch=32, lr=3e-3, bits_lr=3e-3)
-    monkeypatch.setattr(MLPPredictor, "pretraining", recipe)
-    monkeypatch.setattr(MLPPredictor, "transfer", recipe)
-    monkeypatch.setattr(ScratchMLPPredictor, "training", recipe)
-    monkeypatch.setattr(XGBoostPredictor, "rounds", 20)
-    monkeypatch.setattr(GBDTPredictor, "parameters", GBDTPredictor.parameters | {"max_iter": 20})

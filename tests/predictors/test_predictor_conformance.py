@@ -15,9 +15,8 @@ from apq_moo.testing import PredictorConformance
 NAMES = list(PREDICTORS)
 
 
-def fit(name, space, samples, seed=0, n=200):
+def fit(predictor, samples, n=200):
     (X, y), (X_fp, y_fp) = samples.mp, samples.fp
-    predictor = create_predictor(name, space, seed=seed)
     return predictor.fit(X[:n], y[:n], X_fp=X_fp[:n], y_fp=y_fp[:n])
 
 
@@ -28,7 +27,7 @@ class TestPredictors(PredictorConformance):
 
     @pytest.fixture
     def make(self, name, digits, digits_samples, brief):
-        return lambda seed: fit(name, digits, digits_samples, seed=seed)
+        return lambda seed: fit(brief(name, digits, seed), digits_samples)
 
     @pytest.fixture
     def predictor(self, name, fitted):
@@ -72,16 +71,15 @@ def test_ranks_held_out_networks(name, fitted, digits_samples):
     assert np.abs(predicted - y).mean() < 0.5 * np.abs(y - y.mean()).mean()
 
 
-@pytest.mark.usefixtures("brief")
 @pytest.mark.parametrize("name", NAMES)
-def test_pretraining_apart_and_refitting_leave_no_trace(name, digits, digits_samples):
+def test_pretraining_apart_and_refitting_leave_no_trace(name, brief, digits, digits_samples):
     (X, y), (X_fp, y_fp), (held_out, _) = (
         digits_samples.mp,
         digits_samples.fp,
         digits_samples.held_out,
     )
-    together = fit(name, digits, digits_samples).predict(held_out)
-    apart = create_predictor(name, digits).pretrain(X_fp[:200], y_fp[:200])
+    together = fit(brief(name, digits), digits_samples).predict(held_out)
+    apart = brief(name, digits).pretrain(X_fp[:200], y_fp[:200])
     apart.fit(X[200:300], y[200:300])
     if apart.transfers:
         with pytest.raises(UserError, match="not fitted"):
@@ -90,32 +88,30 @@ def test_pretraining_apart_and_refitting_leave_no_trace(name, digits, digits_sam
     np.testing.assert_array_equal(apart.predict(held_out), together)
 
 
-@pytest.mark.usefixtures("brief")
 @pytest.mark.parametrize("name", NAMES)
-def test_full_precision_matters_iff_it_transfers(name, digits, digits_samples):
+def test_full_precision_matters_iff_it_transfers(name, brief, digits, digits_samples):
     (X, y), (X_fp, y_fp), (held_out, _) = (
         digits_samples.mp,
         digits_samples.fp,
         digits_samples.held_out,
     )
-    predictor = create_predictor(name, digits)
+    predictor = brief(name, digits)
     first = predictor.fit(X, y, X_fp=X_fp, y_fp=y_fp).predict(held_out)
     second = predictor.fit(X, y, X_fp=X_fp, y_fp=y_fp[::-1]).predict(held_out)
     assert (first != second).any() == predictor.transfers
     if predictor.transfers:
         with pytest.raises(UserError, match="transfers from full-precision samples"):
-            create_predictor(name, digits).fit(X, y)
+            brief(name, digits).fit(X, y)
     else:
         np.testing.assert_array_equal(
-            create_predictor(name, digits).fit(X, y).predict(X[:5]), predictor.predict(X[:5])
+            brief(name, digits).fit(X, y).predict(X[:5]), predictor.predict(X[:5])
         )
 
 
-@pytest.mark.usefixtures("brief")
 @pytest.mark.parametrize("name", NAMES)
-def test_equal_accuracies_are_learnt_as_they_are(name, digits, digits_samples):
+def test_equal_accuracies_are_learnt_as_they_are(name, brief, digits, digits_samples):
     X, X_fp = digits_samples.mp[0][:50], digits_samples.fp[0][:50]
-    predictor = create_predictor(name, digits)
+    predictor = brief(name, digits)
     predictor.fit(X, np.full(50, 64.0), X_fp=X_fp, y_fp=np.full(50, 70.0))
     np.testing.assert_allclose(predictor.predict(X), 64.0, atol=0.5)
 

@@ -1,6 +1,9 @@
 """What is particular to the additive and the boosted predictors, and the comparison of all."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -36,6 +39,32 @@ def test_additive_recovers_an_additive_accuracy(imagenet):
     predictor = AdditivePredictor(imagenet).fit(X, 60 + imagenet.one_hot(X) @ truth)
     expected = 60 + imagenet.one_hot(held_out) @ truth
     np.testing.assert_allclose(predictor.predict(held_out), expected, atol=0.01)
+
+
+def test_additive_is_fitted_alike_by_any_number_of_threads():
+    """Sums of another order would show in the coefficients of few samples."""
+    code = """
+import hashlib, numpy as np
+from apq_moo.predictors import AdditivePredictor
+from apq_moo.space import load_space
+for name in ("digits", "fashion"):
+    space, rng = load_space(name), np.random.default_rng(0)
+    for n in (20, 50, 250):
+        X, y = space.sample(n, rng), rng.uniform(60, 80, n)
+        fitted = AdditivePredictor(space).fit(X, y).coefficients
+        print(name, n, hashlib.sha256(fitted.tobytes()).hexdigest())
+"""
+    lines = [
+        subprocess.run(  # noqa: S603 - runs this interpreter
+            [sys.executable, "-c", code],
+            env=os.environ | {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.splitlines()
+        for threads in ("1", "2")
+    ]
+    assert lines[0] == lines[1]
 
 
 def test_option_values(digits):

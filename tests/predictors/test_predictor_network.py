@@ -93,6 +93,47 @@ def test_products_of_bytes_equal_float64(space, monkeypatch):
     np.testing.assert_array_equal(found[True], found[False])
 
 
+def test_products_of_bytes_follow_the_processor_and_must_be_exact(monkeypatch):
+    decide = inference._has_byte_products.__wrapped__
+    calls = []
+
+    def exact(a, b):
+        calls.append(a.shape)
+        return (a.double() @ b.double()).int()
+
+    def saturating(a, b):
+        return exact(a, b).clamp(-(2**20), 2**20)
+
+    def missing(a, b):
+        raise RuntimeError("not implemented for this processor")
+
+    for flags, product, expected in [
+        ({"avx2", "avx512_f"}, exact, False),
+        (set(), exact, False),
+        ({"avx2", "avx512_vnni"}, exact, True),
+        ({"avx_vnni"}, exact, True),
+        ({"amx_int8"}, exact, True),
+        ({"avx512_vnni"}, saturating, False),
+        ({"avx512_vnni"}, missing, False),
+    ]:
+        monkeypatch.setattr(inference, "_processor_flags", lambda flags=flags: flags)
+        monkeypatch.setattr(torch, "_int_mm", product)
+        assert decide() == expected
+    assert len(calls) == 4  # not where the processor lacks the instructions
+    monkeypatch.delattr(torch, "_int_mm")
+    assert not decide()
+
+
+def test_torch_and_linux_agree_on_the_processor(monkeypatch, tmp_path):
+    if not hasattr(torch.cpu, "get_capabilities") or not Path("/proc/cpuinfo").exists():
+        pytest.skip("only one of them tells here")
+    by_torch = inference._processor_flags() & inference._BYTE_PRODUCTS
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert inference._processor_flags() & inference._BYTE_PRODUCTS == by_torch
+    monkeypatch.setattr(inference, "Path", lambda _name: tmp_path / "no such file")
+    assert inference._processor_flags() == set()
+
+
 def test_sums_at_the_limits_of_their_types_are_exact():
     rows, layer = (
         np.full((3, 400), 32639, np.float32),

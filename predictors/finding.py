@@ -1,4 +1,4 @@
-"""Finding a predictor by name or file."""
+"""Finding a predictor by name, among a space's assets, or in a file."""
 
 from __future__ import annotations
 
@@ -10,9 +10,23 @@ from apq_moo.data.assets import SAMPLES, Assets, find_assets, predictor_file
 from apq_moo.data.samples import load_samples
 from apq_moo.errors import UserError
 from apq_moo.predictors.base import PREDICTORS, Predictor, create_predictor
-from apq_moo.predictors.loading import load_predictor
+from apq_moo.predictors.published import TORCH_SUFFIXES, load_published
 from apq_moo.predictors.storage import Arrays
 from apq_moo.space import Space, embed, superspace
+
+
+def load_predictor(path: str | Path, space: Space) -> Predictor:
+    """Read a predictor that :meth:`Predictor.save` wrote, or a published torch checkpoint.
+
+    Files ending in ``.pt``, ``.pth`` or ``.pth.tar`` are published checkpoints (see
+    :func:`apq_moo.predictors.load_published`); any other says by its own header what it is.
+
+    Raises:
+        UserError: the file is missing, truncated, altered, unknown, or of another space.
+    """
+    if str(path).lower().endswith(TORCH_SUFFIXES):
+        return load_published(path, space)
+    return Predictor.load(path, space)
 
 
 def fit_to_samples(name: str, space: Space, samples: str | Path, *, seed: int = 0) -> Predictor:
@@ -41,13 +55,20 @@ class SubspacePredictor(Predictor):
     def __init__(self, space: Space, of_whole: Predictor) -> None:
         super().__init__(space)
         self.of_whole = of_whole
-        self._fitted = True
+        self.transfers, self.has_std = of_whole.transfers, of_whole.has_std
+        self._pretrained, self._fitted = of_whole._pretrained, of_whole._fitted
+
+    def _pretrain(self, X: IntArray, y: FloatArray) -> None:
+        self.of_whole.pretrain(embed(self.space, X), y)
 
     def _fit(self, X: IntArray, y: FloatArray) -> None:
         self.of_whole.fit(embed(self.space, X), y)
 
     def _predict(self, X: IntArray) -> FloatArray:
         return self.of_whole.predict(embed(self.space, X))
+
+    def _predict_std(self, X: IntArray) -> tuple[FloatArray, FloatArray]:
+        return self.of_whole.predict(embed(self.space, X), return_std=True)
 
     def _state(self) -> tuple[Arrays, dict[str, Any]]:
         raise UserError("a part's predictor is that of the whole space: save that one")
