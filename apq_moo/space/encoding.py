@@ -105,11 +105,12 @@ class Encoding:
 
     # -- genotypes ---------------------------------------------------------------------------------
 
-    def check(self, X: ArrayLike) -> IntArray:
+    def check(self, X: ArrayLike, *, reals: bool = False) -> IntArray:
         """Check a genotype matrix.
 
         Args:
             X: integers of shape ``(n, n_var)``, or one row.
+            reals: whether finite reals are rounded to the nearest integers, or refused.
 
         Returns:
             ``X`` as an int64 matrix.
@@ -125,6 +126,8 @@ class Encoding:
             raise UserError(
                 f"space {self.name!r} expects X of shape (n, {self.n_var}), got {array.shape}"
             )
+        if reals and array.dtype.kind == "f" and np.isfinite(array).all():
+            array = np.rint(array).astype(np.int64)
         if array.dtype.kind not in "iu":
             raise UserError(f"X must hold integers (option indices), got {array.dtype}")
         bad = (array < 0) | (array >= self.n_options)

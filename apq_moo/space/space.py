@@ -119,10 +119,14 @@ class Space(Encoding):
     def decode(self, X: ArrayLike) -> list[Subnet]:
         """The networks that the rows of a genotype matrix stand for.
 
+        Args:
+            X: option indices, shape ``(n, n_var)``; reals, as pymoo's own operators leave them, are
+                rounded to the nearest integers.
+
         Raises:
             UserError: see :meth:`check`.
         """
-        X = self.check(X)
+        X = self.check(X, reals=True)
         active = self.active(X)
         subnets = []
         for row, mask in zip(X, active, strict=True):

@@ -274,6 +274,21 @@ def test_smallest_and_largest_are_corners(imagenet):
     assert large.blocks[-1] == Block(5, 7, 1152, 8, 8, 8, 8)
 
 
+def test_reals_are_decoded_as_the_nearest_options(imagenet):
+    X = imagenet.sample(5, np.random.default_rng(0))
+    near = X + np.random.default_rng(1).uniform(-0.49, 0.49, size=X.shape)
+    assert imagenet.decode(near) == imagenet.decode(X)
+    for value in (np.nan, np.inf):
+        with pytest.raises(
+            UserError, match=r"X must hold integers \(option indices\), got float64"
+        ):
+            imagenet.decode(np.full(X.shape, value))
+    with pytest.raises(UserError, match="is out of range"):
+        imagenet.decode(X - 0.6 - X)
+    with pytest.raises(UserError, match="X must hold integers"):
+        imagenet.check(near)
+
+
 # -- sampling --------------------------------------------------------------------------------------
 
 
