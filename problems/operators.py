@@ -57,7 +57,8 @@ _CONFIG = Individual.default_config()
 def block_index(problem: SpaceProblem, people: Any) -> IntArray:
     """The networks of individuals as block configurations, shape ``(n, n_blocks)``.
 
-    What our operators made is known; whatever else is in a population is encoded once.
+    What our operators made is known; whatever else is in a population is encoded once, and again
+    when another array is set as its genotype.
 
     Args:
         problem: whose networks they are.
