@@ -10,7 +10,11 @@ FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
 
+def first_occurrences(X: IntArray) -> IntArray:
+    """Where each distinct row of a matrix occurs first, ascending."""
+    return np.sort(np.unique(X, axis=0, return_index=True)[1])
+
+
 def distinct(X: IntArray) -> IntArray:
     """The rows of a matrix without repetitions, each where it occurs first."""
-    first = np.unique(X, axis=0, return_index=True)[1]
-    return X[np.sort(first)]
+    return X[first_occurrences(X)]

@@ -41,7 +41,7 @@ def breakdown(
     model = find_device(device)
     if name not in model.units:
         raise UserError(f"device {model.name} gives {', '.join(model.units)}; not {name}")
-    blocks = [layer for layer in layers if layer.component == "block"]
+    blocks = [layer for layer in layers if layer.block is not None]
     costs = _named(blocks, model.layer_costs(blocks)[name])
     fixed = {part: values[name] for part, values in model.fixed_parts(space).items()}
     ahead = {"head", *(x.name for x in layers if x.component in {"stem", "first_block"})}

@@ -82,7 +82,7 @@ def _additivity(device: TableDevice, space: Space, rng: np.random.Generator) -> 
     worst = 0.0
     parts = device.fixed_parts(space).values()
     for row, subnet in zip(compiled, space.decode(X), strict=True):
-        layers = [layer for layer in space.layers(subnet) if layer.component == "block"]
+        layers = [layer for layer in space.layers(subnet) if layer.block is not None]
         costs = device.layer_costs(layers)
         for value, table in zip(row, tables, strict=True):
             plain = sum(costs[table.name].tolist()) + sum(part[table.name] for part in parts)

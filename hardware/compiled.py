@@ -5,7 +5,6 @@ from __future__ import annotations
 import zipfile
 import zlib
 from functools import lru_cache
-from itertools import accumulate, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from apq_moo.hardware.devices import Device
 from apq_moo.hardware.layer_set import layer_set
 from apq_moo.hardware.tables import CostTable
 from apq_moo.space import Space
+from apq_moo.space import layout as layout_module
 
 _Costs = tuple[float, tuple[FloatArray, ...]]
 """The fixed part, and each block's table."""
@@ -40,7 +40,7 @@ def device_tables(space: Space, device: Device) -> dict[str, CostTable]:
     if found is None:
         found = _compile(space, device)
         if path is not None:
-            _write(path, found)
+            _write(path, space, found)
     return {
         name: CostTable(name, device.units[name], space, fixed, blocks)
         for name, (fixed, blocks) in found.items()
@@ -64,13 +64,16 @@ def _compile(space: Space, device: Device) -> dict[str, _Costs]:
 def _cache_file(space: Space, device: Device) -> Path | None:
     if device.digest is None:
         return None
-    code = [sha256(__file__), sha256(layer_set_module.__file__)]
+    code = [sha256(path) for path in (__file__, layer_set_module.__file__, layout_module.__file__)]
     key = digest_of([device.digest, space.digest, code])
     return cache_folder() / "tables" / f"{key[:32]}.npz"
 
 
-def _write(path: Path, found: dict[str, _Costs]) -> None:
-    arrays = {name: np.concatenate([[fixed], *blocks]) for name, (fixed, blocks) in found.items()}
+def _write(path: Path, space: Space, found: dict[str, _Costs]) -> None:
+    arrays = {
+        name: np.append(space.layout.table(blocks), fixed)
+        for name, (fixed, blocks) in found.items()
+    }
     try:
         with replacing(path) as temporary, temporary.open("wb") as handle:
             np.savez(handle, **arrays)  # type: ignore[arg-type]
@@ -79,14 +82,15 @@ def _write(path: Path, found: dict[str, _Costs]) -> None:
 
 
 def _read(path: Path, space: Space, names: list[str]) -> dict[str, _Costs] | None:
-    edges = list(accumulate(space.block_sizes.tolist(), initial=1))
     try:
         with np.load(path, allow_pickle=False) as data:
             arrays = {name: data[name] for name in names}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None
-    if any(a.shape != (edges[-1],) or a.dtype != np.float64 for a in arrays.values()):
+    shape = (space.layout.length + 1,)
+    if any(a.shape != shape or a.dtype != np.float64 for a in arrays.values()):
         return None
     return {
-        name: (float(a[0]), tuple(a[i:j] for i, j in pairwise(edges))) for name, a in arrays.items()
+        name: (float(a[-1]), tuple(part[:-1] for part in space.layout.split(a[:-1])))
+        for name, a in arrays.items()
     }

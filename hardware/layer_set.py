@@ -29,7 +29,7 @@ class LayerSet:
         self._space = space
         self._position: dict[tuple[int, ...], int] = {}
         self.distinct: list[Layer] = []
-        self._parts = [self._block(plan, f"block{b}") for b, plan in enumerate(space.plans)]
+        self._parts = [self._block(plan) for plan in space.plans]
 
     def _number(self, layer: Layer) -> int:
         key = (layer.c_in, layer.c_out, layer.size, layer.kernel, layer.stride, layer.groups,
@@ -39,7 +39,7 @@ class LayerSet:
             self.distinct.append(layer)
         return self._position[key]
 
-    def _block(self, plan: BlockPlan, name: str) -> tuple[IntArray, IntArray, IntArray]:
+    def _block(self, plan: BlockPlan) -> tuple[IntArray, IntArray, IntArray]:
         """Numbers of the expand, depthwise and project layers, shaped to broadcast over options."""
         kernels, channels, w_pw, a_pw, w_dw, a_dw = (plan.options[name] for name in FIELDS)
         n_channels = len(channels)
@@ -49,13 +49,13 @@ class LayerSet:
             for i, w in enumerate(w_pw):
                 for j, a in enumerate(a_pw):
                     block = Block(plan.stage, kernels[0], mid, w, a, w_dw[0], a_dw[0])
-                    expand, _, project = plan.layers(block, name)
+                    expand, _, project = plan.layers(block)
                     pointwise[:, 0, c, i, j, 0, 0] = self._number(expand), self._number(project)
             for k, kernel in enumerate(kernels):
                 for i, w in enumerate(w_dw):
                     for j, a in enumerate(a_dw):
                         block = Block(plan.stage, kernel, mid, w_pw[0], a_pw[0], w, a)
-                        depthwise[k, c, 0, 0, i, j] = self._number(plan.layers(block, name)[1])
+                        depthwise[k, c, 0, 0, i, j] = self._number(plan.layers(block)[1])
         return pointwise[0], depthwise, pointwise[1]
 
     def needed(self) -> NDArray[np.bool_]:

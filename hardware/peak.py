@@ -1,10 +1,10 @@
 """Peak activation memory, as a table of blocks whose maximum counts.
 
-While a layer runs, its input and its output are in memory, and in a block with a residual sum the
-block's input too, until the sum is made. A tensor within a block takes the bits at which the next
-layer reads it. A tensor between blocks, in which residual sums add up, and the image take the bits
-of the layers outside the blocks (``bits.fixed``), whatever bits the next layer rounds it to as it
-reads. Batch norm and activation functions work in place.
+While a layer runs, its input and its output are in memory, and in a block with a shortcut the
+block's input too, until it is added. A tensor within a block takes the bits at which the next layer
+reads it. A tensor between blocks, in which shortcuts add up, and the image take the bits of the
+layers outside the blocks (``bits.fixed``), whatever bits the next layer rounds it to as it reads.
+Batch norm and activation functions work in place.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _block(plan: BlockPlan, between: int) -> FloatArray:
     area, area_out = plan.size**2, plan.size_out**2
     entering, leaving = plan.c_in * area * between, plan.c_out * area_out * between
     expanded, filtered = mid * area * a_dw, mid * area_out * a_pw
-    held = entering if plan.residual else 0
+    held = entering if plan.has_shortcut else 0
     steps = (entering + expanded, held + expanded + filtered, held + filtered + leaving)
     peak: FloatArray = np.maximum.reduce(steps).ravel()
     return peak
@@ -43,10 +43,12 @@ def _block(plan: BlockPlan, between: int) -> FloatArray:
 def _fixed(space: Space) -> int:
     """Values at the peak of what runs outside the blocks, all of it at the same bits."""
     layers = space.fixed_layers()
-    sizes = [layer.c_in * layer.size**2 + layer.c_out * layer.size_out**2 for layer in layers]
-    for i, layer in enumerate(layers):
-        if layer.name == "first_block.project" and space.has_residual("first_block"):
-            opens = layers[i - 1]
-            sizes[i] += opens.c_in * opens.size**2
+    sizes = []
+    held = 0
+    for layer in layers:
+        entering, leaving = layer.c_in * layer.size**2, layer.c_out * layer.size_out**2
+        sizes.append(entering + leaving + (held if layer.closes_shortcut else 0))
+        if layer.opens_shortcut:
+            held = entering
     pooled = layers[-1].c_in * (space.plans[-1].size_out ** 2 + 1)
     return max(*sizes, pooled)

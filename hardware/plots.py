@@ -61,7 +61,7 @@ def layer_picture(
 
     def layer(mid: int, w: int, a: int) -> Layer:
         chosen = Block(plan.stage, kernel or kernels[0], mid, w, a, w, a)
-        return plan.layers(chosen, f"block{block}")[place]
+        return plan.layers(chosen)[place]
 
     layers = [layer(mid, w, a) for w, a in pairs for mid in channels]
     costs = device.layer_costs(layers)
@@ -132,19 +132,16 @@ def network_picture(
     figure = Figure(figsize=(1.6 + 4.0 * len(names), height), layout="constrained")
     axes = figure.subplots(1, len(names), squeeze=False, sharey=True)[0]
     places = np.arange(len(rows))
+    kinds = dict.fromkeys(rows, "fixed")
+    kinds |= {x.name: x.place for x in space.layers(subnet) if x.block is not None}
     for axis, (name, costs) in zip(axes, found.items(), strict=True):
         values = [costs.get(row, 0.0) for row in rows]
-        axis.barh(places, values, color=[_COLOURS[_kind(row)] for row in rows])
+        axis.barh(places, values, color=[_COLOURS[kinds[row]] for row in rows])
         axis.set_xlabel(f"{name} ({QUANTITIES.get(name).unit})")
         axis.grid(axis="x", alpha=0.3)
     axes[0].set_yticks(places, rows, fontsize=7)
     axes[0].set_ylim(len(rows) - 0.4, -0.6)
-    kinds = [kind for kind in _COLOURS if kind in {_kind(row) for row in rows}]
-    axes[-1].legend(handles=[Patch(color=_COLOURS[kind], label=kind) for kind in kinds], fontsize=8)
+    shown = [kind for kind in _COLOURS if kind in kinds.values()]
+    axes[-1].legend(handles=[Patch(color=_COLOURS[kind], label=kind) for kind in shown], fontsize=8)
     figure.suptitle(title, fontsize=10)
     return figure
-
-
-def _kind(row: str) -> str:
-    block, _, place = row.partition(".")
-    return place if place in PARTS and block != "first_block" else "fixed"

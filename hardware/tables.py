@@ -41,9 +41,13 @@ class CostTable:
     combine: Literal["sum", "max"] = "sum"
 
     @cached_property
-    def _padded(self) -> list[FloatArray]:
-        """The tables, with a last entry of 0 for an inactive block."""
-        return [np.append(costs, 0.0) for costs in self.blocks]
+    def flat(self) -> FloatArray:
+        """The costs as a block table, see :class:`apq_moo.space.Layout`; 0 for inactive blocks."""
+        return self.space.layout.table(self.blocks, inactive=0.0)
+
+    @cached_property
+    def _columns(self) -> list[FloatArray]:
+        return self.space.layout.split(self.flat)
 
     def gather(self, index: IntArray) -> FloatArray:
         """Costs of networks, shape ``(n,)``.
@@ -57,7 +61,7 @@ class CostTable:
         for start in range(0, len(index), _CHUNK):
             some = total[start : start + _CHUNK]
             rows = index[start : start + _CHUNK]
-            for b, costs in enumerate(self._padded):
+            for b, costs in enumerate(self._columns):
                 # The mode spares a check: the index is within the table by construction.
                 costs.take(rows[:, b], out=part[: len(some)], mode="clip")
                 into(some, part[: len(some)], out=some)
@@ -84,8 +88,10 @@ class CostBatch:
         self._others = [i for i, table in enumerate(tables) if table.combine != "sum"]
         summed = [tables[i] for i in self._sums]
         self._fixed = np.array([table.fixed for table in summed])
-        columns = zip(*(table._padded for table in summed), strict=True)
-        self._blocks = [np.stack(costs, axis=1) for costs in columns]
+        self._blocks: list[FloatArray] = []
+        if summed:
+            layout = summed[0].space.layout
+            self._blocks = layout.split(np.stack([table.flat for table in summed], axis=1))
 
     def gather(self, index: IntArray) -> FloatArray:
         """Costs of networks, shape ``(n, n_tables)``; see :meth:`CostTable.gather`."""
@@ -151,17 +157,11 @@ def random_networks(
         Canonical genotypes, shape ``(n, n_var)``; fewer where no more were found.
     """
     found = np.empty((0, space.n_var), dtype=np.int64)
+    empty = np.array([not mask.any() for mask in feasible])
     for _ in range(_ATTEMPTS):
-        X = space.sample(n, rng, valid=False)
-        usable = np.ones(n, dtype=bool)
-        active = space.active(X)
-        for b, mask in enumerate(feasible):
-            options = np.flatnonzero(mask)
-            if len(options):
-                X[:, space.block_columns[b]] = space.block_genes(b, rng.choice(options, n))
-            else:
-                usable &= ~active[:, b]
-        found = distinct(np.vstack([found, space.canonical(X[usable])]))[:n]
+        X = space.sample(n, rng, usable=feasible)
+        usable = ~space.active(X)[:, empty].any(axis=1)
+        found = distinct(np.vstack([found, X[usable]]))[:n]
         if len(found) == n:
             break
     return found
@@ -197,24 +197,20 @@ def _extreme(
         raise UserError(
             f"no network of space {space.name!r} can run: its fixed layers cannot; lower bits.fixed"
         )
-    row = np.zeros(space.n_var, dtype=np.int64)
-    block = 0
+    index = space.block_sizes.copy()
     for number, stage in enumerate(space.spec.stages):
-        costs = [0.0]
-        runs = [True]
-        for b in range(block, block + max(stage.depths)):
-            usable = np.where(feasible[b], sign * table.blocks[b], np.inf)
-            best = int(usable.argmin())
-            row[space.block_columns[b]] = space.block_genes(b, best)
-            runs.append(runs[-1] and bool(feasible[b][best]))
-            least = float(table.blocks[b][best]) if feasible[b][best] else np.inf
+        blocks = space.layout.stage_blocks[number]
+        costs, runs, best = [0.0], [True], []
+        for mask, values in zip(feasible[blocks], table.blocks[blocks], strict=True):
+            best.append(int(np.where(mask, sign * values, np.inf).argmin()))
+            runs.append(runs[-1] and bool(mask[best[-1]]))
+            least = float(values[best[-1]]) if runs[-1] else np.inf
             costs.append(costs[-1] + least if table.combine == "sum" else max(costs[-1], least))
         by_depth = [sign * costs[depth] if runs[depth] else np.inf for depth in stage.depths]
         chosen = int(np.argmin(by_depth))
         if not np.isfinite(by_depth[chosen]):
             raise UserError(f"no network of space {space.name!r} can run: stage {number} has none")
-        if number in space.depth_columns:
-            row[space.depth_columns[number]] = chosen
-        block += max(stage.depths)
-    genotype = space.canonical(row[None])
-    return float(table(genotype)[0]), genotype[0]
+        depth = stage.depths[chosen]
+        index[blocks][:depth] = best[:depth]
+    found = index[None]
+    return float(table.gather(found)[0]), space.from_block_index(found)[0]

@@ -59,12 +59,11 @@ class AdditivePredictor(Predictor):
             configurations add to it, shape ``(block_sizes[b],)`` each; they are multiples of
             2^-30.
         """
-        space = self.space
-        offsets = space.one_hot_offsets
-        gains = []
-        for b, size in enumerate(space.block_sizes):
-            genes = space.block_genes(b, np.arange(size))
-            gains.append(self.coefficients[offsets[b] + genes].sum(axis=1))
+        layout, offsets = self.space.layout, self.space.one_hot_offsets
+        gains = [
+            self.coefficients[offsets[b] + genes[:-1]].sum(axis=1)
+            for b, genes in enumerate(layout.split(layout.genes))
+        ]
         return self.intercept, gains
 
     def _state(self) -> tuple[Arrays, dict[str, Any]]:

@@ -85,8 +85,6 @@ class ExactNetwork:
         self._output_step = _power_of_two(np.abs(output).max(), _OUTPUT_BITS)
         self._output = np.rint(output / self._output_step)
         self._output_bias = float(exact[f"{OUTPUT}.bias"][0])
-        sizes = [size + 1 for size in space.block_sizes]
-        self._offsets = np.cumsum([0, *sizes[:-1]])
         self._rows_seen = 0
 
     def __call__(self, X: IntArray) -> FloatArray:
@@ -101,7 +99,7 @@ class ExactNetwork:
         output = np.empty(len(index))
         room = _Room.of(min(len(index), _CHUNK))
         for start in range(0, len(index), _CHUNK):
-            rows = index[start : start + _CHUNK] + self._offsets
+            rows = index[start : start + _CHUNK] + self._space.layout.offsets
             output[start : start + len(rows)] = self._chunk(rows, room.first(len(rows)), fast=fast)
         return output
 
@@ -291,6 +289,7 @@ class _Table:
         rows: list[FloatArray] = []
         numbers: list[IntArray] = []
         used = 0
+        genes = space.layout.split(space.layout.genes)
         for group in _groups(space, fields):
             places = []
             for b, plan in enumerate(space.plans):
@@ -298,11 +297,10 @@ class _Table:
                 choices = np.indices(shape).reshape(len(group), -1).T
                 rows.append(weight[starts[b, group] + choices].sum(axis=1))
                 bound += np.abs(rows[-1]).max(axis=0)
-                genes = space.block_genes(b, np.arange(space.block_sizes[b]))[:, group]
-                places.append(used + np.ravel_multi_index(tuple(genes.T), shape))
-                places.append(np.array([-1]))  # inactive
+                chosen = tuple(genes[b][:-1, group].T)
+                places.append(used + np.ravel_multi_index(chosen, shape))
                 used += len(choices)
-            numbers.append(np.concatenate(places))
+            numbers.append(space.layout.table(places, inactive=-1))
         step = _power_of_two(bound.max() * 1.001, _TABLE_BITS)
         table = np.concatenate([*rows, np.zeros((1, WIDTH))])
         self._rows: Float32 = (np.rint(table / step) * step).astype(np.float32)

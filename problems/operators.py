@@ -1,9 +1,10 @@
 """pymoo operators that know the space: which genes are active, and which blocks are feasible.
 
 They serve any genetic algorithm of pymoo on an :class:`apq_moo.problems.APQProblem`. Canonical
-genotypes come out whatever goes in, and no step computes anything one individual at a time. Their
-``do`` methods draw and return what pymoo's do, but spend less on reading and making individuals,
-which takes most of the time where populations are large.
+genotypes come out whatever goes in, and no step computes anything one individual at a time. Between
+the operators networks are rows of block configurations, which individuals remember beside their
+genotypes (:func:`block_index`). Their ``do`` methods draw and return what pymoo's do, but spend
+less on reading and making individuals, which takes most of the time where populations are large.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from pymoo.core.sampling import Sampling
 from pymoo.core.variable import get
 
 from apq_moo.arrays import BoolArray, FloatArray, IntArray
-from apq_moo.problems.variation import block_genes, cross, n_units, resample
+from apq_moo.problems.variation import cross, mix, n_units
+from apq_moo.space.spec import FIELDS
 
 if TYPE_CHECKING:
     from apq_moo.problems.region import FeasibleRegion
@@ -44,29 +46,84 @@ class SpaceProblem(Protocol):
         """Canonical genotypes of what an algorithm hands over."""
 
 
-_KEY = "_canonical_key"
+_KNOWN = "_block_index"
+"""Where an individual remembers its genotype, the bytes of its block configurations, the digest of
+their space, and whether the genotype is canonical."""
 
-
+_UNKNOWN = (object(), b"", "", False)
 _CONFIG = Individual.default_config()
 
 
-def _matrix(people: Any) -> IntArray:
-    """The genotypes of individuals, shape ``(n, n_var)``."""
-    return np.array([person.X for person in np.ravel(people).tolist()])
+def block_index(problem: SpaceProblem, people: Any) -> IntArray:
+    """The networks of individuals as block configurations, shape ``(n, n_blocks)``.
+
+    What our operators made is known; whatever else is in a population is encoded once, and again
+    when another array is set as its genotype.
+
+    Args:
+        problem: whose networks they are.
+        people: individuals, or an array of them in any shape.
+
+    Raises:
+        UserError: a genotype is unusable, see :meth:`APQProblem.genotypes`.
+    """
+    keys = _keys(problem, people)
+    return np.frombuffer(b"".join(keys), dtype=np.int64).reshape(len(keys), problem.space.n_blocks)
 
 
-def _population(X: IntArray) -> Population:
+def _keys(problem: SpaceProblem, people: Any) -> list[bytes]:
+    """Bytes of the block configurations; equal for equal networks."""
+    space, digest = problem.space, problem.space.digest
+    flat = np.ravel(people).tolist()
+    known = [vars(person).get(_KNOWN, _UNKNOWN) for person in flat]
+    fresh = [
+        i
+        for i, (person, entry) in enumerate(zip(flat, known, strict=True))
+        if entry[0] is not person.X or entry[2] != digest
+    ]
+    if fresh:
+        X = problem.genotypes(np.array([flat[i].X for i in fresh]))
+        for i, row in zip(fresh, space.block_index(X), strict=True):
+            known[i] = vars(flat[i])[_KNOWN] = flat[i].X, row.tobytes(), digest, False
+    return [entry[1] for entry in known]
+
+
+def set_values(people: Population, F: FloatArray, G: FloatArray) -> None:
+    """What pymoo's ``Evaluator`` does, without its cost for large populations.
+
+    Args:
+        people: individuals.
+        F: their objectives, shape ``(n, n_obj)``.
+        G: their constraints, shape ``(n, n_ieq_constr)``.
+    """
+    violation = np.maximum(G, 0.0).sum(axis=1, keepdims=True)
+    for person, f, g, cv in zip(people.tolist(), F, G, violation, strict=True):
+        person.F, person.G, person.CV = f, g, cv
+        person.evaluated.update(("F", "G", "H"))
+
+
+def _assign(people: list[Any], space: Space, index: IntArray) -> None:
+    """Give individuals networks, in canonical form, which they remember."""
+    data, size = index.tobytes(), index.shape[1] * index.itemsize
+    keys = [data[start : start + size] for start in range(0, len(data), size)]
+    others = [
+        i
+        for i, (person, key) in enumerate(zip(people, keys, strict=True))
+        if (entry := vars(person).get(_KNOWN, _UNKNOWN))[1] != key
+        or entry[0] is not person.X
+        or entry[2:] != (space.digest, True)
+    ]
+    for i, row in zip(others, space.from_block_index(index[others]), strict=True):
+        X = people[i].X = row.copy()
+        vars(people[i])[_KNOWN] = X, keys[i], space.digest, True
+
+
+def _population(space: Space, index: IntArray) -> Population:
     """New individuals, which share one configuration."""
-    people = np.empty(len(X), dtype=object)
-    for i, row in enumerate(X):
-        person = people[i] = Individual(config=_CONFIG)
-        person.X = row.copy()
+    people = np.empty(len(index), dtype=object)
+    people[:] = [Individual(config=_CONFIG) for _ in range(len(index))]
+    _assign(people.tolist(), space, index)
     return people.view(Population)
-
-
-def _replace(pop: Population, X: IntArray) -> None:
-    for person, row in zip(pop.tolist(), X, strict=True):
-        person.X = row.copy()
 
 
 class FeasibleSampling(Sampling):  # type: ignore[misc]
@@ -102,37 +159,48 @@ class SpaceCrossover(Crossover):  # type: ignore[misc]
         problem: SpaceProblem,
         pop: Any,
         parents: Any = None,
-        *args: Any,
+        *_args: Any,
         random_state: Any,
-        **kwargs: Any,
+        **_kwargs: Any,
     ) -> Population:
         """Children of pairs of individuals, two of each; see pymoo's ``Crossover``."""
         if parents is not None:
             pop = [pop[mating] for mating in parents]
         n = len(pop)
-        X = np.swapaxes(_matrix(pop).reshape(n, self.n_parents, -1), 0, 1)
-        crossed = random_state.random(n) < get(self.prob, size=n)
-        children = X
-        if crossed.any():
-            made = self._do(problem, X, *args, random_state=random_state, **kwargs)
-            children = np.where(crossed[:, None], made, X)
-        return _population(children.reshape(-1, X.shape[-1]))
-
-    def _do(
-        self, problem: SpaceProblem, X: IntArray, *_args: Any, random_state: Any, **_kwargs: Any
-    ) -> IntArray:
         space = problem.space
-        A, B = problem.genotypes(X[0]), problem.genotypes(X[1])
-        units = random_state.random((len(A), n_units(space))) < 0.5
-        genes = random_state.random(A.shape) < 0.5
-        whole = random_state.random((len(A), 1)) >= self.prob_genes
-        children = []
-        for from_b, genes_from_b in ((units, genes), (~units, ~genes)):
-            blockwise = cross(space, A, B, from_b)
-            mixed = cross(space, A, B, from_b, genes_from_b)
-            infeasible = ~problem.region.options.feasible_blocks(mixed)
-            children.append(np.where(whole | block_genes(space, infeasible), blockwise, mixed))
-        return np.stack(children)
+        parents = block_index(problem, pop).reshape(n, self.n_parents, space.n_blocks)
+        A, B = parents[:, 0], parents[:, 1]
+        crossed = random_state.random(n) < get(self.prob, size=n)
+        children = np.stack([A, B])
+        if crossed.any():
+            children[:, crossed] = self.children(problem, A, B, random_state)[:, crossed]
+        return _population(space, children.reshape(-1, space.n_blocks))
+
+    def children(
+        self, problem: SpaceProblem, A: IntArray, B: IntArray, rng: np.random.Generator
+    ) -> IntArray:
+        """Two children of each pair of networks.
+
+        Args:
+            problem: whose networks they are.
+            A: block configurations, shape ``(n, n_blocks)``.
+            B: their partners.
+            rng: source of randomness.
+
+        Returns:
+            Shape ``(2, n, n_blocks)``.
+        """
+        space, layout = problem.space, problem.space.layout
+        n, n_depth = len(A), len(space.depth_columns)
+        units = rng.random((n, n_units(space))) < 0.5
+        genes = rng.random((n, space.n_var))[:, n_depth:] < 0.5
+        whole = rng.random((n, 1)) >= self.prob_genes
+        A, B, whole = np.concatenate([A, A]), np.concatenate([B, B]), np.concatenate([whole, whole])
+        blockwise = cross(space, A, B, np.concatenate([units, ~units]))
+        mixed, shared = mix(layout, A, B, np.concatenate([genes, ~genes]))
+        mixed = np.where(~whole & shared & layout.active(blockwise), mixed, blockwise)
+        feasible = problem.region.options.feasible_blocks(mixed)
+        return np.where(feasible, mixed, blockwise).reshape(2, n, -1)
 
 
 class SpaceMutation(Mutation):  # type: ignore[misc]
@@ -165,39 +233,54 @@ class SpaceMutation(Mutation):  # type: ignore[misc]
         problem: SpaceProblem,
         pop: Population,
         inplace: bool = True,
-        *args: Any,
+        *_args: Any,
         random_state: Any,
-        **kwargs: Any,
+        **_kwargs: Any,
     ) -> Population:
         """Mutate individuals; see pymoo's ``Mutation``."""
         if not inplace:
             pop = deepcopy(pop)
-        mutants = self._do(problem, _matrix(pop), *args, random_state=random_state, **kwargs)
+        mutants = self.mutants(problem, block_index(problem, pop), random_state)
         chosen = random_state.random(size=len(pop)) <= get(self.prob, size=len(pop))
-        _replace(pop[chosen], mutants[chosen])
+        _assign(pop[chosen].tolist(), problem.space, mutants[chosen])
         return pop
 
-    def _do(
-        self, problem: SpaceProblem, X: IntArray, *_args: Any, random_state: Any, **_kwargs: Any
-    ) -> IntArray:
-        space, options = problem.space, problem.region.options
-        X = problem.genotypes(X)
-        active = space.active_genes(X)
-        prob = 1 / active.sum(axis=1, keepdims=True) if self.prob_gene is None else self.prob_gene
-        chosen = active & (random_state.random(X.shape) < prob)
-        step = random_state.random(X.shape) < self.prob_step
-        u = random_state.random(X.shape)
-        last = space.n_options - 1
-        changed = np.where(chosen, np.where(step, _neighbour(X, last, u), _other(X, last, u)), X)
-        changed = space.canonical(changed)
+    def mutants(self, problem: SpaceProblem, index: IntArray, rng: np.random.Generator) -> IntArray:
+        """A mutant of each network.
 
-        redrawn = space.active(changed) & ~space.active(X)
-        redrawn |= ~options.feasible_blocks(changed)
-        redrawn |= random_state.random(redrawn.shape) < self.prob_block
-        units = np.concatenate(
-            [np.zeros((len(X), n_units(space) - space.n_blocks), bool), redrawn], axis=1
-        )
-        return resample(options, changed, units, random_state.random(units.shape))
+        Args:
+            problem: whose networks they are.
+            index: block configurations, shape ``(n, n_blocks)``.
+            rng: source of randomness.
+
+        Returns:
+            Shape ``(n, n_blocks)``.
+        """
+        space, layout, options = problem.space, problem.space.layout, problem.region.options
+        shape, n_depth = (len(index), space.n_var), len(space.depth_columns)
+        before = layout.active(index)
+        active = np.ones(shape, dtype=bool)
+        active[:, n_depth:] = before.repeat(len(FIELDS), axis=1)
+        prob = 1 / active.sum(axis=1, keepdims=True) if self.prob_gene is None else self.prob_gene
+        row, column = np.nonzero(active & (rng.random(shape) < prob))
+        step = rng.random(shape)[row, column] < self.prob_step
+        u = rng.random(shape)[row, column]
+
+        X = space.from_block_index(index)
+        gene, last = X[row, column], space.n_options[column] - 1
+        moved = np.where(step, _neighbour(gene, last, u), _other(gene, last, u))
+        X[row, column] = moved
+        after = space.active(X)
+
+        inner = column >= n_depth
+        place = column[inner] - n_depth
+        changed = np.where(before, index, 0)
+        steps = (moved - gene)[inner] * layout.strides.ravel()[place]
+        np.add.at(changed, (row[inner], place // len(FIELDS)), steps)
+        redrawn = (after & ~before) | ~options.feasible_blocks(changed)
+        redrawn |= rng.random(redrawn.shape) < self.prob_block
+        drawn = options.draw(rng.random((len(index), n_units(space)))[:, n_depth:])
+        return np.where(after, np.where(redrawn, drawn, changed), layout.sizes)
 
 
 def _other(X: IntArray, last: IntArray, u: FloatArray) -> IntArray:
@@ -218,17 +301,15 @@ class FeasibleRepair(Repair):  # type: ignore[misc]
     Limits on costs are left to the algorithm's handling of constraints.
     """
 
-    def do(self, problem: SpaceProblem, pop: Population, **kwargs: Any) -> Population:
+    def do(self, problem: SpaceProblem, pop: Population, **_kwargs: Any) -> Population:
         """Repair individuals; see pymoo's ``Repair``."""
-        _replace(pop, self._do(problem, _matrix(pop), **kwargs))
+        repaired = problem.region.options.repair(block_index(problem, pop))
+        _assign(pop.tolist(), problem.space, repaired)
         return pop
-
-    def _do(self, problem: SpaceProblem, X: IntArray, **_kwargs: Any) -> IntArray:
-        return problem.region.options.mend(problem.genotypes(X))
 
 
 class CanonicalDuplicateElimination(DuplicateElimination):  # type: ignore[misc]
-    """Finds equal networks by hashing canonical genotypes, in time linear in their number.
+    """Finds equal networks by hashing their block configurations, in time linear in their number.
 
     Args:
         problem: whose networks they are.
@@ -238,24 +319,9 @@ class CanonicalDuplicateElimination(DuplicateElimination):  # type: ignore[misc]
         super().__init__()
         self.problem = problem
 
-    def _keys(self, population: Population) -> list[bytes]:
-        """Bytes of the canonical genotypes, which individuals remember with what they are of."""
-        known = [vars(individual).get(_KEY) for individual in population]
-        fresh = [
-            place
-            for place, (entry, individual) in enumerate(zip(known, population, strict=True))
-            if entry is None or entry[0] is not individual.X
-        ]
-        if fresh:
-            X = self.problem.genotypes(np.array([population[place].X for place in fresh]))
-            for place, row in zip(fresh, X.astype(self.problem.space.gene_type), strict=True):
-                individual = population[place]
-                known[place] = vars(individual)[_KEY] = individual.X, row.tobytes()
-        return [key for _, key in known]
-
     def _do(self, pop: Population, other: Population | None, is_duplicate: BoolArray) -> BoolArray:
-        seen = set() if other is None else set(self._keys(other))
-        for i, key in enumerate(self._keys(pop)):
+        seen = set() if other is None else set(_keys(self.problem, other))
+        for i, key in enumerate(_keys(self.problem, pop)):
             is_duplicate[i] = key in seen
             if other is None:
                 seen.add(key)

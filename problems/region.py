@@ -64,8 +64,7 @@ class FeasibleRegion:
             np.stack([table.blocks[b] for table, _ in limits] or [np.zeros(len(mask))], axis=1)
             for b, mask in enumerate(feasible)
         ]
-        inactive = np.zeros((1, len(bounds)))
-        self._costs = np.concatenate([np.vstack([costs, inactive]) for costs in blocks])
+        self._costs: FloatArray = space.layout.table(blocks, inactive=0.0)
         self._ranked = [_rank(costs, mask) for costs, mask in zip(blocks, feasible, strict=True)]
         self._anchor = (
             cheap_network(self.options, limits)
@@ -78,8 +77,11 @@ class FeasibleRegion:
 
     def contains(self, X: IntArray) -> BoolArray:
         """Whether each genotype is in the region, shape ``(n,)``."""
-        index = self.space.block_index(X)
-        inside: BoolArray = self.options.infeasible_blocks(index) == 0
+        return self.contains_blocks(self.space.block_index(X))
+
+    def contains_blocks(self, index: IntArray) -> BoolArray:
+        """The same for block configurations of shape ``(n, n_blocks)``."""
+        inside: BoolArray = np.all(self.options.feasible_blocks(index), axis=1)
         for table, limit in self.limits:
             inside &= table.gather(index) <= limit
         return inside
@@ -102,23 +104,23 @@ class FeasibleRegion:
         Returns:
             Canonical genotypes, shape ``(n, n_var)``; fewer rows where no more were found.
         """
-        found = np.empty((0, self.space.n_var), dtype=np.int64)
+        found = np.empty((0, self.space.n_blocks), dtype=np.int64)
         for attempt in range(_SAMPLING_ROUNDS):
             bounds = self._strict if attempt % 2 else self._loose
             drawn = self._draw(n - len(found), bounds, rng)
-            found = distinct(np.vstack([found, drawn[self.contains(drawn)]]))
+            found = distinct(np.vstack([found, drawn[self.contains_blocks(drawn)]]))
             if len(found) == n:
                 break
-        return found
+        return self.space.from_block_index(found)
 
     def _draw(self, n: int, bounds: FloatArray, rng: np.random.Generator) -> IntArray:
         depth = self._fit_depths(n, None, bounds, rng)
         wanted = self.options.draw(rng.random((n, self.space.n_blocks)))
         index, _ = self._place(wanted, depth, bounds, rng)
-        active = index < self.space.block_sizes
+        active = self.space.layout.active(index)
         for _ in range(_SWEEPS if self.limits else 0):
             self._redraw(index, active, bounds, rng)
-        return self.options.assemble(depth, index)
+        return index
 
     # -- repair ------------------------------------------------------------------------------------
 
@@ -136,19 +138,24 @@ class FeasibleRegion:
         Returns:
             Canonical genotypes of the region; those that were in it come back unchanged.
         """
-        X = self.options.mend(X)
+        return self.space.from_block_index(self.repair_blocks(self.space.block_index(X), rng))
+
+    def repair_blocks(self, index: IntArray, rng: np.random.Generator) -> IntArray:
+        """The same for block configurations of shape ``(n, n_blocks)``."""
+        index = self.options.repair(index)
         for bounds in (self._loose, self._strict):
-            outside = np.flatnonzero(~self.contains(X))
+            outside = np.flatnonzero(~self.contains_blocks(index))
             if not len(outside):
                 break
-            X[outside] = self._pull(X[outside], bounds, rng)
-        return X
+            index[outside] = self._pull(index[outside], bounds, rng)
+        return index
 
-    def _pull(self, X: IntArray, bounds: FloatArray, rng: np.random.Generator) -> IntArray:
-        depth = self._fit_depths(len(X), self.options.depth_index(X), bounds, rng)
-        index, lost = self._place(self.space.block_index(X), depth, bounds, rng)
+    def _pull(self, index: IntArray, bounds: FloatArray, rng: np.random.Generator) -> IntArray:
+        wanted = self.space.layout.depth_genes(index)
+        depth = self._fit_depths(len(index), wanted, bounds, rng)
+        index, lost = self._place(index, depth, bounds, rng)
         self._redraw(index, lost, bounds, rng)
-        return self.options.assemble(depth, index)
+        return index
 
     # -- moves -------------------------------------------------------------------------------------
     #
@@ -156,12 +163,17 @@ class FeasibleRegion:
     # tried up to just beyond the limits, and what the tables then refuse, again up to just below.
 
     def _cost(self, b: int | IntArray, index: IntArray) -> FloatArray:
-        costs: FloatArray = self._costs[self.options.offsets[b] + index]
+        costs: FloatArray = self._costs[self.space.layout.offsets[b] + index]
+        return costs
+
+    def _gathered(self, index: IntArray) -> FloatArray:
+        """Costs of all blocks, shape ``(..., n_blocks, n_limits)``."""
+        costs: FloatArray = self.space.layout.gather(self._costs, index)
         return costs
 
     def _totals(self, index: IntArray) -> FloatArray:
         """Costs of whole networks, shape ``(n, n_limits)``."""
-        totals: FloatArray = self._fixed + self._costs[self.options.offsets + index].sum(axis=1)
+        totals: FloatArray = self._fixed + self._gathered(index).sum(axis=1)
         return totals
 
     def _place(
@@ -180,8 +192,9 @@ class FeasibleRegion:
         Returns:
             Configurations, and which active blocks have not got the wanted one.
         """
-        zeros = np.zeros(wanted.shape, dtype=np.int64)
-        lost = self.space.active(self.options.assemble(depth, zeros))
+        layout = self.space.layout
+        depths = layout.depth_options[np.arange(depth.shape[1]), depth]
+        lost = layout.active(layout.cut(np.zeros_like(wanted), depths))
         index = np.where(lost, wanted, self.space.block_sizes)
         whole = (self._totals(index) <= bounds).all(axis=1, keepdims=True)
         index = np.where(lost & ~whole, self._anchor, index)
@@ -251,15 +264,13 @@ class FeasibleRegion:
 
         Infinite where a depth is not open or the stage offers fewer depths.
         """
-        costs = self._costs[self.options.offsets + self._anchor]
+        costs = self._gathered(self._anchor)
         stages = self.space.spec.stages
         most = max(len(stage.depths) for stage in stages)
         result = np.full((len(stages), most, costs.shape[1]), np.inf)
-        first = 0
-        for number, stage in enumerate(stages):
-            for i, depth in enumerate(stage.depths[: self.options.open_depths[number]]):
-                result[number, i] = costs[first : first + depth].sum(axis=0)
-            first += max(stage.depths)
+        for number, blocks in enumerate(self.space.layout.stage_blocks):
+            for i, depth in enumerate(stages[number].depths[: self.options.open_depths[number]]):
+                result[number, i] = costs[blocks][:depth].sum(axis=0)
         return result
 
 

@@ -1,21 +1,19 @@
-"""Recombining and changing genotypes, as functions of matrices and random numbers.
+"""Recombining networks, as functions of matrices and random numbers.
 
-Both respect what the encoding means. A child that is deeper than one of its parents takes the
-blocks that this parent lacks from the other one, instead of meaningless inactive genes; blocks that
-a mutation adds are drawn at random. A *unit* is what varies as a whole: a depth gene or a block.
+Networks are rows of block configurations, see :class:`apq_moo.space.Layout`. A child that is deeper
+than one of its parents takes the blocks that this parent lacks from the other one. A *unit* is what
+varies as a whole: a depth gene or a block.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from apq_moo.arrays import BoolArray, FloatArray, IntArray
-from apq_moo.space import Space
-
-if TYPE_CHECKING:
-    from apq_moo.problems.options import BlockOptions
+from apq_moo.arrays import BoolArray, IntArray
+from apq_moo.space import Layout, Space
 
 
 def n_units(space: Space) -> int:
@@ -23,57 +21,45 @@ def n_units(space: Space) -> int:
     return len(space.depth_columns) + space.n_blocks
 
 
-def block_genes(space: Space, blocks: BoolArray) -> BoolArray:
-    """Which genes belong to chosen blocks: from ``(n, n_blocks)`` to ``(n, n_var)``."""
-    mask = np.zeros((len(blocks), space.n_var), dtype=bool)
-    mask[:, space.block_columns] = blocks[:, :, None]
-    return mask
-
-
-def cross(
-    space: Space, A: IntArray, B: IntArray, from_b: BoolArray, genes_from_b: BoolArray | None = None
-) -> IntArray:
-    """Recombine pairs of networks.
+def cross(space: Space, A: IntArray, B: IntArray, from_b: BoolArray) -> IntArray:
+    """Recombine pairs of networks by units.
 
     Args:
         space: their space.
-        A: canonical genotypes, shape ``(n, n_var)``.
+        A: networks, shape ``(n, n_blocks)``.
         B: their partners.
         from_b: which units come from ``B``, shape ``(n, n_units)``: depth genes, then blocks.
-        genes_from_b: where given, which genes come from ``B`` in blocks that are active in both,
-            shape ``(n, n_var)``; ``from_b`` decides the others.
 
     Returns:
-        Canonical children; each active gene is that of a parent in which it is active.
+        Children; each active block is that of a parent in which it is active.
     """
-    n_depth = len(space.depth_columns)
-    active_a, active_b = space.active(A), space.active(B)
-    shared = active_a & active_b
-    take = block_genes(space, np.where(shared, from_b[:, n_depth:], active_b))
-    if genes_from_b is not None:
-        take = np.where(block_genes(space, shared), genes_from_b, take)
-    take[:, :n_depth] = from_b[:, :n_depth]
-    return space.canonical(np.where(take, B, A))
+    layout, stages = space.layout, list(space.depth_columns)
+    depths, others = layout.depths(A), layout.depths(B)
+    taken = from_b[:, : len(stages)]
+    depths[:, stages] = np.where(taken, others[:, stages], depths[:, stages])
+    return layout.cut(inherit(layout, A, B, from_b[:, len(stages) :]), depths)
 
 
-def resample(options: BlockOptions, X: IntArray, chosen: BoolArray, u: FloatArray) -> IntArray:
-    """Redraw units uniformly over what is feasible.
+def inherit(layout: Layout, A: IntArray, B: IntArray, from_b: BoolArray) -> IntArray:
+    """Blocks of either network, shape ``(n, n_blocks)``; where one lacks a block, the other's."""
+    chosen, other = np.where(from_b, B, A), np.where(from_b, A, B)
+    return np.where(layout.active(chosen), chosen, other)
+
+
+def mix(
+    layout: Layout, A: IntArray, B: IntArray, genes_from_b: BoolArray
+) -> tuple[IntArray, BoolArray]:
+    """Recombine pairs of networks by genes.
 
     Args:
-        options: the feasible configurations.
-        X: canonical genotypes, shape ``(n, n_var)``.
-        chosen: which units to redraw, shape ``(n, n_units)``: depth genes, then blocks.
-        u: uniform numbers in [0, 1) of the same shape.
+        layout: of their space.
+        A: networks, shape ``(n, n_blocks)``.
+        B: their partners.
+        genes_from_b: which genes of blocks come from ``B``, shape ``(n, n_blocks * 6)``.
 
     Returns:
-        Canonical genotypes. Blocks that a redrawn depth adds are drawn as well.
+        The configurations, and where they mean something: where both have a block.
     """
-    space = options.space
-    n_depth = len(space.depth_columns)
-    result = X.copy()
-    depths = options.draw_depths(u[:, :n_depth])
-    result[:, :n_depth] = np.where(chosen[:, :n_depth], depths, X[:, :n_depth])
-    redrawn = chosen[:, n_depth:] | (space.active(result) & ~space.active(X))
-    drawn = np.zeros_like(X)
-    drawn[:, space.block_columns] = options.genes(options.draw(u[:, n_depth:]))
-    return space.canonical(np.where(block_genes(space, redrawn), drawn, result))
+    genes_a, genes_b = (layout.gather(layout.genes, N).reshape(len(N), -1) for N in (A, B))
+    mixed: NDArray[Any] = np.where(genes_from_b, genes_b, genes_a)
+    return layout.number(mixed), layout.active(A) & layout.active(B)

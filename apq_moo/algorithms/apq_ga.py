@@ -11,6 +11,7 @@ from pymoo.util.display.single import SingleObjectiveOutput
 from apq_moo.algorithms.base import require_one_objective
 from apq_moo.algorithms.top_k import TopK, check_arguments
 from apq_moo.arrays import IntArray
+from apq_moo.problems.operators import block_index
 
 if TYPE_CHECKING:
     from apq_moo.problems import APQProblem
@@ -87,6 +88,6 @@ class ApqGA(Algorithm):  # type: ignore[misc]
 
     def _tell(self, infills: Population) -> IntArray:
         """Which of the earlier best and the new ones are the best now."""
-        X, F, CV = infills.get("X", "F", "CV")
-        index = self.problem.space.block_index(self.problem.genotypes(X))
+        F, CV = infills.get("F", "CV")
+        index = block_index(self.problem, infills)
         return self._search.tell(0, index, CV[:, 0], F[:, 0])

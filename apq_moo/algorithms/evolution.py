@@ -39,15 +39,17 @@ class _Single(Algorithm):  # type: ignore[misc]
 
     def _mutants(self, X: IntArray) -> IntArray:
         """One mutant of each network, within the limits, different from it where that is easy."""
-        rng, region = self.random_state, self.problem.region
-        result = X.copy()
+        rng, region, space = self.random_state, self.problem.region, self.problem.space
+        index = space.block_index(X)
+        result = index.copy()
         for _ in range(4):
-            same = np.flatnonzero((result == X).all(axis=1))
+            same = np.flatnonzero((result == index).all(axis=1))
             if not len(same):
                 break
-            mutants = self._mutation._do(self.problem, X[same], random_state=rng)
-            result[same] = region.repair(mutants, rng)
-        return result
+            mutants = self._mutation.mutants(self.problem, index[same], rng)
+            result[same] = region.repair_blocks(mutants, rng)
+        mutated: IntArray = space.from_block_index(result)
+        return mutated
 
 
 def _better(a: Any, b: Any) -> bool:

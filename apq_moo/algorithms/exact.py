@@ -110,16 +110,15 @@ def exact_front(
     ahead = _cheapest_rest(space, options)
     zero = np.zeros(1, dtype=np.int64)
     front = _Partial(zero, zero, zero, zero, zero - 1, (), -1)
-    block = 0
     for number, stage in enumerate(space.spec.stages):
         layers = [front]
-        for b in range(block, block + max(stage.depths)):
+        blocks = space.layout.stage_blocks[number]
+        for b in range(blocks.start, blocks.stop):
             # A deeper network of this stage still needs the cheapest of what follows the stage.
             layers.append(_merge(layers[-1], options[b], b, room - ahead[number]))
         front = _union([layers[depth] for depth in stage.depths])
         if not len(front):
             raise UserError(f"no network of space {space.name!r} meets the limit {limit:g}")
-        block += max(stage.depths)
     acc = (intercept + front.gain * GAIN_UNIT).astype(np.float64)
     cost = (fixed + front.cost * unit).astype(np.float64)
     # Equal costs may differ by the rounding of their parts; of such points the last is the best.
@@ -160,17 +159,11 @@ def _cheapest_rest(
     space: Space, options: Sequence[tuple[IntArray, IntArray, IntArray]]
 ) -> list[float]:
     """What the stages behind each stage cost at least, in units."""
-    least, block = [], 0
-    for stage in space.spec.stages:
-        sums = np.cumsum(
-            [0.0]
-            + [
-                float(cost[0]) if len(cost) else np.inf
-                for _, cost, _ in options[block : block + max(stage.depths)]
-            ]
-        )
+    least = []
+    for stage, blocks in zip(space.spec.stages, space.layout.stage_blocks, strict=True):
+        cheapest = [float(cost[0]) if len(cost) else np.inf for _, cost, _ in options[blocks]]
+        sums = np.cumsum([0.0, *cheapest])
         least.append(float(min(sums[depth] for depth in stage.depths)))
-        block += max(stage.depths)
     return [sum(least[i + 1 :]) for i in range(len(least))]
 
 
@@ -214,18 +207,8 @@ def _trace(space: Space, front: _Partial) -> IntArray:
     """The networks of a front, as canonical genotypes."""
     chosen = np.tile(space.block_sizes, (len(front), 1))
     _collect(front, np.arange(len(front)), np.arange(len(front)), chosen)
-    active = chosen < space.block_sizes
-    X = np.zeros((len(front), space.n_var), dtype=np.int64)
-    for b in range(space.n_blocks):
-        rows = np.flatnonzero(active[:, b])
-        X[np.ix_(rows, space.block_columns[b])] = space.block_genes(b, chosen[rows, b])
-    first = 0
-    for number, stage in enumerate(space.spec.stages):
-        if number in space.depth_columns:
-            depth = active[:, first : first + max(stage.depths)].sum(axis=1)
-            X[:, space.depth_columns[number]] = np.searchsorted(stage.depths, depth)
-        first += max(stage.depths)
-    return space.canonical(X)
+    genotypes: IntArray = space.from_block_index(chosen)
+    return genotypes
 
 
 def _collect(front: _Partial, points: IntArray, networks: IntArray, chosen: IntArray) -> None:

@@ -147,11 +147,8 @@ class _Program:
         entries = [(int(b), i, 1.0) for i, b in enumerate(self._owner)]
         for place, (number, depth) in enumerate(self._depths, start=n):
             entries.append((space.n_blocks + number, place, 1.0))
-            entries += [
-                (b, place, -1.0)
-                for b, plan in enumerate(space.plans)
-                if plan.stage == number and plan.position < depth
-            ]
+            first = space.layout.stage_blocks[number].start
+            entries += [(b, place, -1.0) for b in range(first, first + depth)]
         row, column, value = zip(*entries, strict=True)
         shape = (space.n_blocks + len(space.spec.stages), n + len(self._depths))
         right = np.r_[np.zeros(space.n_blocks), np.ones(len(space.spec.stages))]
@@ -187,17 +184,10 @@ class _Program:
         return self._genotype(np.flatnonzero(answer.x[:n] > 0.5))
 
     def _genotype(self, chosen: IntArray) -> IntArray:
-        space = self._problem.space
-        X = np.zeros(space.n_var, dtype=np.int64)
-        active = np.zeros(space.n_blocks, dtype=bool)
-        for b, number in zip(self._owner[chosen], self._numbers[chosen], strict=True):
-            X[space.block_columns[b]] = space.block_genes(int(b), number)
-            active[b] = True
-        for number, stage in enumerate(space.spec.stages):
-            if number in space.depth_columns:
-                blocks = [b for b, plan in enumerate(space.plans) if plan.stage == number]
-                X[space.depth_columns[number]] = stage.depths.index(int(active[blocks].sum()))
-        return X
+        index = self._problem.space.block_sizes.copy()
+        index[self._owner[chosen]] = self._numbers[chosen]
+        genotype: IntArray = self._problem.space.from_block_index(index[None])[0]
+        return genotype
 
     def front(self, costs: list[str], n_grid: int) -> IntArray:
         """The networks of a grid of limits on the costs that are objectives."""

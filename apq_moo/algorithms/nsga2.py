@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pymoo.algorithms.moo.nsga2 import NSGA2
+from pymoo.core.evaluator import Evaluator
 from pymoo.core.population import Population
 from pymoo.operators.selection.tournament import TournamentSelection
 from pymoo.operators.survival.rank_and_crowding import RankAndCrowding
 
 from apq_moo.algorithms.tournaments import by_dominance
+from apq_moo.problems.operators import block_index, set_values
 
-_PROPERTIES = frozenset({"X", "F", "G"})
+if TYPE_CHECKING:
+    from apq_moo.problems import APQProblem
+
+_ARRAYS = {name: attrgetter(f"_{name}") for name in ("X", "F", "G")}
+"""What reads arrays past pymoo's properties, which take longer than everything else here."""
+
 _DATA = frozenset({"rank", "crowding"})
 
 
@@ -30,10 +38,11 @@ class QuickPopulation(Population):  # type: ignore[misc]
     def _column(self, name: str) -> NDArray[Any]:
         people = self.tolist()
         if name in {"CV", "FEAS"}:
-            violation = np.array([person.CV[0] for person in people])[:, None]
+            known = (person._CV if person._CV is not None else person.CV for person in people)
+            violation = np.array([cv[0] for cv in known])[:, None]
             return violation if name == "CV" else violation <= 0
-        if name in _PROPERTIES:
-            rows = [getattr(person, name) for person in people]
+        if name in _ARRAYS:
+            rows = [*map(_ARRAYS[name], people)]
             return np.concatenate(rows).reshape(len(rows), -1) if rows else np.array(rows)
         if name in _DATA:
             return np.array([person.data.get(name) for person in people])
@@ -41,8 +50,15 @@ class QuickPopulation(Population):  # type: ignore[misc]
         return column
 
 
+class QuickEvaluator(Evaluator):  # type: ignore[misc]
+    """Evaluates the networks that individuals remember, without making matrices of genotypes."""
+
+    def _eval(self, problem: APQProblem, pop: Population, *_args: Any, **_kwargs: Any) -> None:
+        set_values(pop, *problem.evaluate_blocks(block_index(problem, pop)))
+
+
 class QuickNSGA2(NSGA2):  # type: ignore[misc]
-    """NSGA-II whose tournaments and survival work on whole columns.
+    """NSGA-II whose evaluation, tournaments and survival work on whole columns.
 
     Args:
         **kwargs: of pymoo's ``NSGA2``.
@@ -53,6 +69,7 @@ class QuickNSGA2(NSGA2):  # type: ignore[misc]
     def __init__(self, **kwargs: Any) -> None:
         kwargs.setdefault("selection", TournamentSelection(func_comp=by_dominance))
         kwargs.setdefault("survival", RankAndCrowding())
+        kwargs.setdefault("evaluator", QuickEvaluator())
         super().__init__(**kwargs)
 
     def _initialize_advance(self, infills: Population, **kwargs: Any) -> None:

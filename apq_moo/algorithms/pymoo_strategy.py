@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-import numpy as np
 from pymoo.core.algorithm import Algorithm
-from pymoo.core.population import Population
 from pymoo.core.termination import NoTermination
 
 from apq_moo.algorithms import pymoo_state
 from apq_moo.algorithms.strategy import Context, State, Strategy, evenly, restoring
 from apq_moo.algorithms.warm_start import begin_with
-from apq_moo.arrays import FloatArray, IntArray
+from apq_moo.arrays import IntArray
 from apq_moo.problems.evaluated import Evaluated
+from apq_moo.problems.operators import block_index, set_values
 
 
 class PymooStrategy(Strategy):
@@ -51,10 +50,9 @@ class PymooStrategy(Strategy):
                 begin_with(X, context.warm, problem)
                 infills.set("X", X)
             infills = infills[evenly(len(infills), context.budget - self._done)]
-            X = problem.genotypes(np.array([infill.X for infill in infills]))
-            index = problem.space.block_index(X)
-            values = context.measure(index, X)
-            _assign(infills, *problem.judge(values, index))
+            index = block_index(problem, infills)
+            values = context.measure(index)
+            set_values(infills, *problem.judge(values, index))
             algorithm.evaluator.n_eval += len(infills)
             algorithm.tell(infills=infills)
             self._done += len(infills)
@@ -67,7 +65,9 @@ class PymooStrategy(Strategy):
         members = self._algorithm.pop
         if members is None or len(members) == 0:
             return None
-        return self._context.problem.genotypes(np.array([member.X for member in members]))
+        problem = self._context.problem
+        X: IntArray = problem.space.from_block_index(block_index(problem, members))
+        return X
 
     def dump(self) -> State | None:
         """See :class:`Strategy`."""
@@ -82,11 +82,3 @@ class PymooStrategy(Strategy):
         """See :class:`Strategy`."""
         with restoring():
             self._done, self._state = int(state["done"]), state["algorithm"]
-
-
-def _assign(infills: Population, F: FloatArray, G: FloatArray) -> None:
-    """What pymoo's ``Evaluator`` does, without its cost for large populations."""
-    violation = np.maximum(G, 0.0).sum(axis=1, keepdims=True)
-    for infill, f, g, cv in zip(infills, F, G, violation, strict=True):
-        infill.F, infill.G, infill.CV = f, g, cv
-        infill.evaluated.update(("F", "G", "H"))

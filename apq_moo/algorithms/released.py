@@ -13,9 +13,10 @@ from pymoo.util.optimum import filter_optimum
 
 from apq_moo.algorithms.base import require_one_objective, sampled
 from apq_moo.algorithms.top_k import check_arguments
-from apq_moo.arrays import IntArray
+from apq_moo.arrays import IntArray, first_occurrences
 from apq_moo.errors import UserError
-from apq_moo.problems.variation import cross, n_units, resample
+from apq_moo.problems.operators import block_index
+from apq_moo.problems.variation import cross, n_units
 
 if TYPE_CHECKING:
     from apq_moo.problems import APQProblem
@@ -70,11 +71,13 @@ class ReleasedApqGA(Algorithm):  # type: ignore[misc]
         self.pop = self._top(infills[infills.get("counts").astype(bool)])
 
     def _infill(self) -> Population:
-        top = self.pop.get("X")
+        space = self.problem.space
+        top = block_index(self.problem, self.pop)
         n_mutants = self.pop_size // 2
         mutants = self._feasible(self._mutation, top, n_mutants)
         crossed = self._feasible(self._crossover, top, self.pop_size - n_mutants)
-        return self._first_half_counts(Population.new(X=np.vstack([mutants, crossed])))
+        X = space.from_block_index(np.vstack([mutants, crossed]))
+        return self._first_half_counts(Population.new(X=X))
 
     def _first_half_counts(self, infills: Population) -> Population:
         infills.set("counts", np.arange(len(infills)) < self.pop_size // 2)
@@ -86,12 +89,12 @@ class ReleasedApqGA(Algorithm):  # type: ignore[misc]
         self.pop = self._top(Population.merge(self.pop, kept))
 
     def _feasible(self, vary: Variation, top: IntArray, n: int) -> IntArray:
-        X = vary(top, n)
+        index = vary(top, n)
         for _ in range(MAX_TRIES):
-            broken = np.flatnonzero(~self.problem.region.contains(X))
+            broken = np.flatnonzero(~self.problem.region.contains_blocks(index))
             if not len(broken):
-                return X
-            X[broken] = vary(top, len(broken))
+                return index
+            index[broken] = vary(top, len(broken))
         raise UserError(
             f"{self.title} drew {MAX_TRIES:,} children in a row that break a limit; the released "
             "code would go on forever: raise the limit, or use apq-ga"
@@ -102,18 +105,20 @@ class ReleasedApqGA(Algorithm):  # type: ignore[misc]
         first = rng.integers(0, k, size=n)
         second = (first + rng.integers(1, max(k, 2), size=n)) % k
         A, B = top[first], top[second]
-        n_depth = len(self.problem.space.depth_columns)
-        from_second = rng.random((n, n_units(self.problem.space))) < 0.5
-        from_second[:, :n_depth] &= B[:, :n_depth] > A[:, :n_depth]
-        return cross(self.problem.space, A, B, from_second)
+        space, layout = self.problem.space, self.problem.space.layout
+        from_second = rng.random((n, n_units(space))) < 0.5
+        deeper = (layout.depths(B) > layout.depths(A))[:, list(space.depth_columns)]
+        from_second[:, : deeper.shape[1]] &= deeper
+        return cross(space, A, B, from_second)
 
     def _mutation(self, top: IntArray, n: int) -> IntArray:
-        rng = self.random_state
+        rng, options = self.random_state, self.problem.region.options
         parents = top[rng.integers(0, len(top), size=n)]
-        shape = (n, n_units(self.problem.space))
-        chosen = rng.random(shape) < self.prob
-        chosen[:, : len(self.problem.space.depth_columns)] = False
-        return resample(self.problem.region.options, parents, chosen, rng.random(shape))
+        space = self.problem.space
+        shape, blocks = (n, n_units(space)), slice(len(space.depth_columns), None)
+        chosen = (rng.random(shape) < self.prob)[:, blocks] & space.layout.active(parents)
+        drawn: IntArray = options.draw(rng.random(shape)[:, blocks])
+        return np.where(chosen, drawn, parents)
 
     def _top(self, candidates: Population) -> Population:
         X, F, CV = candidates.get("X", "F", "CV")
@@ -121,8 +126,7 @@ class ReleasedApqGA(Algorithm):  # type: ignore[misc]
         if self.problem.objectives == ("acc",):
             worth = -self.problem.evaluate_raw(self._widest(X))["acc"]
         order = np.lexsort((worth, CV[:, 0]))
-        first = np.unique(X[order], axis=0, return_index=True)[1]
-        return candidates[order[np.sort(first)[: self.n_top]]]
+        return candidates[order[first_occurrences(X[order])[: self.n_top]]]
 
     def _widest(self, X: IntArray) -> IntArray:
         """The same architectures with every bit-width at its largest."""

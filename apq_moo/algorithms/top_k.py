@@ -15,6 +15,8 @@ import numpy as np
 
 from apq_moo.arrays import BoolArray, FloatArray, IntArray
 from apq_moo.errors import UserError, shown
+from apq_moo.problems.variation import inherit
+from apq_moo.space.layout import starts
 
 if TYPE_CHECKING:
     from apq_moo.problems import FeasibleRegion
@@ -92,30 +94,15 @@ class TopK:
         self.worth: list[FloatArray] = [np.empty((0, 2))] * n
         self._rates: FloatArray = np.full((n, _KINDS), 0.5)
 
-        self._sizes = space.block_sizes
+        self._layout = space.layout
         self._stages = list(space.depth_columns)
-        self._stage_of = np.array([plan.stage for plan in space.plans])
-        self._position = np.array([plan.position for plan in space.plans])
-        self._first_of_stage = np.searchsorted(self._stage_of, np.arange(len(space.spec.stages)))
-        most = max(len(stage.depths) for stage in space.spec.stages)
-        self._depths = np.array(
-            [np.resize(space.spec.stages[stage].depths, most) for stage in self._stages],
-            dtype=np.int64,
-        ).reshape(len(self._stages), most)
         options = [region.options for region in self.regions]
         self._open_depths = np.array([item.open_depths[self._stages] for item in options])
-        starts = np.cumsum([0, *(len(item.choices) for item in options[:-1])])
+        begins = starts(np.array([len(item.choices) for item in options]))
         self._choices = np.concatenate([item.choices for item in options])
-        self._choice_offsets = np.array(
-            [item.choice_offsets + start for item, start in zip(options, starts, strict=True)]
-        )
+        self._choice_offsets = begins[:, None] + [item.choice_offsets for item in options]
         self._counts = np.array([item.counts for item in options])
-        self._offsets = options[0].offsets
         self._tables = [table for table, _ in self.regions[0].limits]
-        self._flat = [
-            np.concatenate([np.append(costs, 0.0) for costs in table.blocks])
-            for table in self._tables
-        ]
         self._limits = np.array(
             [[limit for _, limit in region.limits] for region in self.regions]
         ).reshape(n, len(self._tables))
@@ -200,9 +187,7 @@ class TopK:
         return np.where(need > 0, surplus, 0)
 
     def _repaired(self, search: int, index: IntArray) -> IntArray:
-        X = self._space.from_block_index(index)
-        region = self.regions[search]
-        return self._space.block_index(region.repair(X, self.rngs[search]))
+        return self.regions[search].repair_blocks(index, self.rngs[search])
 
     # -- variation ---------------------------------------------------------------------------------
 
@@ -224,21 +209,19 @@ class TopK:
         chosen = u[:, 2 + n_depths :] < np.where(crossing, 0.5, self.prob)
         first, second, tops = self._parents(searches, owner, u[:, :2])
         second = np.where(crossing[:, 0], second, first)
-        depths = self._depth_of(tops)
+        depths = self._layout.depths(tops)
         depth_a, depth_b = depths[first], depths[second]
         take_depth = chosen[:, :n_depths]
         depth = depth_a.copy()
         for place, stage in enumerate(self._stages):
             option = (u[:, 2 + place] * self._open_depths[owner, place]).astype(np.int64)
-            other = np.where(crossing[:, 0], depth_b[:, stage], self._depths[place].take(option))
+            drawn_depth = self._layout.depth_options[stage].take(option)
+            other = np.where(crossing[:, 0], depth_b[:, stage], drawn_depth)
             depth[:, stage] = np.where(take_depth[:, place], other, depth_a[:, stage])
-        active = depth[:, self._stage_of] > self._position
         take = chosen[:, n_depths:]
-        A, B = tops[first], tops[second]
-        from_b = take & crossing
-        mine, theirs = np.where(from_b, B, A), np.where(from_b, A, B)
-        index = np.where(mine == self._sizes, theirs, mine)
-        anew = active & ((take & ~crossing) | (index == self._sizes))
+        index = inherit(self._layout, tops[first], tops[second], take & crossing)
+        active = self._layout.active(self._layout.cut(np.zeros_like(index), depth))
+        anew = active & ((take & ~crossing) | ~self._layout.active(index))
         row, block = np.nonzero(anew)
         counts = np.bincount(group[row] // _KINDS, minlength=len(searches))
         v = np.concatenate(
@@ -247,7 +230,7 @@ class TopK:
         whose = owner[row]
         rank = (v * self._counts[whose, block]).astype(np.int64)
         index[row, block] = self._choices[self._choice_offsets[whose, block] + rank]
-        return np.where(active, index, self._sizes), group
+        return np.where(active, index, self._layout.sizes), group
 
     def _parents(
         self, searches: IntArray, owner: IntArray, u: FloatArray
@@ -256,19 +239,13 @@ class TopK:
         tops = [self.index[search] for search in searches]
         sizes = np.zeros(len(self.regions), dtype=np.int64)
         sizes[searches] = [len(top) for top in tops]
-        starts = np.zeros(len(self.regions), dtype=np.int64)
-        starts[searches] = np.cumsum([0, *(len(top) for top in tops[:-1])])
+        begins = np.zeros(len(self.regions), dtype=np.int64)
+        begins[searches] = starts(sizes[searches])
         k = sizes[owner]
         first = (u[:, 0] * k).astype(np.int64)
         further = 1 + (u[:, 1] * np.maximum(k - 1, 1)).astype(np.int64)
         second = (first + further) % k
-        return starts[owner] + first, starts[owner] + second, np.concatenate(tops)
-
-    def _depth_of(self, index: IntArray) -> IntArray:
-        """Active blocks of each stage, shape ``(n, n_stages)``."""
-        active = (index != self._sizes).astype(np.int64)
-        depths: IntArray = np.add.reduceat(active, self._first_of_stage, axis=1)
-        return depths
+        return begins[owner] + first, begins[owner] + second, np.concatenate(tops)
 
     def _fits(self, index: IntArray, owner: IntArray) -> BoolArray:
         """Whether networks meet the limits of their searches, shape ``(n,)``.
@@ -276,10 +253,9 @@ class TopK:
         What a block may be is seen to where blocks are drawn.
         """
         fits = np.ones(len(index), dtype=bool)
-        places = index + self._offsets
-        for j, (table, costs) in enumerate(zip(self._tables, self._flat, strict=True)):
+        for j, table in enumerate(self._tables):
             limit = self._limits[owner, j]
-            total = table.fixed + costs[places].sum(axis=1)
+            total = table.fixed + self._layout.gather(table.flat, index).sum(axis=1)
             inside = total <= limit * (1 - _ROUNDING)
             # The table's own order of adding decides where it could matter.
             near = np.flatnonzero(~inside & (total <= limit * (1 + _ROUNDING)))
@@ -310,7 +286,7 @@ class TopK:
 def _rank(mask: BoolArray, group: IntArray, sizes: IntArray) -> IntArray:
     """How many rows of its group up to each row are in a mask; groups are contiguous."""
     counts = np.cumsum(mask)
-    begins = np.cumsum(sizes) - sizes
+    begins = starts(sizes)
     before = np.where(begins > 0, counts[np.maximum(begins - 1, 0)], 0)
     ranks: IntArray = counts - before[group]
     return ranks

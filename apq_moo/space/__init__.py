@@ -7,11 +7,13 @@ from apq_moo.space.distributions import (
     find_distribution,
     sample_sizes,
 )
+from apq_moo.space.encoding import Gene
 from apq_moo.space.frames import gene_matrix
 from apq_moo.space.layers import Layer
+from apq_moo.space.layout import Layout
 from apq_moo.space.loading import load_space, presets
 from apq_moo.space.plan import BlockPlan
-from apq_moo.space.space import Gene, Space
+from apq_moo.space.space import Space
 from apq_moo.space.spec import COMPONENTS, FIELDS, ROLES, SpaceSpec, Stage
 from apq_moo.space.subnet import Block, Subnet
 from apq_moo.space.subspaces import all_networks, embed, superspace
@@ -26,6 +28,7 @@ __all__ = [
     "Gene",
     "IntArray",
     "Layer",
+    "Layout",
     "SamplingDistribution",
     "Space",
     "SpaceSpec",

@@ -7,7 +7,9 @@ never among them. Here a whole network leans to small or to large options.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import lru_cache
 from types import MappingProxyType
 
 import numpy as np
@@ -41,8 +43,12 @@ def sample_sizes(space: Space, n: int, rng: np.random.Generator) -> IntArray:
     spans = np.maximum(space.n_options - 1, 1)
     X = _truncated_geometric(np.where(leans, tilt / spans, 0.0), space.n_options, rng)
     if space.spec.forbidden:
-        for b in range(space.n_blocks):
-            X[:, space.block_columns[b]] = _allowed_block(space, b, tilt, rng)
+        for b, (first, count, rank) in enumerate(_allowed_shapes(space)):
+            # A shape has one weight for all its bits.
+            upto = np.cumsum(count * np.exp(tilt * rank), axis=1)
+            at = (upto < rng.random((n, 1)) * upto[:, -1:]).sum(axis=1)
+            chosen = space.allowed(b)[first[at] + rng.integers(0, count[at])]
+            X[:, space.block_columns[b]] = space.block_genes(b, chosen)
     return space.canonical(X)
 
 
@@ -77,20 +83,21 @@ def _truncated_geometric(
     return np.clip(k, 0, n_options - 1)
 
 
-def _allowed_block(
-    space: Space, block: int, tilt: FloatArray, rng: np.random.Generator
-) -> IntArray:
-    """Genes of a block, tilted, over the configurations that no rule forbids, ``(n, 6)``."""
-    allowed = space.allowed(block)
-    kernels, channels, *bits = space.plans[block].shape
-    # A kernel and a number of channels have one weight for all their bits.
-    shapes, first, count = np.unique(
-        allowed // int(np.prod(bits)), return_index=True, return_counts=True
-    )
-    kernel, channel = np.divmod(shapes, channels)
-    rank = kernel / max(kernels - 1, 1) + channel / max(channels - 1, 1)
-    weight = count * np.exp(tilt * (rank - rank.mean()))
-    upto = np.cumsum(weight, axis=1)
-    at = (upto < rng.random((len(tilt), 1)) * upto[:, -1:]).sum(axis=1)
-    chosen = first[at] + rng.integers(0, count[at])
-    return space.block_genes(block, allowed[chosen])
+@lru_cache(maxsize=8)
+def _allowed_shapes(space: Space) -> list[tuple[IntArray, IntArray, FloatArray]]:
+    """Kernels and channels of each block that go with some bits.
+
+    Returns:
+        For each block, of each shape: where its configurations begin among the allowed ones, of
+        which they are neighbours; how many they are; and its rank, from the mean.
+    """
+    found: list[tuple[IntArray, IntArray, FloatArray]] = []
+    for b, plan in enumerate(space.plans):
+        kernels, channels, *bits = plan.shape
+        shapes, first, count = np.unique(
+            space.allowed(b) // math.prod(bits), return_index=True, return_counts=True
+        )
+        kernel, channel = np.divmod(shapes, channels)
+        rank = kernel / max(kernels - 1, 1) + channel / max(channels - 1, 1)
+        found.append((first, count, rank - rank.mean()))
+    return found

@@ -1,16 +1,16 @@
-"""The layers of a network, as cost models see them."""
+"""The layers of a network, as cost models, supernets and exporters see them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One convolution or linear layer at given bits.
+    """One convolution or linear layer at given bits, and how it stands in the network.
 
     Attributes:
-        name: where it stands, such as ``stem``, ``block3.expand`` or ``classifier``.
         component: ``stem``, ``first_block``, ``block``, ``feature_mix`` or ``classifier``.
         c_in: input channels.
         c_out: output channels.
@@ -21,9 +21,16 @@ class Layer:
         w_bits: bits of the weights.
         a_bits: bits of the input activation.
         bias: whether it has a bias (the classifier) in place of a batch norm behind it.
+        block: its searchable block, from 0; None outside these.
+        place: ``expand``, ``depthwise`` or ``project``, within a block or the first block; else
+            empty.
+        activation: ``relu6``, or None where none follows.
+        opens_shortcut: whether its input is kept, to be added where the shortcut closes.
+        closes_shortcut: whether what was kept is added to its output.
+        between_bits: of the floats in which its output is stored between blocks; None where the
+            output stays within one, and of the classifier.
     """
 
-    name: str
     component: str
     c_in: int
     c_out: int
@@ -34,6 +41,27 @@ class Layer:
     w_bits: int
     a_bits: int
     bias: bool = False
+    block: int | None = None
+    place: str = ""
+    activation: Literal["relu6"] | None = "relu6"
+    opens_shortcut: bool = False
+    closes_shortcut: bool = False
+    between_bits: int | None = None
+
+    @property
+    def part(self) -> str:
+        """The part of the network that it belongs to, such as ``stem`` or ``block3``."""
+        return self.component if self.block is None else f"block{self.block}"
+
+    @property
+    def name(self) -> str:
+        """Where it stands, such as ``stem``, ``block3.expand`` or ``classifier``."""
+        return f"{self.part}.{self.place}" if self.place else self.part
+
+    @property
+    def leaves_block(self) -> bool:
+        """Whether its output is stored between blocks."""
+        return self.between_bits is not None
 
     @property
     def padding(self) -> int:
@@ -60,7 +88,7 @@ class Layer:
     def key(self) -> str:
         """Its name in the published table's format.
 
-        >>> Layer("expand", "block", 96, 456, 14, 1, 1, 1, 4, 4).key
+        >>> Layer("block", 96, 456, 14, 1, 1, 1, 4, 4).key
         '(96, 456, 14, 1, 1, 0, 1)-W4A4'
         """
         shape = (

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from apq_moo.errors import UserError
+from apq_moo.errors import UserError, shown
 from apq_moo.space.layers import Layer
 from apq_moo.space.spec import FIELDS, ROLES, SpaceSpec, Stage
 from apq_moo.space.subnet import Block
@@ -25,21 +25,25 @@ class BlockPlan:
     """What is fixed about one searchable block.
 
     Attributes:
+        block: which it is, from 0 over the whole network.
         stage: its stage, from 0.
         position: its place within the stage, from 0; it is active iff ``position < depth``.
         c_in: input channels.
         c_out: output channels.
         size: height and width of its input.
         stride: stride of its depthwise layer.
+        between_bits: of the floats in which its output is stored.
         options: for each field, the options.
     """
 
+    block: int
     stage: int
     position: int
     c_in: int
     c_out: int
     size: int
     stride: int
+    between_bits: int
     options: dict[str, tuple[int, ...]]
 
     @property
@@ -58,21 +62,45 @@ class BlockPlan:
         return size_behind(self.size, self.stride)
 
     @property
-    def residual(self) -> bool:
+    def has_shortcut(self) -> bool:
         """Whether its input is added to its output."""
         return self.stride == 1 and self.c_in == self.c_out
 
-    def layers(self, block: Block, prefix: str) -> list[Layer]:
+    def number(self, block: Block) -> int:
+        """The number of a configuration, in row-major order of the fields.
+
+        Raises:
+            UserError: it has an option that is not offered.
+        """
+        number = 0
+        for name in FIELDS:
+            options, value = self.options[name], getattr(block, name)
+            if value not in options:
+                raise UserError(
+                    f"block {self.block}: {name} {shown(value)} is not offered; options: "
+                    f"{listed(options)}"
+                )
+            number = number * len(options) + options.index(value)
+        return number
+
+    def layers(self, block: Block) -> list[Layer]:
         """The three layers of the block under a choice of options."""
-        mid = block.channels
+        mid, b, shortcut = block.channels, self.block, self.has_shortcut
         pw, dw = (block.w_pw, block.a_pw), (block.w_dw, block.a_dw)
-        expand, depthwise, project = (f"{prefix}.{s}" for s in ("expand", "depthwise", "project"))
-        kernel, stride = block.kernel, self.stride
+        expand = ("block", self.c_in, mid, self.size, 1, 1, 1, *pw)
+        depthwise = ("block", mid, mid, self.size, block.kernel, self.stride, mid, *dw)
+        project = Layer("block", mid, self.c_out, self.size_out, 1, 1, 1, *pw, block=b)
         return [
-            Layer(expand, "block", self.c_in, mid, self.size, 1, 1, 1, *pw),
-            Layer(depthwise, "block", mid, mid, self.size, kernel, stride, mid, *dw),
-            Layer(project, "block", mid, self.c_out, self.size_out, 1, 1, 1, *pw),
+            Layer(*expand, block=b, place="expand", opens_shortcut=shortcut),
+            Layer(*depthwise, block=b, place="depthwise"),
+            _projection(project, self.between_bits, shortcut=shortcut),
         ]
+
+
+def _projection(layer: Layer, between: int, *, shortcut: bool) -> Layer:
+    """The last layer of a block."""
+    end = replace(layer, place="project", activation=None)
+    return replace(end, closes_shortcut=shortcut, between_bits=between)
 
 
 def size_behind(size: int, stride: int) -> int:
@@ -117,7 +145,8 @@ def plan_blocks(spec: SpaceSpec) -> tuple[BlockPlan, ...]:
                 )
             options = {"kernel": stage.kernels, "channels": tuple(channels), **bits}
             stride = stage.stride if position == 0 else 1
-            plans.append(BlockPlan(number, position, width, stage.width, size, stride, options))
+            shape = (width, stage.width, size, stride, spec.between_bits)
+            plans.append(BlockPlan(len(plans), number, position, *shape, options))
             width, size = stage.width, plans[-1].size_out
     return tuple(plans)
 
@@ -145,21 +174,29 @@ def fixed_layers(spec: SpaceSpec, last: BlockPlan) -> list[Layer]:
         spec: the description.
         last: the last block, which the layers of the tail follow.
     """
-    bits = (spec.fixed_bits, spec.fixed_bits)
+    bits, between = (spec.fixed_bits, spec.fixed_bits), spec.between_bits
     c_in, size = spec.input_channels, spec.input_size
     c_out, kernel, stride = spec.stem
-    layers = [Layer("stem", "stem", c_in, c_out, size, kernel, stride, 1, *bits)]
+    layers = [Layer("stem", c_in, c_out, size, kernel, stride, 1, *bits, between_bits=between)]
     if spec.first_block is not None:
         part, c_in, size = "first_block", c_out, layers[-1].size_out
         c_out, kernel, stride = spec.first_block
-        name = f"{part}.depthwise"
-        layers.append(Layer(name, part, c_in, c_in, size, kernel, stride, c_in, *bits))
-        size = layers[-1].size_out
-        layers.append(Layer(f"{part}.project", part, c_in, c_out, size, 1, 1, 1, *bits))
+        shortcut = stride == 1 and c_in == c_out
+        depthwise = (part, c_in, c_in, size, kernel, stride, c_in, *bits)
+        layers.append(Layer(*depthwise, place="depthwise", opens_shortcut=shortcut))
+        project = Layer(part, c_in, c_out, layers[-1].size_out, 1, 1, 1, *bits)
+        layers.append(_projection(project, between, shortcut=shortcut))
     c_out = last.c_out
     if spec.feature_mix is not None:
-        part, c_in, c_out = "feature_mix", c_out, spec.feature_mix
-        layers.append(Layer(part, part, c_in, c_out, last.size_out, 1, 1, 1, *bits))
-    part = "classifier"
-    layers.append(Layer(part, part, c_out, spec.classes, 1, 1, 1, 1, *bits, bias=True))
+        c_in, c_out = c_out, spec.feature_mix
+        mix = ("feature_mix", c_in, c_out, last.size_out, 1, 1, 1, *bits)
+        layers.append(Layer(*mix, between_bits=between))
+    classifier = ("classifier", c_out, spec.classes, 1, 1, 1, 1, *bits)
+    layers.append(Layer(*classifier, bias=True, activation=None))
     return layers
+
+
+def listed(options: tuple[int, ...]) -> str:
+    """Options as messages show them: all of them, or the first and the last."""
+    texts = [str(option) for option in options]
+    return ", ".join(texts if len(texts) <= 12 else [*texts[:3], "...", texts[-1]])

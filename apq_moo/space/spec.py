@@ -176,7 +176,7 @@ class SpaceSpec:
         part_of: the space that every network of this one is a member of too, whose supernet they
             share; or ``""``.
         between_bits: bits of the floats between blocks, from which the next block's first quantiser
-            and the residual sum read: 32, or 16 (half precision), as accelerators store them.
+            and shortcuts read: 32, or 16 (half precision), as accelerators store them.
         stem: ``(channels, kernel, stride)`` of the first convolution.
         first_block: ``(channels, kernel, stride)`` of a fixed block without expansion, or None.
         feature_mix: channels of the 1x1 convolution before pooling, or None.

@@ -1,4 +1,4 @@
-"""Spaces that are parts of others, and spaces small enough to list every network of."""
+"""Subspaces, and spaces small enough to list every network of."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ MOST_LISTED = 2**20
 
 
 def superspace(space: Space) -> Space:
-    """The space that a space is part of, whose supernet it shares; itself if it is part of none."""
+    """The space that a space is a subspace of, whose supernet it shares; itself if of none."""
     return load_space(space.spec.part_of) if space.spec.part_of else space
 
 
 def embed(space: Space, X: IntArray) -> IntArray:
-    """The same networks as members of :func:`whole`.
+    """The same networks as members of :func:`superspace`.
 
     Args:
         space: any space.
         X: canonical genotypes of it, shape ``(n, n_var)``.
 
     Returns:
-        Canonical genotypes of the whole space, shape ``(n, n_var of that)``.
+        Canonical genotypes of the superspace, shape ``(n, n_var of that)``.
 
     Raises:
         UserError: one is no member of it.
@@ -41,7 +41,9 @@ def embed(space: Space, X: IntArray) -> IntArray:
     try:
         return larger.encode(subnets)
     except UserError as error:
-        raise UserError(f"space {space.name!r} is no part of {larger.name!r}: {error}") from error
+        raise UserError(
+            f"space {space.name!r} is no subspace of {larger.name!r}: {error}"
+        ) from error
 
 
 def all_networks(space: Space) -> IntArray:
@@ -59,21 +61,17 @@ def all_networks(space: Space) -> IntArray:
             "be listed"
         )
     stages = []
-    first = 0
-    for stage in space.spec.stages:
-        blocks = range(first, first + max(stage.depths))
+    for stage, blocks in zip(space.spec.stages, space.layout.stage_blocks, strict=True):
+        numbers = range(blocks.start, blocks.stop)
         choices = [
             row
             for depth in stage.depths
             for row in product(
-                *(
-                    space.allowed(b) if b < first + depth else (int(space.block_sizes[b]),)
-                    for b in blocks
-                )
+                *(space.allowed(b) for b in numbers[:depth]),
+                *((int(space.block_sizes[b]),) for b in numbers[depth:]),
             )
         ]
         stages.append(np.array(choices, dtype=np.int64))
-        first = blocks.stop
     places = np.indices([len(part) for part in stages]).reshape(len(stages), -1)
     index = np.hstack([part[at] for part, at in zip(stages, places, strict=True)])
     X = space.from_block_index(index)

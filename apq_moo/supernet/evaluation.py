@@ -72,7 +72,7 @@ def calibrate(layers: Sequence[SlicedLayer], images: Tensor, *, quantised: bool)
     record: list[Recorded] = []
     kept = x = images.to(memory_format=torch.channels_last)
     for item in layers:
-        if item.opens:
+        if item.layer.opens_shortcut:
             kept = x
         if item.scale is None:
             record.append(Recorded(None, None, *input_range(pooled(x))))
@@ -117,7 +117,7 @@ def infer(folded: Sequence[FoldedLayer], x: Tensor, *, quantised: bool) -> Tenso
     kept = x = x.to(memory_format=torch.channels_last)
     for layer in folded:
         item, known = layer.item, layer.recorded
-        if item.opens:
+        if item.layer.opens_shortcut:
             kept = x
         if item.scale is None:
             x = pooled(x)
@@ -199,11 +199,11 @@ def _norm(item: SlicedLayer, found: Recorded, unit: Tensor) -> tuple[Tensor, Ten
 
 
 def _finish(item: SlicedLayer, x: Tensor, kept: Tensor) -> Tensor:
-    if item.relu:
+    if item.layer.activation is not None:
         x = x.clamp_(0, 6)
-    if item.closes:
+    if item.layer.closes_shortcut:
         x = x + kept
-    if item.half:
+    if item.layer.between_bits == 16:
         x = rounded_to_half(x)
     return x
 

@@ -90,7 +90,6 @@ class ElasticBlock(nn.Module):
         channels: largest number of middle channels.
         c_out: output channels.
         kernels: depthwise kernel sizes on offer, ascending.
-        stride: stride of the depthwise layer.
         expand: whether there is an expansion; without it ``channels`` must equal ``c_in``.
     """
 
@@ -100,12 +99,10 @@ class ElasticBlock(nn.Module):
         channels: int,
         c_out: int,
         kernels: Sequence[int],
-        stride: int,
         *,
         expand: bool = True,
     ) -> None:
         super().__init__()
-        self.residual = stride == 1 and c_in == c_out
         self.expand = ElasticConv(c_in, channels) if expand else None
         self.depthwise = ElasticDepthwise(channels, kernels)
         self.project = ElasticConv(channels, c_out)

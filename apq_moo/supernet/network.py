@@ -30,20 +30,12 @@ class SlicedLayer:
         weight: shape ``(c_out, c_in / groups, kernel, kernel)``.
         scale: scale of its batch norm, or None where there is none (the classifier).
         bias: shift of its batch norm, or the bias.
-        relu: whether a ReLU6 follows.
-        opens: the input is kept for a residual sum.
-        closes: the kept input is added to the output.
-        half: the output is rounded to half precision (``between_bits`` of the space).
     """
 
     layer: Layer
     weight: Tensor
     scale: Tensor | None
     bias: Tensor
-    relu: bool
-    opens: bool = False
-    closes: bool = False
-    half: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,18 +45,10 @@ class Node:
     Attributes:
         layer: its shape and bits.
         module: holds the weight and, but for the classifier, the batch norm.
-        relu: whether a ReLU6 follows.
-        opens: the input is kept for a residual sum.
-        closes: the kept input is added to the output.
-        ends: the output leaves its block.
     """
 
     layer: Layer
     module: ElasticConv | ElasticDepthwise | nn.Linear
-    relu: bool
-    opens: bool = False
-    closes: bool = False
-    ends: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,15 +83,11 @@ class Supernet(nn.Module):
         self.stem = ElasticConv(spec.input_channels, channels, kernel)
         self.first_block: ElasticBlock | None = None
         if spec.first_block is not None:
-            out, kernel, stride = spec.first_block
-            self.first_block = ElasticBlock(channels, channels, out, [kernel], stride, expand=False)
+            out, kernel, _ = spec.first_block
+            self.first_block = ElasticBlock(channels, channels, out, [kernel], expand=False)
         self.blocks = nn.ModuleList(
             ElasticBlock(
-                plan.c_in,
-                plan.options["channels"][-1],
-                plan.c_out,
-                plan.options["kernel"],
-                plan.stride,
+                plan.c_in, plan.options["channels"][-1], plan.c_out, plan.options["kernel"]
             )
             for plan in space.plans
         )
@@ -126,18 +106,11 @@ class Supernet(nn.Module):
         """
         nodes = []
         for layer in self.space.layers(subnet):
-            part, _, place = layer.name.partition(".")
-            if part == "classifier":
-                nodes.append(Node(layer, self.classifier, relu=False))
-            elif place:
-                block = self._block(part)
-                first = "expand" if block.expand is not None else "depthwise"
-                opens = block.residual and place == first
-                closes = block.residual and place == "project"
-                ends = place == "project"
-                nodes.append(Node(layer, getattr(block, place), not ends, opens, closes, ends))
+            if layer.block is None:
+                module = getattr(self, layer.component)
             else:
-                nodes.append(Node(layer, getattr(self, part), relu=True, ends=True))
+                module = self.blocks[layer.block]
+            nodes.append(Node(layer, getattr(module, layer.place) if layer.place else module))
         return nodes
 
     def slice(self, subnet: Subnet) -> list[SlicedLayer]:
@@ -146,32 +119,20 @@ class Supernet(nn.Module):
         Raises:
             UserError: it is not a member of the space.
         """
-        half = self.space.spec.between_bits == 16
         sliced = []
         for node in self.outline(subnet):
             layer, module = node.layer, node.module
             if isinstance(module, nn.Linear):
                 weight = module.weight[:, :, None, None]
-                sliced.append(SlicedLayer(layer, weight, None, module.bias, relu=False))
+                sliced.append(SlicedLayer(layer, weight, None, module.bias))
                 continue
             if isinstance(module, ElasticDepthwise):
                 weight = module.slice_weight(layer.c_out, layer.kernel)
             else:
                 weight = module.slice_weight(layer.c_in, layer.c_out)
             scale, bias = (v[: layer.c_out] for v in (module.norm.weight, module.norm.bias))
-            ends = half and node.ends
-            sliced.append(
-                SlicedLayer(layer, weight, scale, bias, node.relu, node.opens, node.closes, ends)
-            )
+            sliced.append(SlicedLayer(layer, weight, scale, bias))
         return sliced
-
-    def _block(self, name: str) -> ElasticBlock:
-        if name == "first_block":
-            assert self.first_block is not None
-            return self.first_block
-        block = self.blocks[int(name.removeprefix("block"))]
-        assert isinstance(block, ElasticBlock)
-        return block
 
     def forward(self, x: Tensor, subnet: Subnet) -> Tensor:
         """Full-precision logits of a subnet with batch statistics, as in training.
@@ -214,15 +175,15 @@ def forward(
     # Tiny feature maps run several times faster on a CPU in this layout.
     kept = x = x.to(memory_format=torch.channels_last)
     for number, item in enumerate(layers):
-        if item.opens:
+        if item.layer.opens_shortcut:
             kept = x
         if item.scale is None:
             x = x.mean(dim=(2, 3), keepdim=True)
         known = recorded[number] if recorded is not None else None
         x = _layer(item, x, known, quantised=quantised)
-        if item.closes:
+        if item.layer.closes_shortcut:
             x = x + kept
-        if item.half:
+        if item.layer.between_bits == 16:
             x = rounded_to_half(x)
     return x.flatten(1)
 
@@ -243,7 +204,7 @@ def _layer(item: SlicedLayer, x: Tensor, known: Recorded | None, *, quantised: b
     if item.scale is not None:
         mean, var = (known.mean, known.var) if known is not None else (None, None)
         x = F.batch_norm(x, mean, var, item.scale, item.bias, known is None, eps=BN_EPS)
-    return F.relu6(x) if item.relu else x
+    return F.relu6(x) if layer.activation is not None else x
 
 
 def input_range(x: Tensor) -> tuple[float, float]:

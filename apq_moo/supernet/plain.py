@@ -68,7 +68,7 @@ class PlainConv(nn.Sequential):
             conv.bias.data.copy_(item.bias)
         else:
             parts.append(_batch_norm(item, found))
-        if item.relu:
+        if layer.activation is not None:
             parts.append(nn.ReLU6())
         super().__init__(*parts)
 
@@ -86,18 +86,18 @@ def _batch_norm(item: SlicedLayer, found: Recorded) -> nn.BatchNorm2d:
 
 
 class PlainBlock(nn.Sequential):
-    """The layers of one block, with its residual sum where it has one."""
+    """The layers of one block, with its shortcut where it has one."""
 
-    def __init__(self, layers: Sequence[PlainConv], *, residual: bool) -> None:
+    def __init__(self, layers: Sequence[PlainConv], *, shortcut: bool) -> None:
         super().__init__(*layers)
-        self.residual = residual
+        self.shortcut = shortcut
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the block on ``(n, c, h, w)``."""
         y = x
         for layer in self:
             y = layer(y)
-        return x + y if self.residual else y
+        return x + y if self.shortcut else y
 
 
 class PlainNetwork(nn.Module):
@@ -124,19 +124,16 @@ class PlainNetwork(nn.Module):
             PlainConv(item, found, quantised=quantised)
             for item, found in zip(layers, recorded, strict=True)
         ]
-        features = nn.Sequential()
+        features, within = nn.Sequential(), list[PlainConv]()
         for item, part in zip(layers[:-1], parts[:-1], strict=True):
-            name, _, place = item.layer.name.partition(".")
-            if not place:
-                features.add_module(name, part)
+            within.append(part)
+            if not item.layer.leaves_block:
                 continue
-            earlier = list(getattr(features, name, []))
-            residual = item.closes
-            if earlier:
-                delattr(features, name)
-            features.add_module(name, PlainBlock([*earlier, part], residual=residual))
+            block = PlainBlock(within, shortcut=item.layer.closes_shortcut)
+            features.add_module(item.layer.part, block if item.layer.place else part)
+            within = []
         self.features = features
-        self.rounds = any(item.half for item in layers)
+        self.rounds = layers[0].layer.between_bits == 16
         self.classifier = parts[-1]
         self.eval()
 

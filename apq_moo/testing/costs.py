@@ -87,13 +87,13 @@ class CostModelConformance:
         _costs(device, [])
 
     def test_equal_layers_cost_the_same(self, device: Device, space: Space) -> None:
-        """Also under another name, alone, and among other layers."""
+        """Also elsewhere in a network, alone, and among other layers."""
         layers = _layers(space)
         together = _costs(device, layers)
-        renamed = _costs(device, [replace(layer, name="elsewhere") for layer in layers])
+        moved = _costs(device, [replace(layer, block=0, place="elsewhere") for layer in layers])
         chosen = np.random.default_rng(0).permutation(len(layers))[:20]
         for name, values in together.items():
-            assert (renamed[name] == values).all(), f"{name} depends on the name of a layer"
+            assert (moved[name] == values).all(), f"{name} depends on the place of a layer"
             for i in chosen:
                 twice = _costs(device, [layers[i], layers[i]])[name]
                 assert (twice == values[i]).all(), f"{name} of {layers[i].key} depends on others"

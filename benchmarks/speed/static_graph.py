@@ -121,8 +121,8 @@ class StaticGraph(nn.Module):
             y = self._conv(
                 y, block.project.weight, w_pw, a_pw, block.project, 1, 1, used, known, found
             )
-            if block.residual:
-                # A block that is left out is a residual one: only its input remains.
+            if plan.has_shortcut:
+                # A block that is left out has a shortcut: only its input remains.
                 y = x + y * config.gate[number]
             x = self._between(y)
         pooled = x.mean((2, 3), dtype=torch.float64).float()

@@ -145,17 +145,16 @@ def network_model(space: Space, subnet: Subnet) -> bytes:
     graph = _Graph()
     layers = space.layers(subnet)
     x, held, clipped = INPUT, "", False
-    for i, layer in enumerate(layers):
-        part, _, place = layer.name.partition(".")
-        if part == "classifier":
+    for layer in layers:
+        if layer.component == "classifier":
             x = graph.add("GlobalAveragePool", graph.rounded(x, layer.a_bits, clipped=clipped))
         read = graph.rounded(x, layer.a_bits, clipped=clipped)
-        if place and not layers[i - 1].name.startswith(f"{part}."):
+        if layer.opens_shortcut:
             held = read
-        activation = place != "project" and part != "classifier"
+        activation = layer.activation is not None
         x = graph.convolution(read, layer, clipped=clipped, activation=activation)
         clipped = activation
-        if place == "project" and space.has_residual(part):
+        if layer.closes_shortcut:
             x = graph.add("Add", held, graph.rounded(x, layer.a_bits, clipped=False))
     graph.rounded(x, layers[-1].a_bits, clipped=False)
     first, last = layers[0], layers[-1]

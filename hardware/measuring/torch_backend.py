@@ -42,28 +42,19 @@ class _Network(nn.Module):
         super().__init__()
         self.layers: Sequence[Layer] = space.layers(subnet)
         self.convs = nn.ModuleList(
-            _Conv(
-                layer,
-                activation=not layer.name.endswith(".project") and layer.component != "classifier",
-            )
-            for layer in self.layers
+            _Conv(layer, activation=layer.activation is not None) for layer in self.layers
         )
-        self.adds = [
-            layer.name.endswith(".project") and space.has_residual(layer.name.partition(".")[0])
-            for layer in self.layers
-        ]
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of ``(n, c, h, w)``."""
-        part, held = "", x
-        for layer, conv, add in zip(self.layers, self.convs, self.adds, strict=True):
-            name = layer.name.partition(".")[0]
-            if name != part:
-                part, held = name, x
+        held = x
+        for layer, conv in zip(self.layers, self.convs, strict=True):
+            if layer.opens_shortcut:
+                held = x
             if layer.component == "classifier":
                 x = x.mean((2, 3), keepdim=True)
             x = conv(x)
-            if add:
+            if layer.closes_shortcut:
                 x = x + held
         return x
 

@@ -115,10 +115,10 @@ def test_3_depth_never_shrinks():
     algorithm = advance(start(ReleasedApqGA, problem), problem, 1)
     X = space.canonical(np.vstack([space.largest(), space.smallest()]))
     algorithm.pop = Population.new(X=X)
-    mutants = algorithm._mutation(X[:1], 200)
-    assert (space.depths(mutants) == space.depths(X[:1])).all()
-    crossed = algorithm._crossover(X, 400)
-    depths = space.depths(crossed)
+    index = space.block_index(X)
+    mutants = algorithm._mutation(index[:1], 200)
+    assert (space.layout.depths(mutants) == space.depths(X[:1])).all()
+    depths = space.layout.depths(algorithm._crossover(index, 400))
     largest, smallest = space.depths(X)
     # Children of the deepest stay deepest; those of the shallowest only grow.
     assert ((depths == largest).all(axis=1)).mean() > 0.45
@@ -141,7 +141,7 @@ def test_4_a_limit_that_children_never_meet_ends_in_an_error(monkeypatch):
     algorithm = advance(start(ReleasedApqGA, problem), problem, 1)
     monkeypatch.setattr("apq_moo.algorithms.released.MAX_TRIES", 50)
     monkeypatch.setattr(
-        problem.region, "contains", lambda X: np.zeros(len(X), dtype=bool), raising=True
+        problem.region, "contains_blocks", lambda X: np.zeros(len(X), dtype=bool), raising=True
     )
     with pytest.raises(UserError, match="the released code would go on forever"):
         algorithm.ask()

@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +17,10 @@ from apq_moo.algorithms import (
     SpaceCrossover,
     SpaceMutation,
 )
-from apq_moo.problems.variation import cross, n_units, resample
+from apq_moo.problems import APQProblem
+from apq_moo.problems.operators import block_index
+from apq_moo.problems.variation import cross, n_units
+from apq_moo.space import Space
 
 fixtures = settings(
     deadline=None,
@@ -98,15 +102,13 @@ def test_the_two_children_share_out_what_both_parents_have(problem):
 
 def test_a_deeper_child_never_gets_inactive_genes(problem_of):
     space = problem_of("digits").space
-    shallow, deep = space.smallest()[None], space.largest()[None]
-    deep = np.repeat(deep, 200, axis=0)
-    shallow = np.repeat(shallow, 200, axis=0)
+    ends = space.block_index(np.stack([space.smallest(), space.largest()]))
+    shallow, deep = np.repeat(ends[:1], 200, axis=0), np.repeat(ends[1:], 200, axis=0)
     coins = np.random.default_rng(0).random((200, n_units(space))) < 0.5
     child = cross(space, shallow, deep, coins)
-    added = space.active(child) & ~space.active(shallow)
+    added = space.layout.active(child) & ~space.layout.active(shallow)
     assert added.any()
-    full = space.block_index(deep)
-    np.testing.assert_array_equal(space.block_index(child)[added], full[added])
+    np.testing.assert_array_equal(child[added], deep[added])
 
 
 # -- mutation --------------------------------------------------------------------------------------
@@ -169,10 +171,14 @@ def test_whole_blocks_are_redrawn_uniformly(problem_of):
         np.testing.assert_allclose(shares, expected, atol=5 * np.sqrt(0.25 / len(Y)))
 
 
+def smallest(space):
+    return Population.new(X=space.smallest()[None])
+
+
 def test_blocks_that_a_mutation_adds_are_drawn(problem_of):
     problem = problem_of("digits")
     space = problem.space
-    X = np.repeat(problem.region.options.mend(space.smallest()[None]), 500, axis=0)
+    X = np.repeat(FeasibleRepair().do(problem, smallest(space))[0].X[None], 500, axis=0)
     population = Population.new(X=X.copy())
     mutation = SpaceMutation(prob_gene=0.2, prob_block=0.0)
     Y = mutation.do(problem, population, random_state=np.random.default_rng(0)).get("X")
@@ -182,24 +188,156 @@ def test_blocks_that_a_mutation_adds_are_drawn(problem_of):
         assert len(np.unique(index)) > 0.5 * min(len(index), problem.feasible[b].sum())
 
 
-def test_resampling_nothing_changes_nothing_and_added_blocks_are_drawn(problem):
-    space, options = problem.space, problem.region.options
-    rng = np.random.default_rng(0)
-    X = problem.region.sample(50, rng)
-    u = rng.random((50, n_units(space)))
-    nothing = np.zeros(u.shape, dtype=bool)
-    np.testing.assert_array_equal(resample(options, X, nothing, u), X)
+# -- twins on genotypes ----------------------------------------------------------------------------
 
-    shallow = np.repeat(options.mend(space.smallest()[None]), 50, axis=0)
-    depths = nothing.copy()
-    depths[:, : len(space.depth_columns)] = True
-    deeper = resample(options, shallow, depths, u)
-    assert canonical_and_feasible(problem, deeper)
-    kept = space.active(shallow)
-    np.testing.assert_array_equal(space.block_index(deeper)[kept], space.block_index(shallow)[kept])
-    added = space.active(deeper) & ~kept
-    assert added.any()
-    assert len(np.unique(space.block_index(deeper)[added])) > 5
+
+def usable(problem, X):
+    """Whether each block is inactive or feasible, shape ``(n, n_blocks)``, block by block."""
+    index = problem.space.block_index(X)
+    columns = [
+        np.append(mask, True)[index[:, b]] for b, mask in enumerate(problem.region.options.feasible)
+    ]
+    return np.stack(columns, axis=1)
+
+
+def genes_of(space, blocks):
+    mask = np.zeros((len(blocks), space.n_var), dtype=bool)
+    mask[:, space.block_columns] = blocks[:, :, None]
+    return mask
+
+
+def slow_children(problem, A, B, rng, prob_genes):
+    space = problem.space
+    n_depth = len(space.depth_columns)
+    units = rng.random((len(A), n_units(space))) < 0.5
+    genes = rng.random(A.shape) < 0.5
+    whole = rng.random((len(A), 1)) >= prob_genes
+    in_a, in_b = space.active(A), space.active(B)
+    children = []
+    for from_b, genes_from_b in ((units, genes), (~units, ~genes)):
+        take = genes_of(space, np.where(in_a & in_b, from_b[:, n_depth:], in_b))
+        take[:, :n_depth] = from_b[:, :n_depth]
+        blockwise = space.canonical(np.where(take, B, A))
+        inner = np.where(genes_of(space, in_a & in_b), genes_from_b, take)
+        inner[:, :n_depth] = from_b[:, :n_depth]
+        mixed = space.canonical(np.where(inner, B, A))
+        kept = whole | genes_of(space, ~usable(problem, mixed))
+        children.append(np.where(kept, blockwise, mixed))
+    return np.stack(children)
+
+
+def slow_mutants(problem, X, rng, prob_gene, prob_step, prob_block):
+    space, options = problem.space, problem.region.options
+    active = space.active_genes(X)
+    prob = 1 / active.sum(axis=1, keepdims=True) if prob_gene is None else prob_gene
+    chosen = active & (rng.random(X.shape) < prob)
+    step = rng.random(X.shape) < prob_step
+    u = rng.random(X.shape)
+    changed = X.copy()
+    for i, j in np.argwhere(chosen):
+        last, gene = space.n_options[j] - 1, X[i, j]
+        if step[i, j]:
+            up = (u[i, j] < 0.5 or gene == 0) and gene < last
+            changed[i, j] = max(gene + (1 if up else -1), 0)
+        else:
+            option = int(u[i, j] * last)
+            changed[i, j] = min(option + (option >= gene), last)
+    changed = space.canonical(changed)
+    redrawn = (space.active(changed) & ~space.active(X)) | ~usable(problem, changed)
+    redrawn |= rng.random(redrawn.shape) < prob_block
+    v = rng.random((len(X), n_units(space)))[:, len(space.depth_columns) :]
+    for i, b in np.argwhere(redrawn):
+        feasible = np.flatnonzero(options.feasible[b])
+        number = feasible[int(v[i, b] * len(feasible))] if len(feasible) else 0
+        changed[i, space.block_columns[b]] = space.block_genes(b, number)
+    return space.canonical(changed)
+
+
+@fixtures
+@given(seed=seeds, prob_genes=st.sampled_from([0.0, 0.5, 1.0]))
+def test_crossover_by_a_slow_twin(problem, seed, prob_genes):
+    space = problem.space
+    X = space.sample(40, np.random.default_rng(seed))
+    A, B = X[:20], X[20:]
+    index = space.block_index(X)
+    found = SpaceCrossover(prob_genes=prob_genes).children(
+        problem, index[:20], index[20:], np.random.default_rng(seed)
+    )
+    wanted = slow_children(problem, A, B, np.random.default_rng(seed), prob_genes)
+    for ours, twins in zip(found, wanted, strict=True):
+        np.testing.assert_array_equal(space.from_block_index(ours), twins)
+
+
+@fixtures
+@given(
+    seed=seeds,
+    prob_gene=st.sampled_from([None, 0.3, 1.0]),
+    prob_step=st.sampled_from([0.0, 0.3, 1.0]),
+    prob_block=st.sampled_from([0.0, 0.1]),
+)
+def test_mutation_by_a_slow_twin(problem, seed, prob_gene, prob_step, prob_block):
+    space = problem.space
+    X = space.sample(20, np.random.default_rng(seed))
+    settings = (prob_gene, prob_step, prob_block)
+    found = SpaceMutation(*settings).mutants(
+        problem, space.block_index(X), np.random.default_rng(seed)
+    )
+    wanted = slow_mutants(problem, X, np.random.default_rng(seed), *settings)
+    np.testing.assert_array_equal(space.from_block_index(found), wanted)
+
+
+# -- what individuals remember ---------------------------------------------------------------------
+
+
+def test_children_remember_their_blocks_and_nothing_is_encoded_again(problem, monkeypatch):
+    space = problem.space
+    rng = np.random.default_rng(0)
+    parents = Population.new(X=problem.region.sample(30, rng))
+    first = block_index(problem, parents)
+    np.testing.assert_array_equal(first, space.block_index(parents.get("X")))
+    pairs = rng.integers(0, 30, size=(20, 2))
+    with monkeypatch.context() as patch:
+        for name in ("canonical", "block_index"):
+            patch.setattr(type(space), name, None)
+        children = SpaceCrossover().do(problem, parents, pairs, random_state=rng)
+        children = SpaceMutation().do(problem, children, random_state=rng)
+        children = FeasibleRepair().do(problem, children)
+        children = CanonicalDuplicateElimination(problem).do(children, parents)
+        remembered = block_index(problem, children)
+        copied = block_index(problem, copy.deepcopy(children))
+    np.testing.assert_array_equal(remembered, space.block_index(children.get("X")))
+    np.testing.assert_array_equal(copied, remembered)
+
+
+def test_whatever_is_handed_over_is_encoded(problem):
+    space, rng = problem.space, np.random.default_rng(1)
+    reals = rng.uniform(-2, space.n_options + 2, size=(10, space.n_var))
+    wanted = space.block_index(problem.genotypes(reals))
+    people = Population.new(X=reals)
+    np.testing.assert_array_equal(block_index(problem, people), wanted)
+    np.testing.assert_array_equal(people.get("X"), reals)
+    named = Population.new(X=np.array([dict(zip(problem.vars, row, strict=True)) for row in reals]))
+    np.testing.assert_array_equal(block_index(problem, named), wanted)
+    children = FeasibleRepair().do(problem, people)
+    assert canonical_and_feasible(problem, children.get("X"))
+    people.set("X", reals[::-1])
+    np.testing.assert_array_equal(block_index(problem, people), wanted[::-1])
+    assert block_index(problem, people[:0]).shape == (0, space.n_blocks)
+
+
+def test_what_is_remembered_holds_for_its_own_space(problem_of):
+    one = problem_of("digits")
+    turned = replace(
+        one.space.spec,
+        stages=tuple(replace(stage, kernels=(3,)) for stage in one.space.spec.stages),
+    )
+    other = APQProblem(Space(turned), objectives=("macs",))
+    assert other.space.n_var == one.space.n_var
+    X = one.space.largest()[None]
+    people = FeasibleRepair().do(one, Population.new(X=X))
+    wanted = other.space.block_index(other.genotypes(people.get("X")))
+    assert not np.array_equal(wanted, block_index(one, people))
+    np.testing.assert_array_equal(block_index(other, people), wanted)
 
 
 # -- repair, sampling, duplicates ------------------------------------------------------------------

@@ -36,8 +36,8 @@ SPOTS = [
     ("tail", 40_804, 0.151807563097696),
 ]
 NAMED = {
-    "head": Layer("stem", "stem", 3, 32, 224, 3, 2, 1, 8, 8),
-    "tail": Layer("feature_mix", "feature_mix", 320, 1280, 7, 1, 1, 1, 8, 8),
+    "head": Layer("stem", 3, 32, 224, 3, 2, 1, 8, 8),
+    "tail": Layer("feature_mix", 320, 1280, 7, 1, 1, 1, 8, 8),
 }
 
 
@@ -45,7 +45,7 @@ def layer_of(key):
     if key in NAMED:
         return NAMED[key]
     c_in, c_out, size, kernel, stride, padding, groups, w, a = map(int, re.findall(r"\d+", key))
-    layer = Layer(key, "block", c_in, c_out, size, kernel, stride, groups, w, a)
+    layer = Layer("block", c_in, c_out, size, kernel, stride, groups, w, a)
     assert (layer.key, layer.padding) == (key, padding)
     return layer
 
@@ -73,7 +73,7 @@ def test_the_written_table_is_the_published_one(device, tmp_path):
 def test_a_layer_costs_the_same_among_others(device):
     """Layers that repeat, cannot run or run in another mode leave their neighbours alone."""
     keys = [key for key, _, _ in SPOTS]
-    wide = Layer("wide", "block", 8, 8, 4, 1, 1, 1, 16, 8)
+    wide = Layer("block", 8, 8, 4, 1, 1, 1, 16, 8)
     layers = [wide, *map(layer_of, keys + keys[::-1]), wide]
     expected = np.array([(cycles / 5e5, energy) for _, cycles, energy in SPOTS])
     expected = np.vstack([[np.inf] * 2, expected, expected[::-1], [np.inf] * 2])
@@ -98,13 +98,13 @@ def test_there_are_24_golden_networks():
 @pytest.mark.parametrize("w", [4, 6, 8])
 @pytest.mark.parametrize("size", [7, 14, 112])
 def test_7x7_depthwise_needs_wide_activations(device, w, size):
-    layers = [Layer("dw", "block", 96, 96, size, 7, 1, 96, w, a) for a in (4, 6, 8)]
+    layers = [Layer("block", 96, 96, size, 7, 1, 96, w, a) for a in (4, 6, 8)]
     for costs in device.layer_costs(layers).values():
         np.testing.assert_array_equal(np.isfinite(costs), [False, True, True])
 
 
 def test_operands_wider_than_8_bits_do_not_run(device):
-    layers = [Layer("pw", "block", 8, 8, 4, 1, 1, 1, w, a) for w, a in ((9, 8), (8, 16), (8, 8))]
+    layers = [Layer("block", 8, 8, 4, 1, 1, 1, w, a) for w, a in ((9, 8), (8, 16), (8, 8))]
     for costs in device.layer_costs(layers).values():
         np.testing.assert_array_equal(np.isfinite(costs), [False, False, True])
 
@@ -118,7 +118,7 @@ def test_no_layers_no_costs(device):
 
 
 def test_grouped_layers_are_refused(device):
-    grouped = Layer("block3.grouped", "block", 8, 8, 4, 3, 1, 2, 8, 8)
-    with pytest.raises(UserError, match=r"block3\.grouped has 2 groups; use 1") as caught:
+    grouped = Layer("block", 8, 8, 4, 3, 1, 2, 8, 8, block=3, place="depthwise")
+    with pytest.raises(UserError, match=r"block3\.depthwise has 2 groups; use 1") as caught:
         device.layer_costs([grouped])
     assert len(str(caught.value).splitlines()) == 1

@@ -336,7 +336,8 @@ def test_share_of_uniform_draws_within_a_limit():
     exact = exact_share(space, table, limits)
     assert exact == pytest.approx([0.080, 0.0090], rel=0.05)
     n, rng = 200_000, np.random.default_rng(2024)
-    parts = [space.sample(n // 10, rng, valid=False) for _ in range(10)]
+    everything = [np.ones(size, dtype=bool) for size in space.block_sizes]
+    parts = [space.sample(n // 10, rng, usable=everything) for _ in range(10)]
     latency = np.concatenate([table(X) for X in parts])
     valid = np.concatenate([space.valid(X) for X in parts])
     np.testing.assert_array_equal(np.isfinite(latency), valid)

@@ -123,7 +123,7 @@ def watched_peak(plain, space):
         bits = [between, *(entry[2] for entry in group[1:]), between]
         inner = len(group) == 3  # the fixed layers' tensors all take the fixed bits
         bits = bits if inner else [between] * len(bits)
-        held = group[0][0] * between if getattr(part, "residual", False) else 0
+        held = group[0][0] * between if getattr(part, "shortcut", False) else 0
         for i, (n_in, n_out, _) in enumerate(group):
             peak = n_in * bits[i] + n_out * bits[i + 1]
             peaks.append(peak + (held if i else 0))
@@ -140,7 +140,7 @@ def test_memory_is_the_peak_of_the_cut_out_network(cut):
 
 
 def test_memory_by_hand():
-    """One block 8 -> 16 on 12x12, stride 1, no residual: 8 bits between, 4 within."""
+    """One block 8 -> 16 on 12x12, stride 1, no shortcut: 8 bits between, 4 within."""
     data = {
         **{key: FULL[key] for key in ("name", "input_channels", "input_size", "classes", "stem")},
         "bits": {"w_pw": [8], "a_pw": [2], "w_dw": [8], "a_dw": [4]},

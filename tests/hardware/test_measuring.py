@@ -358,7 +358,7 @@ def test_real_backends_time_layers_and_networks(name, bits, tmp_path, small):
     assert (found.measured_ms > table.constant["latency"]).all()
     assert table.provenance["measured"]["threads"] == 1
     # Much more work takes more time.
-    layers = [Layer("pw", "block", c, c, 28, 1, 1, 1, bits[-1], bits[-1]) for c in (8, 256)]
+    layers = [Layer("block", c, c, 28, 1, 1, 1, bits[-1], bits[-1]) for c in (8, 256)]
     few, many = (np.median(observe(backend.layer(layer), TIMED)) for layer in layers)
     assert many > 4 * few
 
@@ -376,7 +376,8 @@ def test_torch_networks_are_the_spaces_networks(small):
             assert net(torch.rand(1, 3, 10, 10)).shape == (1, 5, 1, 1)
         assert counter.get_total_flops() / 2e6 == pytest.approx(macs)
         blocks = space.active(space.encode([subnet]))[0]
-        assert sum(net.adds) == 1 + sum(space.plans[b].residual for b in np.flatnonzero(blocks))
+        adds = 1 + sum(space.plans[b].has_shortcut for b in np.flatnonzero(blocks))
+        assert sum(layer.closes_shortcut for layer in net.layers) == adds
 
 
 @pytest.mark.parametrize(

@@ -64,8 +64,8 @@ WITHOUT_VNNI = "this processor lacks VNNI: ONNX Runtime's 8-bit sums saturate he
 @pytest.mark.parametrize(
     "layer",
     [
-        Layer("pw", "block", 8, 24, 9, 1, 1, 1, 8, 8),
-        Layer("dw", "block", 16, 16, 9, 5, 2, 16, 8, 8),
+        Layer("block", 8, 24, 9, 1, 1, 1, 8, 8),
+        Layer("block", 16, 16, 9, 5, 2, 16, 8, 8),
     ],
     ids=lambda layer: layer.name,
 )
@@ -116,7 +116,7 @@ def test_network_models_hold_the_networks_layers(small):
         ]
         # The first block and every block without stride whose width stays add their input.
         blocks = space.active(space.encode([subnet]))[0]
-        adds = 1 + sum(space.plans[b].residual for b in np.flatnonzero(blocks))
+        adds = 1 + sum(space.plans[b].has_shortcut for b in np.flatnonzero(blocks))
         assert sum(node.op_type == "Add" for node in nodes) == adds
 
 
@@ -145,7 +145,7 @@ def kernels_run(model, tmp_path):
 
 @pytest.mark.parametrize("groups", [1, 16])
 def test_int8_layers_run_as_integer_kernels(groups, tmp_path):
-    layer = Layer("dw", "block", 16, 16, 9, 3, 1, groups, 8, 8)
+    layer = Layer("block", 16, 16, 9, 3, 1, groups, 8, 8)
     assert kernels_run(onnx_models.layer_model(layer), tmp_path) == ["QLinearConv"]
     layer = replace(layer, w_bits=32, a_bits=32)
     # Alone, a layer needs the runtime's own layout of floats made and unmade.
@@ -158,7 +158,7 @@ def test_int8_networks_run_as_integer_kernels(tmp_path, small):
     subnet = space.decode(space.largest())[0]
     kinds = kernels_run(onnx_models.network_model(space, subnet), tmp_path)
     assert kinds.count("QLinearConv") == len(space.layers(subnet))
-    assert kinds.count("QLinearAdd") == 1 + sum(plan.residual for plan in space.plans) == 4
+    assert kinds.count("QLinearAdd") == 1 + sum(plan.has_shortcut for plan in space.plans) == 4
     assert kinds.count("Transpose") <= 2
     assert "Conv" not in kinds
     assert kinds.count("QuantizeLinear") == kinds.count("DequantizeLinear") == 1

@@ -217,12 +217,13 @@ def test_no_configuration_at_all_closes_deeper_stages(tiny, table_of):
         X = region.sample(20, np.random.default_rng(0))
         assert len(X) == 20
         assert (X[:, 0] == 0).all()
-        for mended in (
-            region.options.mend(tiny.largest()[None]),
+        index = tiny.block_index(tiny.largest()[None])
+        for repaired in (
+            tiny.from_block_index(region.options.repair(index)),
             region.repair(tiny.largest()[None], np.random.default_rng(0)),
         ):
-            assert mended[0, 0] == 0
-            assert region.contains(mended).all()
+            assert repaired[0, 0] == 0
+            assert region.contains(repaired).all()
 
 
 def test_a_device_that_runs_nothing_is_named(tiny):
@@ -237,7 +238,7 @@ def test_a_device_that_runs_nothing_is_named(tiny):
 
 @settings(deadline=None, max_examples=30)
 @given(seed=st.integers(0, 2**32 - 1), share=st.floats(0.02, 0.95))
-def test_mending_takes_the_fewest_steps(seed, share):
+def test_repair_takes_the_fewest_steps(seed, share):
     space = load_space("digits")
     rng = np.random.default_rng(seed)
     feasible = [rng.random(n) < share for n in space.block_sizes]
@@ -245,11 +246,12 @@ def test_mending_takes_the_fewest_steps(seed, share):
         mask[rng.integers(len(mask))] = True
     options = BlockOptions(space, tuple(feasible))
     X = rng.integers(0, space.n_options, size=(10, space.n_var))
-    mended = options.mend(X)
-    np.testing.assert_array_equal(mended, options.mend(mended))
-    np.testing.assert_array_equal(space.active(mended), space.active(X))
-    assert options.feasible_blocks(mended).all()
-    for row, before, active in zip(mended, X, space.active(X), strict=True):
+    index = options.repair(space.block_index(X))
+    np.testing.assert_array_equal(index, options.repair(index))
+    repaired = space.from_block_index(index)
+    np.testing.assert_array_equal(space.active(repaired), space.active(X))
+    assert options.feasible_blocks(index).all()
+    for row, before, active in zip(repaired, X, space.active(X), strict=True):
         for b in np.flatnonzero(active):
             columns = space.block_columns[b]
             candidates = space.block_genes(b, np.flatnonzero(feasible[b]))

@@ -70,7 +70,7 @@ def least_by_depth(space, device):
         layers = [
             layer
             for mid, kernel, (w, a) in product(channels, kernels, bits)
-            for layer in plan.layers(Block(plan.stage, kernel, mid, w, a, w, a), "block")
+            for layer in plan.layers(Block(plan.stage, kernel, mid, w, a, w, a))
         ]
         costs = device.layer_costs(layers)
         for name, found in cheapest.items():

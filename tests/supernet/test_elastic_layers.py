@@ -41,7 +41,7 @@ def test_slicing_takes_the_leading_channels():
 
 
 def test_ordering_sorts_by_importance():
-    block = ElasticBlock(8, 32, 8, [3, 5], 1)
+    block = ElasticBlock(8, 32, 8, [3, 5])
     block.depthwise.norm.weight.data.uniform_(0.1, 2)
     before = block.importance().sort(descending=True).values
     block.order_channels()
@@ -62,7 +62,7 @@ def test_ordering_keeps_the_function_of_the_largest(nets, pictures):
 def test_pruning_keeps_what_matters():
     """With most of the function in a few channels, the ordered block loses less by pruning."""
     torch.manual_seed(0)
-    block = ElasticBlock(8, 32, 8, [3], 1)
+    block = ElasticBlock(8, 32, 8, [3])
     strong = torch.randperm(32)[:8]
     block.project.weight.data *= 0.01
     block.project.weight.data[:, strong] *= 100

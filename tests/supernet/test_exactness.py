@@ -44,7 +44,7 @@ def twin(layers, recorded, images):
     x = kept = images.numpy().astype(np.float32)
     for item, known in zip(layers, recorded, strict=True):
         layer = item.layer
-        if item.opens:
+        if layer.opens_shortcut:
             kept = x
         if item.scale is None:
             x = x.astype(np.float64).mean(axis=(2, 3), keepdims=True).astype(np.float32)
@@ -79,11 +79,11 @@ def twin(layers, recorded, images):
             bias = bias - known.mean.numpy().astype(np.float64) * gain
         gain = (gain * unit).astype(np.float32)[:, None, None]
         x = sums.astype(np.float32) * gain + bias.astype(np.float32)[:, None, None]
-        if item.relu:
+        if layer.activation is not None:
             x = np.clip(x, 0, 6)
-        if item.closes:
+        if layer.closes_shortcut:
             x = x + kept
-        if item.half:
+        if layer.between_bits == 16:
             x = x.astype(np.float16).astype(np.float32)
     return x[:, :, 0, 0]
 

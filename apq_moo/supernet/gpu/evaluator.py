@@ -149,28 +149,29 @@ class GpuEvaluator:
         bare = [Weight(weight.data, weight.row) for weight in weights]
         for number, node in enumerate(nodes[:-1]):
             layer, following = node.layer, nodes[number + 1]
-            if node.opens:
+            if layer.opens_shortcut:
                 kept = x
             rounds = quantised and layer.a_bits != FLOAT_BITS
             source = Source(
                 x, WAYS[stored, rounds], number - 1,
                 span=work.vectors.span[number] if rounds else None, top=top_level(layer),
             )  # fmt: skip
-            other = kept if node.closes else None
+            other = kept if layer.closes_shortcut else None
             rounds_next = quantised and following.layer.a_bits != FLOAT_BITS
             if record:
                 raw = work.activations(layer.c_out, n, layer.size_out, torch.float32)
                 target = Target(raw, primitives.OUT_RAW.value, number)
                 work.convolve(layer, bare[number], source, target, n)
                 x = self._settle(node, number, source, weights[number], raw, other, n, rounds_next)
-                stored = "floats" if node.ends else "raw"
+                stored = "floats" if layer.leaves_block else "raw"
                 continue
-            levels = rounds_next and not node.ends
+            levels = rounds_next and not layer.leaves_block
             x = work.activations(
                 layer.c_out, n, layer.size_out, torch.uint8 if levels else torch.float16
             )
             target = Target(
-                x, _OUT_LEVELS if levels else _OUT_NORMED, number, node.relu, other,
+                x, _OUT_LEVELS if levels else _OUT_NORMED, number,
+                layer.activation is not None, other,
                 span=work.vectors.span[number + 1] if levels else None,
                 top=top_level(following.layer),
             )  # fmt: skip
@@ -186,13 +187,13 @@ class GpuEvaluator:
         assert not isinstance(module, nn.Linear)
         self._work.settle(
             number, layer, n, module.norm.weight, module.norm.bias,
-            span=rounds_next and not node.ends, scale=weight.scale, span_in=source.span,
+            span=rounds_next and not layer.leaves_block, scale=weight.scale, span_in=source.span,
             top_in=source.top,
         )  # fmt: skip
-        if not node.ends:
+        if not layer.leaves_block:
             return raw
         x = self._work.activations(layer.c_out, n, layer.size_out, torch.float16)
-        self._work.close(number, layer, n, raw, x, other, relu=node.relu, span=rounds_next)
+        self._work.close(number, layer, n, raw, x, other, span=rounds_next)
         return x
 
     def _classify(

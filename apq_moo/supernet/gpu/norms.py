@@ -89,7 +89,7 @@ def close(
     z, a, b, other, out, span, P, pitch, plane, size,
     RELU: tl.constexpr, RESIDUAL: tl.constexpr, SPAN: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
-    """The output of a block from its last raw layer: batch norm and residual sum.
+    """The output of a block from its last raw layer: batch norm and shortcut.
 
     With ``SPAN`` the range is widened to contain what was written.
     """

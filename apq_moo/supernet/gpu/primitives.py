@@ -1,7 +1,7 @@
 """What all kernels share: how activations are read and written.
 
 A convolution kernel reads its input in one of the ``IN_*`` ways and writes its output in one of the
-``OUT_*`` ways, so that batch norm, ReLU6, quantisation, residual sums and their gradients never
+``OUT_*`` ways, so that batch norm, ReLU6, quantisation, shortcuts and their gradients never
 make a pass over memory of their own.
 
 Pointers named ``span`` point to two floats, the bottom and the top of an activation's range;
@@ -34,7 +34,7 @@ OUT_RAW = tl.constexpr(0)
 OUT_LEVELS = tl.constexpr(1)
 """Normed, ReLU6, rounded to the levels of the next layer."""
 OUT_NORMED = tl.constexpr(2)
-"""Normed, ReLU6 if asked, residual sum if asked, as floats."""
+"""Normed, ReLU6 if asked, shortcut if asked, as floats."""
 OUT_GRADIENT = tl.constexpr(3)
 """A gradient taken through a ReLU6, with the partial sums that batch norm's gradient needs."""
 

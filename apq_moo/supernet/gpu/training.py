@@ -195,9 +195,7 @@ class GpuGradients:
         last = nodes[-2].layer
         logits, d_pooled = self._classify(nodes[-1].layer, x, n, last.size_out, targets, quantised)
         du = self._work.activations(last.c_out, n, last.size_out, self._backward_type)
-        self._work.pooled_gradient(
-            len(steps) - 1, last, n, d_pooled, steps[-1].raw, du, relu=nodes[-2].relu
-        )
+        self._work.pooled_gradient(len(steps) - 1, last, n, d_pooled, steps[-1].raw, du)
         self._backward(steps, du, n)
         return logits
 
@@ -213,7 +211,7 @@ class GpuGradients:
         for number, node in enumerate(nodes[:-1]):
             layer, module, following = node.layer, node.module, nodes[number + 1]
             assert not isinstance(module, nn.Linear)
-            if node.opens:
+            if layer.opens_shortcut:
                 kept = x
             rounds = quantised and layer.a_bits != FLOAT_BITS
             weight, weight_back, grad = self._weight(node, quantised=quantised)
@@ -228,14 +226,14 @@ class GpuGradients:
             rounds_next = quantised and following.layer.a_bits != FLOAT_BITS
             work.settle(
                 number, layer, n, module.norm.weight, module.norm.bias,
-                span=rounds_next and not node.ends,
+                span=rounds_next and not layer.leaves_block,
             )  # fmt: skip
-            if not node.ends:
+            if not layer.leaves_block:
                 x, stored = raw, "raw"
                 continue
             x = work.activations(layer.c_out, n, layer.size_out, torch.float16)
-            other = kept if node.closes else None
-            work.close(number, layer, n, raw, x, other, relu=node.relu, span=rounds_next)
+            other = kept if layer.closes_shortcut else None
+            work.close(number, layer, n, raw, x, other, span=rounds_next)
             stored = "floats"
         return steps, x
 
@@ -244,7 +242,7 @@ class GpuGradients:
         around: Tensor | None = None
         for number in range(len(steps) - 1, -1, -1):
             step = steps[number]
-            node, layer, module = step.node, step.node.layer, step.node.module
+            layer, module = step.node.layer, step.node.module
             assert not isinstance(module, nn.Linear)
             work.settle_gradient(
                 number, layer, n, module.norm.weight, module.norm.weight.grad,
@@ -253,14 +251,15 @@ class GpuGradients:
             work.weight_gradient(number, layer, du, step.raw, step.source, n, step.grad)
             if number == 0:
                 break
-            if node.closes:
+            if layer.closes_shortcut:
                 around = du
             ahead = steps[number - 1]
             before = work.activations(layer.c_in, n, layer.size, self._backward_type)
             source = Source(du, primitives.IN_GRADIENT.value, number, raw=step.raw)
             target = Target(
-                before, primitives.OUT_GRADIENT.value, number - 1, ahead.node.relu,
-                around if node.opens else None, raw=ahead.raw,
+                before, primitives.OUT_GRADIENT.value, number - 1,
+                ahead.node.layer.activation is not None,
+                around if layer.opens_shortcut else None, raw=ahead.raw,
             )  # fmt: skip
             work.convolve(layer, work.bands(layer, step.weight, n, back=True), source, target, n)
             du = before

@@ -69,7 +69,7 @@ class Target:
         how: one of the ``OUT_*`` ways.
         norm: number of the layer whose batch norm is applied, or recorded.
         relu: whether a ReLU6 follows the norm.
-        other: what is added: the residual, or the gradient that came around it.
+        other: what is added: the shortcut, or the gradient that came around it.
         raw: the raw outputs that the gradient meets, for ``OUT_GRADIENT``.
         span: range of the next layer's input, for ``OUT_LEVELS``.
         top: its highest level.
@@ -265,7 +265,7 @@ class Workspace:
 
     def close(
         self, number: int, layer: Layer, n: int, raw: Tensor, out: Tensor, other: Tensor | None,
-        *, relu: bool, span: bool,
+        *, span: bool,
     ) -> None:  # fmt: skip
         """The output of a block from the raw outputs of its last layer."""
         v = self.vectors
@@ -274,7 +274,7 @@ class Workspace:
             raw, v.a[number], v.b[number], out if other is None else other, out,
             v.span[number + 1], n * plane, out.shape[1], plane, layer.size_out**2,
         )  # fmt: skip
-        constants = (relu, other is not None, span, size)
+        constants = (layer.activation is not None, other is not None, span, size)
         self._launch(norms.close, layer.c_out * -(-n * plane // size), args, constants)
 
     def settle_gradient(
@@ -290,9 +290,8 @@ class Workspace:
         self._launch(norms.settle_gradient, layer.c_out, args, (1024,))
 
     def pooled_gradient(
-        self, number: int, layer: Layer, n: int, pooled: Tensor, raw: Tensor, out: Tensor, *,
-        relu: bool,
-    ) -> None:  # fmt: skip
+        self, number: int, layer: Layer, n: int, pooled: Tensor, raw: Tensor, out: Tensor
+    ) -> None:
         """The gradient of the last layer's activations from that of their averages."""
         v = self.vectors
         size, plane = 1024, plane_of(layer.size_out)
@@ -303,7 +302,8 @@ class Workspace:
             plane, layer.size_out**2,
         )  # fmt: skip
         programs = layer.c_out * self._tiles
-        self._launch(norms.pooled_gradient, programs, args, (relu, size))
+        constants = (layer.activation is not None, size)
+        self._launch(norms.pooled_gradient, programs, args, constants)
 
     def quantise(
         self, weight: Tensor, outputs: int, inputs: int, row: int, bits: int
