@@ -45,6 +45,9 @@ class SpaceProblem(Protocol):
     def genotypes(self, X: IntArray, /) -> IntArray:
         """Canonical genotypes of what an algorithm hands over."""
 
+    def variables(self, X: IntArray, /) -> IntArray:
+        """What algorithms handle of genotypes."""
+
 
 _KNOWN = "_block_index"
 """Where an individual remembers its genotype, the bytes of its block configurations, the digest of
@@ -102,8 +105,9 @@ def set_values(people: Population, F: FloatArray, G: FloatArray) -> None:
         person.evaluated.update(("F", "G", "H"))
 
 
-def _assign(people: list[Any], space: Space, index: IntArray) -> None:
+def _assign(problem: SpaceProblem, people: list[Any], index: IntArray) -> None:
     """Give individuals networks, in canonical form, which they remember."""
+    space = problem.space
     data, size = index.tobytes(), index.shape[1] * index.itemsize
     keys = [data[start : start + size] for start in range(0, len(data), size)]
     others = [
@@ -113,16 +117,17 @@ def _assign(people: list[Any], space: Space, index: IntArray) -> None:
         or entry[0] is not person.X
         or entry[2:] != (space.digest, True)
     ]
-    for i, row in zip(others, space.from_block_index(index[others]), strict=True):
-        X = people[i].X = row.copy()
-        vars(people[i])[_KNOWN] = X, keys[i], space.digest, True
+    X = problem.variables(space.from_block_index(index[others]))
+    for i, row in zip(others, X, strict=True):
+        own = people[i].X = row.copy()
+        vars(people[i])[_KNOWN] = own, keys[i], space.digest, True
 
 
-def _population(space: Space, index: IntArray) -> Population:
+def _population(problem: SpaceProblem, index: IntArray) -> Population:
     """New individuals, which share one configuration."""
     people = np.empty(len(index), dtype=object)
     people[:] = [Individual(config=_CONFIG) for _ in range(len(index))]
-    _assign(people.tolist(), space, index)
+    _assign(problem, people.tolist(), index)
     return people.view(Population)
 
 
@@ -135,7 +140,7 @@ class FeasibleSampling(Sampling):  # type: ignore[misc]
     def _do(
         self, problem: SpaceProblem, n_samples: int, *_args: Any, random_state: Any, **_kwargs: Any
     ) -> IntArray:
-        return problem.region.sample(n_samples, random_state)
+        return problem.variables(problem.region.sample(n_samples, random_state))
 
 
 class SpaceCrossover(Crossover):  # type: ignore[misc]
@@ -174,7 +179,7 @@ class SpaceCrossover(Crossover):  # type: ignore[misc]
         children = np.stack([A, B])
         if crossed.any():
             children[:, crossed] = self.children(problem, A, B, random_state)[:, crossed]
-        return _population(space, children.reshape(-1, space.n_blocks))
+        return _population(problem, children.reshape(-1, space.n_blocks))
 
     def children(
         self, problem: SpaceProblem, A: IntArray, B: IntArray, rng: np.random.Generator
@@ -242,7 +247,7 @@ class SpaceMutation(Mutation):  # type: ignore[misc]
             pop = deepcopy(pop)
         mutants = self.mutants(problem, block_index(problem, pop), random_state)
         chosen = random_state.random(size=len(pop)) <= get(self.prob, size=len(pop))
-        _assign(pop[chosen].tolist(), problem.space, mutants[chosen])
+        _assign(problem, pop[chosen].tolist(), mutants[chosen])
         return pop
 
     def mutants(self, problem: SpaceProblem, index: IntArray, rng: np.random.Generator) -> IntArray:
@@ -304,7 +309,7 @@ class FeasibleRepair(Repair):  # type: ignore[misc]
     def do(self, problem: SpaceProblem, pop: Population, **_kwargs: Any) -> Population:
         """Repair individuals; see pymoo's ``Repair``."""
         repaired = problem.region.options.repair(block_index(problem, pop))
-        _assign(pop.tolist(), problem.space, repaired)
+        _assign(problem, pop.tolist(), repaired)
         return pop
 
 

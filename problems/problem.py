@@ -41,7 +41,7 @@ from apq_moo.problems.accuracy import (
 from apq_moo.problems.fronts import KnownFront, nondominated_rows, published_front
 from apq_moo.problems.operators import operators
 from apq_moo.problems.region import FeasibleRegion
-from apq_moo.space import Space, all_networks, load_space
+from apq_moo.space import Space, all_networks, gene_matrix, load_space
 from apq_moo.texts import by_commas
 
 
@@ -71,6 +71,9 @@ class APQProblem(Problem):  # type: ignore[misc]
         device: the cost model of latency and energy, see :func:`apq_moo.hardware.find_device`.
         assets: a folder of assets; by default those shipped with the package.
         on: where torch runs, where accuracies are measured; see :func:`apq_moo.problems.resolve`.
+        fixed_genes: whether genes with a single option are variables too. Some libraries cannot
+            take these; without them :meth:`genotypes` and :meth:`variables` lead from the
+            variables to genotypes of the space and back. The package's own algorithms want all.
 
     Attributes:
         space: the space.
@@ -102,8 +105,10 @@ class APQProblem(Problem):  # type: ignore[misc]
         *,
         assets: AssetsFolder = None,
         on: str | None = None,
+        fixed_genes: bool = True,
     ) -> None:
         self.space = load_space(space)
+        self._columns = np.flatnonzero(self.space.n_options > (0 if fixed_genes else 1))
         self.device = find_device(device)
         self.tables: dict[str, CostTable] = {}
         self.accuracy: AccuracySource | None = None
@@ -135,17 +140,17 @@ class APQProblem(Problem):  # type: ignore[misc]
         self.region = FeasibleRegion(self.space, self.feasible, limits)
         self._blocked = not all(mask.all() for mask in self.region.options.feasible)
         self._known: list[KnownFront | None] = []
-        top = self.space.n_options - 1
+        top = self.space.n_options[self._columns] - 1
         super().__init__(
-            n_var=self.space.n_var,
+            n_var=len(top),
             n_obj=len(self.objectives),
             n_ieq_constr=len(self.constraints) + self._blocked,
             xl=np.zeros_like(top),
             xu=top,
             vtype=int,
             vars={
-                gene.name: Integer(bounds=(0, int(last)))
-                for gene, last in zip(self.space.genes, top, strict=True)
+                self.space.genes[column].name: Integer(bounds=(0, int(last)))
+                for column, last in zip(self._columns, top, strict=True)
             },
         )
 
@@ -190,16 +195,18 @@ class APQProblem(Problem):  # type: ignore[misc]
         """Canonical genotypes of what an algorithm hands over.
 
         Args:
-            X: option indices, integers or reals, of shape ``(n, n_var)`` or ``(n_var,)``; or an
-                array of dictionaries by variable name, as pymoo's mixed-variable algorithms use.
+            X: option indices, integers or reals, of shape ``(n, n_var)`` or ``(n_var,)``; a data
+                frame, whose columns are found by name; or an array of dictionaries by variable
+                name, as pymoo's mixed-variable algorithms use.
 
         Returns:
-            Rounded to the nearest integers, clipped to the bounds, canonical; ``(n, n_var)``.
+            Rounded to the nearest integers, clipped to the bounds, canonical; shape
+            ``(n, space.n_var)``.
 
         Raises:
-            UserError: wrong shape, or not finite numbers.
+            UserError: wrong shape or columns, or not finite numbers.
         """
-        array = np.asarray(X)
+        array = np.asarray(gene_matrix(self.vars, X))
         if array.dtype == object and all(isinstance(row, Mapping) for row in array.ravel()):
             array = np.array([[row.get(name) for name in self.vars] for row in array.ravel()])
         array = np.atleast_2d(array)
@@ -212,8 +219,26 @@ class APQProblem(Problem):  # type: ignore[misc]
             if not np.isfinite(array).all():
                 raise UserError("X must hold finite numbers")
             array = np.rint(array)
-        inside = array.clip(0, self.space.n_options - 1).astype(np.int64, copy=False)
+        inside = array.clip(0, self.space.n_options[self._columns] - 1).astype(np.int64, copy=False)
+        if self.n_var < self.space.n_var:
+            variables, inside = inside, np.zeros((len(array), self.space.n_var), dtype=np.int64)
+            inside[:, self._columns] = variables
         return self.space.canonical(inside)
+
+    def variables(self, X: IntArray) -> IntArray:
+        """The variables of genotypes: their columns that :meth:`genotypes` starts from.
+
+        Args:
+            X: genotypes, shape ``(n, space.n_var)``.
+
+        Returns:
+            Shape ``(n, n_var)``.
+        """
+        return X if self.n_var == self.space.n_var else X[:, self._columns]
+
+    def evaluate(self, X: Any, *args: Any, **kwargs: Any) -> Any:
+        """See pymoo's ``Problem``; the columns of a data frame are found by name."""
+        return super().evaluate(gene_matrix(self.vars, X), *args, **kwargs)
 
     def evaluate_raw(self, X: ArrayLike) -> dict[str, FloatArray]:
         """All quantities of :attr:`names` in their natural units and signs, shape ``(n,)`` each.

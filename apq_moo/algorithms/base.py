@@ -25,6 +25,8 @@ def require_apq_problem(problem: Any, algorithm: str) -> APQProblem:
             f"{type(problem).__name__}"
         )
     known: APQProblem = problem
+    if known.n_var < known.space.n_var:
+        raise UserError(f"{algorithm} needs all genes: make the problem with fixed_genes=True")
     return known
 
 

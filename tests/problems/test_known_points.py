@@ -7,6 +7,7 @@ from pymoo.algorithms.moo.nsga2 import NSGA2
 from pymoo.optimize import minimize
 from pymoo.util.ref_dirs import get_reference_directions
 
+from apq_moo.algorithms import ApqGA
 from apq_moo.data.assets import find_assets
 from apq_moo.data.tables import load_table
 from apq_moo.errors import UserError
@@ -104,6 +105,51 @@ def test_pymoos_own_algorithms_take_the_operators(tiny):
         subnets = tiny.space.decode(result.X)
         X = tiny.space.encode(subnets)
         np.testing.assert_array_equal(tiny.evaluate(X), result.F)
+
+
+def test_genes_with_one_option_can_be_left_out(tiny):
+    """As libraries want it that take no variable whose bounds are equal."""
+    free = APQProblem("tiny", "acc,latency", predictor="table", fixed_genes=False)
+    assert tiny.n_var == tiny.space.n_var == 31
+    assert free.n_var == 16
+    assert (free.xu > free.xl).all()
+    assert set(free.vars) < set(tiny.vars)
+    X = tiny.space.sample(40, np.random.default_rng(3))
+    np.testing.assert_array_equal(free.genotypes(free.variables(X)), X)
+    np.testing.assert_array_equal(free.evaluate(free.variables(X)), tiny.evaluate(X))
+    results = [
+        minimize(problem, NSGA2(20, **problem.operators()), ("n_gen", 8), seed=4)
+        for problem in (tiny, free)
+    ]
+    np.testing.assert_array_equal(results[0].F, results[1].F)
+    assert len(free.space.decode(free.genotypes(results[1].X))) == len(results[1].F)
+    with pytest.raises(
+        UserError, match="apq-ga needs all genes: make the problem with fixed_genes"
+    ):
+        minimize(free.with_limits({"latency": 0.2}, "acc"), ApqGA(), ("n_gen", 2))
+
+
+class Frame:
+    """As much of a data frame as is looked at."""
+
+    def __init__(self, columns, values):
+        self.columns, self.values = columns, values
+
+    def to_numpy(self):
+        return self.values
+
+
+def test_data_frames_are_read_by_their_columns(tiny):
+    rng = np.random.default_rng(5)
+    X = tiny.space.sample(6, rng)
+    order = rng.permutation(tiny.n_var)
+    names = [gene.name for gene in tiny.space.genes]
+    frame = Frame([names[i] for i in order], X[:, order])
+    np.testing.assert_array_equal(tiny.evaluate(frame), tiny.evaluate(X))
+    np.testing.assert_array_equal(tiny.evaluate_raw(frame)["acc"], tiny.evaluate_raw(X)["acc"])
+    np.testing.assert_array_equal(tiny.feasible_rows(frame), tiny.feasible_rows(X))
+    with pytest.raises(UserError, match="the column 'stage9' is no gene"):
+        tiny.evaluate(Frame(["stage9", *names[1:]], X))
 
 
 def test_objectives_may_be_one_text():
