@@ -565,7 +565,7 @@ class Learning(LocalSearch):
             self.optimiser.step()
 
 
-class Careless(LocalSearch):
+class Unseeded(LocalSearch):
     """Draws from a generator that nobody seeds."""
 
     def _mutants(self, X):
@@ -621,7 +621,7 @@ def wrong_entry():
         (with_state(Hiding), {STORED}),
         (swept(LocalSearch), set()),
         (swept(Learning), set()),
-        (swept(Careless), {SEED, PYMOO, AGREE, STORED}),
+        (swept(Unseeded), {SEED, PYMOO, AGREE, STORED}),
     ],
 )
 def test_algorithms(algorithm, expected):
