@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from apq_moo.data.assets import SAMPLES, SUPERNET
 from apq_moo.errors import UserError
-from apq_moo.files import read_json, with_defaults, write_json
 from apq_moo.pipeline.config import PipelineConfig
-from apq_moo.space import load_space
-from apq_moo.study.folder import RunFolder
+
+if TYPE_CHECKING:
+    from apq_moo.study.folder import RunFolder
 
 _STATE = "pipeline.json"
 _RUN = "run"
@@ -55,6 +54,7 @@ def run(config: PipelineConfig, listener: Listener | None = None) -> RunFolder:
     """
     from apq_moo.results.run import Listener as RunListener
     from apq_moo.results.run import execute
+    from apq_moo.study.folder import RunFolder
     from apq_moo.study.search import check
 
     listener = listener or Listener()
@@ -81,7 +81,10 @@ def make_assets(config: PipelineConfig, listener: Listener) -> None:
         UserError: the folder was begun with other settings, or cannot be written.
     """
     from apq_moo.data import images_of
+    from apq_moo.data.assets import SAMPLES, SUPERNET
+    from apq_moo.files import write_json
     from apq_moo.pipeline import stages
+    from apq_moo.space import load_space
     from apq_moo.supernet.sampling import SampleConfig
     from apq_moo.supernet.training import TrainConfig
 
@@ -145,6 +148,7 @@ def make_assets(config: PipelineConfig, listener: Listener) -> None:
 
 
 def _begin(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    from apq_moo.files import read_json, with_defaults, write_json
     from apq_moo.supernet.sampling import SampleConfig
     from apq_moo.supernet.training import TrainConfig
 
