@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-from moocore import hv_approx, hypervolume, is_nondominated
+from moocore import is_nondominated
 
-from apq_moo.arrays import FloatArray
 from apq_moo.hardware import minimised
 from apq_moo.problems import APQProblem
 from apq_moo.problems.evaluated import Evaluated
+from apq_moo.results.hypervolume import volume_of
 from apq_moo.study.record import Trace
 
-REFERENCE = 1.1
-"""Reference point in every objective, where 0 is the best value reachable and 1 the worst."""
-
 _ROWS = 100
-_EXACT_UP_TO = 4
-"""Objectives; beyond, exact hypervolumes of large fronts take too long."""
-
-
-_SAMPLES = 2**14
-"""Of an approximated hypervolume, whose relative error is then a few thousandths."""
 
 
 def history(problem: APQProblem, archive: Evaluated, trace: Trace) -> dict[str, list[float | None]]:
@@ -28,8 +19,8 @@ def history(problem: APQProblem, archive: Evaluated, trace: Trace) -> dict[str, 
 
     ``evaluations`` and ``seconds`` say when, ``front`` how many networks were non-dominated then,
     and ``hypervolume`` what they dominate of the box between :meth:`APQProblem.reachable` and
-    :data:`REFERENCE` (exact for up to four objectives, approximated beyond); for one objective it
-    is what the best of them is from the reference. Each column of the best value so far has the
+    :data:`~apq_moo.results.hypervolume.REFERENCE`; for one objective it is what the best of them
+    is from the reference. Each column of the best value so far has the
     name of its objective.
 
     Args:
@@ -57,21 +48,8 @@ def history(problem: APQProblem, archive: Evaluated, trace: Trace) -> dict[str, 
         columns["evaluations"].append(end)
         columns["seconds"].append(trace.seconds[mark])
         columns["front"].append(len(front))
-        columns["hypervolume"].append(_volume(front))
+        columns["hypervolume"].append(volume_of(front))
         natural = minimised(problem.objectives, reached)
         for name, value in zip(problem.objectives, natural.tolist(), strict=True):
             columns[name].append(value if len(front) else None)
     return columns
-
-
-def _volume(front: FloatArray) -> float:
-    inside = front[(front < REFERENCE).all(axis=1)]
-    if not len(inside):
-        return 0.0
-    n_obj = front.shape[1]
-    if n_obj == 1:
-        return float(REFERENCE - inside.min())
-    reference = np.full(n_obj, REFERENCE)
-    if n_obj <= _EXACT_UP_TO:
-        return float(hypervolume(inside, ref=reference))
-    return float(hv_approx(inside, ref=reference, nsamples=_SAMPLES, method="DZ2019-HW"))

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from apq_moo.arrays import FloatArray
-from apq_moo.benchmarks.compare.scores import Bounds, as_points, volume_of
+from apq_moo.benchmarks.compare.scores import Bounds, as_points
 from apq_moo.errors import UserError, shown
+from apq_moo.results.hypervolume import volume_of
 
 _FIRST_MARK = 10
 

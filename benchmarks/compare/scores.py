@@ -19,12 +19,7 @@ from apq_moo.arrays import FloatArray
 from apq_moo.errors import UserError, shown
 from apq_moo.reading import read
 from apq_moo.registry import Registry
-
-_EXACT_UP_TO = 4
-"""Objectives; beyond, exact hypervolumes of large fronts take too long."""
-
-_SAMPLES = 2**14
-"""Of an approximated hypervolume, whose relative error is then a few thousandths."""
+from apq_moo.results.hypervolume import REFERENCE, volume_of
 
 
 @dataclass(frozen=True)
@@ -48,7 +43,7 @@ class Bounds:
     objectives: tuple[str, ...]
     ideal: tuple[float, ...]
     nadir: tuple[float, ...]
-    reference: float = 1.1
+    reference: float = REFERENCE
 
     def __post_init__(self) -> None:
         n_obj = len(self.objectives)
@@ -133,17 +128,6 @@ def _known(known: ArrayLike, bounds: Bounds) -> FloatArray:
     if not np.isfinite(front).all():
         raise UserError("the known front has infinite values; leave such points out")
     return bounds.normalise(front)
-
-
-def volume_of(points: FloatArray, reference: float) -> float:
-    """Hypervolume of normalised points, shape ``(n, n_obj)``; see :func:`hypervolume`."""
-    inside = points[(points < reference).all(axis=1)]
-    if not len(inside):
-        return 0.0
-    corner = np.full(points.shape[1], reference)
-    if len(corner) <= _EXACT_UP_TO:
-        return float(moocore.hypervolume(inside, ref=corner))
-    return float(moocore.hv_approx(inside, ref=corner, nsamples=_SAMPLES, method="DZ2019-HW"))
 
 
 def hypervolume(F: ArrayLike, bounds: Bounds) -> float:
