@@ -12,7 +12,7 @@ from pymoo.algorithms.moo.nsga2 import NSGA2
 from pymoo.core.population import Population
 
 from apq_moo.algorithms import AlgorithmEntry, RandomSearch
-from apq_moo.algorithms.evolution import LocalSearch
+from apq_moo.algorithms.baselines.evolution import LocalSearch
 from apq_moo.hardware import ArrayDevice, Device, find_device
 from apq_moo.predictors import PREDICTORS, Predictor
 from apq_moo.space import load_space

@@ -1,8 +1,8 @@
 """Search algorithms, and operators that know the space."""
 
-from apq_moo.algorithms.apq_ga import ApqGA
+from apq_moo.algorithms.apq.ga import ApqGA
+from apq_moo.algorithms.baselines.random_search import RandomSearch
 from apq_moo.algorithms.catalogue import ALGORITHMS, AlgorithmEntry, AlgorithmFactory
-from apq_moo.algorithms.random_search import RandomSearch
 from apq_moo.problems.operators import (
     CanonicalDuplicateElimination,
     FeasibleRepair,

@@ -11,10 +11,14 @@ from pymoo.algorithms.moo.sms import SMSEMOA
 from pymoo.core.algorithm import Algorithm
 from pymoo.util.ref_dirs import get_reference_directions
 
-from apq_moo.algorithms.apq_ga import ApqGA
-from apq_moo.algorithms.apq_strategy import ApqStrategy
+from apq_moo.algorithms.apq.ga import ApqGA
+from apq_moo.algorithms.apq.released import ReleasedApqGA
+from apq_moo.algorithms.apq.strategy import ApqStrategy
 from apq_moo.algorithms.base import require_apq_problem
-from apq_moo.algorithms.decomposed import (
+from apq_moo.algorithms.baselines.evolution import LocalSearch, RegularizedEvolution
+from apq_moo.algorithms.baselines.random_search import RandomSearch
+from apq_moo.algorithms.exact.search import ExactSearch
+from apq_moo.algorithms.pymoo.decomposed import (
     BudgetedRVEA,
     ConstrainedMOEAD,
     ScaledCTAEA,
@@ -22,12 +26,8 @@ from apq_moo.algorithms.decomposed import (
     spea2,
     unsga3,
 )
-from apq_moo.algorithms.evolution import LocalSearch, RegularizedEvolution
-from apq_moo.algorithms.exact_search import ExactSearch
-from apq_moo.algorithms.nsga2 import QuickNSGA2
-from apq_moo.algorithms.pymoo_strategy import PymooStrategy
-from apq_moo.algorithms.random_search import RandomSearch
-from apq_moo.algorithms.released import ReleasedApqGA
+from apq_moo.algorithms.pymoo.nsga2 import QuickNSGA2
+from apq_moo.algorithms.pymoo.strategy import PymooStrategy
 from apq_moo.algorithms.strategy import Context, Strategy
 from apq_moo.arrays import FloatArray
 from apq_moo.errors import UserError

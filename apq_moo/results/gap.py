@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from moocore import hypervolume
 
-from apq_moo.algorithms.exact import exact_front
+from apq_moo.algorithms.exact.front import exact_front
 from apq_moo.hardware import ACC
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import csv
 import json
 from pathlib import Path
 
-from apq_moo.algorithms.exact_search import AdditiveAccuracy, ExactSearch
+from apq_moo.algorithms.exact.search import AdditiveAccuracy, ExactSearch
 from apq_moo.arrays import IntArray
 from apq_moo.errors import UserError
 from apq_moo.files import read_json

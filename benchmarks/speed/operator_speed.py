@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from apq_moo.algorithms.nsga2 import QuickNSGA2
+from apq_moo.algorithms.pymoo.nsga2 import QuickNSGA2
 from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.errors import reported
 from apq_moo.problems import APQProblem

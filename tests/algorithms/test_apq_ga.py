@@ -8,7 +8,7 @@ from pymoo.optimize import minimize
 from pymoo.problems import get_problem
 
 from apq_moo.algorithms import ApqGA
-from apq_moo.algorithms.top_k import TopK
+from apq_moo.algorithms.apq.top_k import TopK
 from apq_moo.errors import UserError
 from apq_moo.hardware import cost_table
 

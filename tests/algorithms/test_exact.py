@@ -10,8 +10,8 @@ from moocore import hypervolume, is_nondominated
 from pymoo.core.termination import NoTermination
 
 from apq_moo.algorithms import ALGORITHMS
-from apq_moo.algorithms.exact import GAIN_UNIT, exact_front
-from apq_moo.algorithms.exact_search import ExactSearch
+from apq_moo.algorithms.exact.front import GAIN_UNIT, exact_front
+from apq_moo.algorithms.exact.search import ExactSearch
 from apq_moo.errors import UserError
 from apq_moo.hardware import cost_table, feasible_options
 from apq_moo.predictors import find_predictor

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pymoo.core.population import Population
 
-from apq_moo.algorithms import tournaments
+from apq_moo.algorithms.pymoo import tournaments
 from apq_moo.results.run import execute
 from apq_moo.study.config import RunConfig
 from apq_moo.study.folder import RunFolder

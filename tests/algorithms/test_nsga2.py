@@ -8,8 +8,8 @@ from pymoo.core.population import Population
 from pymoo.operators.selection.tournament import TournamentSelection
 from pymoo.optimize import minimize
 
-from apq_moo.algorithms.nsga2 import QuickNSGA2, QuickPopulation
-from apq_moo.algorithms.tournaments import by_dominance
+from apq_moo.algorithms.pymoo.nsga2 import QuickNSGA2, QuickPopulation
+from apq_moo.algorithms.pymoo.tournaments import by_dominance
 
 
 def test_nsga2_tournaments_decide_as_pymoos_do():

@@ -6,8 +6,8 @@ from pymoo.core.population import Population
 from pymoo.core.termination import NoTermination
 
 from apq_moo.algorithms import ApqGA
-from apq_moo.algorithms.released import MAX_TRIES, ReleasedApqGA
-from apq_moo.algorithms.top_k import TopK
+from apq_moo.algorithms.apq.released import MAX_TRIES, ReleasedApqGA
+from apq_moo.algorithms.apq.top_k import TopK
 from apq_moo.errors import UserError
 from apq_moo.hardware import cost_table
 from apq_moo.problems import APQProblem
@@ -139,7 +139,7 @@ def test_4_a_limit_that_children_never_meet_ends_in_an_error(monkeypatch):
     costs = table(space.sample(500, np.random.default_rng(0)))
     problem = problem_of(limit=float(np.median(costs[np.isfinite(costs)])))
     algorithm = advance(start(ReleasedApqGA, problem), problem, 1)
-    monkeypatch.setattr("apq_moo.algorithms.released.MAX_TRIES", 50)
+    monkeypatch.setattr("apq_moo.algorithms.apq.released.MAX_TRIES", 50)
     monkeypatch.setattr(
         problem.region, "contains_blocks", lambda X: np.zeros(len(X), dtype=bool), raising=True
     )

@@ -14,7 +14,7 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array
 
 from apq_moo.algorithms.base import require_apq_problem
-from apq_moo.algorithms.exact import exact_front
+from apq_moo.algorithms.exact.front import exact_front
 from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.errors import UserError
 

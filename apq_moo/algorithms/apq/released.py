@@ -11,8 +11,8 @@ from pymoo.core.population import Population
 from pymoo.util.display.single import SingleObjectiveOutput
 from pymoo.util.optimum import filter_optimum
 
+from apq_moo.algorithms.apq.top_k import check_arguments
 from apq_moo.algorithms.base import require_one_objective, sampled
-from apq_moo.algorithms.top_k import check_arguments
 from apq_moo.arrays import IntArray, first_occurrences
 from apq_moo.errors import UserError
 from apq_moo.problems.operators import block_index

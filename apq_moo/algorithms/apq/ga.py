@@ -8,8 +8,8 @@ from pymoo.core.algorithm import Algorithm
 from pymoo.core.population import Population
 from pymoo.util.display.single import SingleObjectiveOutput
 
+from apq_moo.algorithms.apq.top_k import TopK, check_arguments
 from apq_moo.algorithms.base import require_one_objective
-from apq_moo.algorithms.top_k import TopK, check_arguments
 from apq_moo.arrays import IntArray
 from apq_moo.problems.operators import block_index
 
@@ -24,7 +24,7 @@ class ApqGA(Algorithm):  # type: ignore[misc]
     drawn, parents included, until enough meet the limits; after ``max_redraws`` further attempts
     those still missing are repaired (:meth:`FeasibleRegion.repair`), so that a round always ends.
     A limit on ``acc``, which cannot be checked before evaluation, ranks what breaks it behind what
-    meets it. The work is done by :class:`apq_moo.algorithms.top_k.TopK`.
+    meets it. The work is done by :class:`apq_moo.algorithms.apq.top_k.TopK`.
 
     A round evaluates ``pop_size`` children, so there are ``pop_size * (rounds + 1)`` evaluations in
     all. Top_k is a set: of equal networks one counts. Ties keep what was evaluated first.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pymoo.core.algorithm import Algorithm
 from pymoo.core.termination import NoTermination
 
-from apq_moo.algorithms import pymoo_state
+from apq_moo.algorithms.pymoo import state as pymoo_state
 from apq_moo.algorithms.strategy import Context, State, Strategy, evenly, restoring
 from apq_moo.algorithms.warm_start import begin_with
 from apq_moo.arrays import IntArray

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from apq_moo.algorithms.apq.top_k import TopK
 from apq_moo.algorithms.strategy import Context, State, Strategy, evenly, restoring
-from apq_moo.algorithms.top_k import TopK
 from apq_moo.algorithms.warm_start import begin_with
 from apq_moo.arrays import IntArray
 from apq_moo.problems.evaluated import Evaluated

@@ -13,7 +13,7 @@ from pymoo.core.population import Population
 from pymoo.operators.selection.tournament import TournamentSelection
 from pymoo.operators.survival.rank_and_crowding import RankAndCrowding
 
-from apq_moo.algorithms.tournaments import by_dominance
+from apq_moo.algorithms.pymoo.tournaments import by_dominance
 from apq_moo.problems.operators import block_index, set_values
 
 if TYPE_CHECKING:

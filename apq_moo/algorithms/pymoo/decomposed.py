@@ -22,7 +22,7 @@ from pymoo.termination.max_gen import MaximumGenerationTermination
 from pymoo.util.optimum import filter_optimum
 from scipy.spatial.distance import cdist
 
-from apq_moo.algorithms.tournaments import by_fitness, by_niche, by_violation
+from apq_moo.algorithms.pymoo.tournaments import by_fitness, by_niche, by_violation
 from apq_moo.arrays import FloatArray
 
 

@@ -1,0 +1,1 @@
+"""The whole front of an accuracy that adds up over blocks."""
