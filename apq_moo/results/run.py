@@ -18,8 +18,6 @@ from apq_moo.study.folder import HISTORY, RunFolder, alone
 from apq_moo.study.search import Search
 from apq_moo.versions import processor, versions
 
-DEFAULT_VERIFY = 10
-
 
 @dataclass(frozen=True)
 class Listener:
