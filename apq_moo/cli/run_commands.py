@@ -104,7 +104,10 @@ def run(
         # What cannot work is refused before there is a folder.
         search = Search(config)
         if verify:
+            from apq_moo.supernet.devices import chosen_device
+
             require_exact(search.problem.space, config.assets)
+            chosen_device(on)
         path = folder or _new_folder(algo)
         opened = RunFolder.create(path, config, verify=verify, overwrite=overwrite)
         carry_out(opened, search, breakdown=breakdown)

@@ -126,6 +126,8 @@ def test_a_device_that_is_not_there_is_refused_before_there_is_a_folder(call, re
         pytest.skip("there is a GPU")
     line = refused("run", "--predictor", "supernet", "--on", "cuda", "--out", "a")
     assert "torch finds 0 GPUs; use cpu" in line
+    line = refused("run", "--predictor", "mlp", "--verify", "2", "--on", "cuda", "--out", "a")
+    assert "torch finds 0 GPUs; use cpu" in line
     assert not Path("a").exists()
     search = ("run", "--predictor", "mlp", "--budget", "4800", "--out", "b")
     assert call(*search, "--on", "cpu", "--verify", "2").code == 0
