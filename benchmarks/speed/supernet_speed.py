@@ -1,15 +1,13 @@
-"""How fast subnets are evaluated and trained on a GPU, three ways, against the memory's floor.
+"""How fast subnets are evaluated and trained on a GPU, two ways, against the memory's floor.
 
 Run as ``python -m apq_moo.benchmarks.speed.supernet_speed --space SPACE``. A subnet is calibrated
 on 1,000 images (batch-norm statistics, activation ranges) and classifies 10,000:
 
 * naive: its weights are sliced and torch's convolutions (cuDNN) run them, subnet by subnet;
-* static: one graph of full width under ``torch.compile``, the subnet passed as tensors;
 * kernels: what the package uses.
 
 They must agree before anything is timed: the same accuracy to 0.1 points, the kernels' quantised
-logits to the last bit, others to the tolerance of half precision. A compiled graph that does not
-agree, because its compiler contracts or reorders roundings that decide on a level, is not timed.
+logits to the last bit, others to the tolerance of half precision.
 
 The floor of a subnet is the traffic of its own active tensors in 16 bits, each convolution reading
 its input and writing its output once for every image, over the bandwidth of a large copy in the
@@ -22,7 +20,6 @@ kernels; their gradients must agree first.
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -34,7 +31,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apq_moo.benchmarks.speed.static_graph import StaticGraph, configuration
 from apq_moo.data import load_images
 from apq_moo.errors import reported
 from apq_moo.files import write_json
@@ -54,7 +50,6 @@ class Timing:
 
     Attributes:
         naive: of the sliced subnets.
-        static: of the static graph; NaN if it was not measured or does not agree.
         kernels: mean over the random subnets.
         floor: the same mean of their floors.
         largest: of the largest subnet, and its floor.
@@ -62,7 +57,6 @@ class Timing:
     """
 
     naive: float
-    static: float
     kernels: float
     floor: float
     largest: tuple[float, float]
@@ -117,26 +111,6 @@ class Speed:
         pixels = sum(x.c_in * x.size**2 + x.c_out * x.size_out**2 for x in layers)
         return 2 * pixels * len(self.images)
 
-    def static(self, *, quantised: bool) -> Callable[[Subnet], Tensor]:
-        """The static graph as a function of subnets."""
-        graph = StaticGraph(self.supernet, quantised=quantised).eval()
-        inductor = importlib.import_module("torch._inductor.config")
-        # Round to half precision wherever the graph does, not only where a tensor is stored.
-        options: dict[str, str | int | bool | Callable[..., object]] = {
-            "emulate_precision_casts": True
-        }
-        known = all(hasattr(inductor, name) for name in options)
-        run = torch.compile(graph, dynamic=False, options=options if known else None)
-
-        def logits(subnet: Subnet) -> Tensor:
-            config = configuration(self.space, subnet, self.device)
-            with torch.no_grad():
-                _, known = run(self.calibration, config)
-                found: Tensor = run(self.images, config, known)[0]
-            return found
-
-        return logits
-
     def check(
         self, subnets: Sequence[Subnet], other: Callable[[Subnet], Tensor], *, quantised: bool
     ) -> tuple[float, float]:
@@ -162,9 +136,7 @@ class Speed:
     def _accuracy(self, logits: Tensor) -> float:
         return 100.0 * float((logits.argmax(1) == self.labels).double().mean())
 
-    def evaluation(
-        self, subnets: Sequence[Subnet], *, quantised: bool, n_naive: int, static: bool
-    ) -> Timing:
+    def evaluation(self, subnets: Sequence[Subnet], *, quantised: bool, n_naive: int) -> Timing:
         """Time random subnets, each once, after others have been run.
 
         Raises:
@@ -179,19 +151,6 @@ class Speed:
         _say(f"  kernels: {found[0]:.3f} points, logits {found[1]:.1e} from the sliced subnets")
         if found[0] > 0.1 or found[1] > (0.0 if quantised else 0.05):
             raise SystemExit("no agreement")
-        static_s = float("nan")
-        if static:
-            compiled = self.static(quantised=quantised)
-            begun = time.perf_counter()
-            found = self.check(subnets[:n_naive], compiled, quantised=quantised)
-            agrees = found[0] <= 0.1
-            _say(
-                f"  static: {found[0]:.3f} points, logits {found[1]:.1e}, after "
-                f"{time.perf_counter() - begun:.0f} s{'' if agrees else '; not timed'}",
-            )
-            if agrees:
-                work = partial(self._each, compiled, subnets[:n_naive])
-                static_s = self.seconds(work, 1) / n_naive
         fresh = self.space.decode(self.space.sample(n_naive, np.random.default_rng(99)))
         self._wait()
         begun = time.perf_counter()
@@ -206,7 +165,7 @@ class Speed:
         floors = [1e3 * self.floor_bytes(subnet) / bandwidth for subnet in ends]
         largest, smallest = zip(times, floors, strict=True)
         floor = float(np.mean([self.floor_bytes(s) for s in subnets])) / bandwidth
-        return Timing(1e3 * naive_s, 1e3 * static_s, 1e3 * fast, 1e3 * floor, largest, smallest)
+        return Timing(1e3 * naive_s, 1e3 * fast, 1e3 * floor, largest, smallest)
 
     def training(self, batch: int, n_random: int, steps: int) -> tuple[float, float]:
         """Images a second of autograd and of the kernels, each step with other random subnets.
@@ -274,7 +233,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=1024)
     parser.add_argument("--random", type=int, default=3, help="random subnets of a training step")
     parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--no-static", action="store_true")
     parser.add_argument("--no-full-precision", action="store_true", help="random bits only")
     parser.add_argument("--on", default="cuda")
     parser.add_argument("--out", type=Path, help="figures as JSON")
@@ -295,13 +253,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     for quantised in (True,) if args.no_full_precision else (False, True):
         kind = "random bits" if quantised else "full precision"
         _say(kind)
-        found = speed.evaluation(
-            subnets, quantised=quantised, n_naive=args.naive, static=not args.no_static
-        )
+        found = speed.evaluation(subnets, quantised=quantised, n_naive=args.naive)
         _say(
-            f"  naive {found.naive:.1f} ms, static {found.static:.1f} ms, kernels "
-            f"{found.kernels:.2f} ms a subnet; floor {found.floor:.2f} ms, ratio "
-            f"{found.kernels / found.floor:.2f}; naive / kernels {found.naive / found.kernels:.1f}"
+            f"  naive {found.naive:.1f} ms, kernels {found.kernels:.2f} ms a subnet; floor "
+            f"{found.floor:.2f} ms, ratio {found.kernels / found.floor:.2f}; naive / kernels "
+            f"{found.naive / found.kernels:.1f}"
         )
         for end, (ms, floor) in (("largest", found.largest), ("smallest", found.smallest)):
             _say(f"  {end} {ms:.2f} ms, floor {floor:.2f} ms, ratio {ms / floor:.2f}")

@@ -1,7 +1,6 @@
 """The ablation of operators: its scores, its variants, and what it takes for granted."""
 
 import sys
-from dataclasses import replace
 from itertools import combinations, product
 
 import numpy as np
@@ -9,7 +8,6 @@ import pytest
 from pymoo.operators.mutation.nom import NoMutation
 
 from apq_moo.algorithms import SpaceCrossover
-from apq_moo.benchmarks.experiments.feasibility import PUBLISHED_LIMITS, allowed_depths, coverage
 from apq_moo.benchmarks.experiments.operators import (
     FULL,
     POP_SIZE,
@@ -27,9 +25,8 @@ from apq_moo.benchmarks.experiments.operators import (
     table,
 )
 from apq_moo.benchmarks.experiments.synthetic import SyntheticAccuracy
-from apq_moo.hardware import cost_table, feasible_options, minimum
 from apq_moo.problems import APQProblem
-from apq_moo.space import Space, load_space
+from apq_moo.space import load_space
 
 NAMED = {variant.name: variant for variant in VARIANTS}
 NOTHING = {"crossover": SpaceCrossover(prob=0.0), "mutation": NoMutation()}
@@ -199,36 +196,6 @@ def test_the_synthetic_accuracy_is_what_it_says():
     assert accuracy.mean() == pytest.approx(65, abs=0.05)
     assert accuracy.std() == pytest.approx(np.hypot(0.5, 0.25), rel=0.2)
     assert not np.array_equal(accuracy, SyntheticAccuracy(space, seed=1).predict(many))
-
-
-# -- sampling alone --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("factor", [1.02, 1.1, 1.3, 2.0])
-def test_allowed_depths_equal_the_minima_of_spaces_with_these_depths_alone(factor):
-    space = load_space("digits")
-    free = cost_table(space, "latency")
-    limit = factor * minimum(free, feasible_options(space, [free]))[0]
-    problem = APQProblem(space, ("latency",), {"latency": limit})
-    expected = []
-    for number, stage in enumerate(space.spec.stages):
-        fitting = set()
-        for depth in stage.depths:
-            stages = list(space.spec.stages)
-            stages[number] = replace(stage, depths=(depth,))
-            other = Space(replace(space.spec, stages=tuple(stages)))
-            costs = cost_table(other, "latency")
-            if minimum(costs, feasible_options(other, [costs]))[0] <= limit:
-                fitting.add(depth)
-        expected.append(fitting)
-    assert allowed_depths(problem, "latency", limit) == expected
-
-
-def test_coverage_at_the_tightest_limits():
-    for cost, limit in (PUBLISHED_LIMITS[3], PUBLISHED_LIMITS[5]):
-        found = coverage(cost, limit, batches=2)
-        assert (found.distinct, found.present, found.allowed) == (100, 6, 6)
-        assert found.seconds > 0
 
 
 # -- the command -----------------------------------------------------------------------------------

@@ -8,11 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from apq_moo.benchmarks.experiments import feasibility
 from apq_moo.benchmarks.speed import cost_speed, search_speed, supernet_speed
-from apq_moo.benchmarks.speed.static_graph import StaticGraph, configuration
 from apq_moo.space import load_space
-from apq_moo.supernet.evaluation import Evaluator
 from apq_moo.supernet.network import Supernet
 
 
@@ -46,18 +43,6 @@ def test_searches_refuse_a_predictor_that_is_wrong(monkeypatch, tmp_path):
         search_speed._prepare(str(tmp_path / "p.safetensors"), 1)
 
 
-def test_feasible_draws(monkeypatch, capsys):
-    real = feasibility.coverage
-    monkeypatch.setattr(feasibility, "coverage", lambda *limit: real(*limit, batches=2))
-    lines = lines_of(feasibility, monkeypatch, capsys)
-    assert len(lines) == 1 + len(feasibility.PUBLISHED_LIMITS)
-    for line in lines[1:]:
-        distinct, depths = line.split()[-2:]
-        assert distinct == "100%"
-        present, allowed = map(int, depths.split("/"))
-        assert present == allowed
-
-
 def test_costs_agree_with_plain_sums():
     space = cost_speed.load_space("imagenet")
     plain = cost_speed.PlainSum(space)
@@ -75,12 +60,12 @@ def test_supernets(capsys, tmp_path):
     supernet_speed.main(
         [
             *("--on", "cpu", "--subnets", "2", "--naive", "1", "--images", "60", "--batch", "20"),
-            *("--steps", "1", "--random", "1", "--no-static", "--out", str(tmp_path / "s.json")),
+            *("--steps", "1", "--random", "1", "--out", str(tmp_path / "s.json")),
         ]
     )
     text = capsys.readouterr().out
     assert text.count("kernels: 0.000 points, logits 0.0e+00 from the sliced subnets") == 2
-    assert "static nan ms" in text
+    assert re.search(r"naive [\d.]+ ms, kernels [\d.]+ ms a subnet; floor [\d.]+ ms", text)
     assert "gradients differ by 0.000 of their norm" in text
     ratio = re.search(r"autograd (\d+), kernels (\d+) images/s", text)
     assert min(map(int, ratio.groups())) > 0
@@ -112,24 +97,4 @@ def test_supernets_that_disagree_are_not_timed(monkeypatch):
     assert points <= 0.1 < 1e5 * logits
     monkeypatch.setattr(speed.kernels, "logits", lambda *_, **__: wrong)
     with pytest.raises(SystemExit, match="no agreement"):
-        speed.evaluation(subnets, quantised=True, n_naive=1, static=False)
-
-
-@pytest.mark.parametrize("quantised", [False, True])
-def test_the_static_graph_computes_the_same(quantised):
-    space = load_space("digits")
-    torch.manual_seed(0)
-    supernet = Supernet(space)
-    images = torch.rand(20, 1, 8, 8)
-    graph = StaticGraph(supernet, quantised=quantised)
-    rows = np.vstack([space.largest(), space.smallest(), space.sample(3, np.random.default_rng(0))])
-    for subnet in space.decode(rows):
-        config = configuration(space, subnet, torch.device("cpu"))
-        with torch.no_grad():
-            _, known = graph(images[:5], config)
-            found, _ = graph(images, config, known)
-        wanted = Evaluator(supernet, images[:5]).logits(subnet, images, quantised=quantised)
-        if quantised:
-            assert torch.equal(found, wanted)
-        else:
-            assert torch.allclose(found, wanted, atol=1e-3)
+        speed.evaluation(subnets, quantised=True, n_naive=1)
