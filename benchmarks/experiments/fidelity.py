@@ -186,12 +186,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             network["alone"] = alone
             write_json(args.out, state)
             jobs[i].checkpoint.unlink(missing_ok=True)
-            _say(f"{i}: inherited {network['inherited']}, alone {network['alone']}")
+            print(f"{i}: inherited {network['inherited']}, alone {network['alone']}", flush=True)
     state["tau"] = taus(state["networks"])
     write_json(args.out, state)
-    _say(f"Kendall tau over {args.networks} networks:")
+    print(f"Kendall tau over {args.networks} networks:", flush=True)
     for pair, tau in state["tau"].items():
-        _say(f"  {pair}: {tau:.3f}")
+        print(f"  {pair}: {tau:.3f}", flush=True)
     if args.picture is not None:
         draw(args.picture, state["networks"])
 
@@ -272,12 +272,8 @@ def _begin(args: argparse.Namespace, space: Space, settings: dict[str, Any]) -> 
         ],
     }
     write_json(args.out, state)
-    _say(f"{len(rows)} subnets measured in {time.perf_counter() - begun:.0f} s")
+    print(f"{len(rows)} subnets measured in {time.perf_counter() - begun:.0f} s", flush=True)
     return state
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

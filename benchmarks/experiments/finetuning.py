@@ -88,10 +88,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             of[f"tuned for {steps} steps"] = {
                 "accuracy": tuned, "tau": tau, "pairwise": pairs, "gain": gain,
             }  # fmt: skip
-            _say(
+            print(
                 f"{name}, {steps} steps: tau {tau:.3f}, pairwise {pairs:.3f}, gain {gain:.2f} "
                 f"points, spread {np.std(inherited):.2f} before and {np.std(tuned):.2f} after, "
-                f"{time.perf_counter() - begun:.0f} s"
+                f"{time.perf_counter() - begun:.0f} s",
+                flush=True,
             )
         results[name] = of
         write_json(args.out, results)
@@ -100,10 +101,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _accuracies(scorer: Scorer, subnets: Sequence[Subnet]) -> list[float]:
     found: list[float] = scorer.accuracies(subnets, ["validation"], quantised=True)[:, 0].tolist()
     return found
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

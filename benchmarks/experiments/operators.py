@@ -367,7 +367,7 @@ def main() -> None:
         check(case, VARIANTS)
         scores = compare(case, VARIANTS, args.seeds, args.budget)
         title = f"{case.name}: {args.budget:,} evaluations, {args.seeds} seeds"
-        print("\n".join([title, *table(scores), ""]), flush=True)  # noqa: T201
+        print("\n".join([title, *table(scores), ""]), flush=True)
 
 
 if __name__ == "__main__":

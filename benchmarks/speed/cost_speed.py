@@ -118,8 +118,8 @@ def main() -> None:
     added = _seconds(lambda: [plain(network) for network in some], 5) / len(some) * args.batch
     read = _seconds(X.sum, args.repeats)
     rate = args.batch / gathered
-    print(f"tables of {args.space}: {cold:.2f} s cold, {warm:.3f} s from the disk")  # noqa: T201
-    print(  # noqa: T201
+    print(f"tables of {args.space}: {cold:.2f} s cold, {warm:.3f} s from the disk")
+    print(
         f"latency and energy of {args.batch:,} networks: {1000 * gathered:.1f} ms, "
         f"{rate / 1e6:.2f} million a second; {added / gathered:,.0f} times plain Python's "
         f"{args.batch / added:,.0f} a second; {gathered / read:.1f} times reading the genotypes "

@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     if group.leads:
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else "a CPU"
-        print(  # noqa: T201
+        print(
             f"{group.size} x {name}, batch {args.batch}: {found:,.0f} images/s, "
             f"{1e3 * args.batch / found:.1f} ms a step; {json.dumps(versions())}"
         )

@@ -51,7 +51,7 @@ def main() -> None:
     given = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(given.threads)
     if given.child:
-        print(json.dumps(_large(given.child, given.large, given.generations)))  # noqa: T201
+        print(json.dumps(_large(given.child, given.large, given.generations)))
         return
     with tempfile.TemporaryDirectory() as folder:
         file = str(Path(folder) / "predictor.safetensors")
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def _say(text: str) -> None:
-    print(text, flush=True)  # noqa: T201
+    print(text, flush=True)
 
 
 Forward = Callable[[NDArray[np.int64]], NDArray[np.float64]]

@@ -212,7 +212,7 @@ class Speed:
 
 
 def _say(text: str) -> None:
-    print(text, flush=True)  # noqa: T201
+    print(text, flush=True)
 
 
 def _build(space: Space, checkpoint: Path | None, device: torch.device) -> Supernet:

@@ -1,5 +1,6 @@
 """NSGA-II on columns against pymoo's own."""
 
+from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,6 +11,8 @@ from pymoo.optimize import minimize
 
 from apq_moo.algorithms.pymoo.nsga2 import QuickNSGA2, QuickPopulation
 from apq_moo.algorithms.pymoo.tournaments import by_dominance
+from apq_moo.problems import APQProblem
+from apq_moo.space import Layout, Space
 
 
 def test_nsga2_tournaments_decide_as_pymoos_do():
@@ -58,3 +61,28 @@ def test_nsga2_takes_the_same_course_as_pymoos(problem_of):
         runs[1].pop.get(*names), runs[1].pop.view(Population).get(*names), strict=True
     ):
         np.testing.assert_array_equal(ours, theirs)
+
+
+def test_nothing_is_encoded_in_a_round(monkeypatch):
+    """Individuals remember the numbers of their blocks' configurations."""
+    problem = APQProblem("digits", ("latency", "params"))
+    algorithm = QuickNSGA2(pop_size=30, **problem.operators())
+    algorithm.setup(problem, termination=("n_gen", 6), seed=1)
+    algorithm.next()
+    calls = Counter()
+
+    def counting(owner, name):
+        method = getattr(owner, name)
+
+        def counted(*args, **kwargs):
+            calls[name] += 1
+            return method(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, counted)
+
+    for owner, name in ((Space, "canonical"), (Space, "block_index"), (Layout, "number")):
+        counting(owner, name)
+    while algorithm.has_next():
+        algorithm.next()
+    assert calls["canonical"] == calls["block_index"] == 0
+    assert 5 <= calls["number"] < 20  # once for each mating
