@@ -17,7 +17,7 @@ variant whose matings yield nothing but duplicates stops early; the table shows 
 
 ``p`` is that of the two-sided Mann-Whitney test against the full set, not corrected for the number
 of comparisons; from 9 seeds on by the normal approximation, which cannot fall below 8e-5 with 11.
-Seconds are CPU seconds of one search. PM's default rate is 1/n already, so two rows are equal.
+Seconds are CPU seconds of one search.
 """
 
 from __future__ import annotations
@@ -29,29 +29,28 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pymoo.algorithms.moo.nsga2 import NSGA2
 from pymoo.core.algorithm import Algorithm
-from pymoo.core.mixed import MixedVariableGA, MixedVariableMating
+from pymoo.core.mixed import MixedVariableGA
 from pymoo.core.sampling import Sampling
 from pymoo.core.termination import NoTermination
-from pymoo.core.variable import Integer
 from pymoo.operators.crossover.sbx import SBX
 from pymoo.operators.crossover.ux import UX
 from pymoo.operators.mutation.nom import NoMutation
 from pymoo.operators.mutation.pm import PM
-from pymoo.operators.mutation.rm import ChoiceRandomMutation
 from pymoo.operators.repair.rounding import RoundingRepair
 from pymoo.operators.sampling.rnd import IntegerRandomSampling
 from pymoo.operators.survival.rank_and_crowding import RankAndCrowding
 
 from apq_moo.algorithms import RandomSearch, SpaceCrossover, SpaceMutation
-from apq_moo.arrays import BoolArray, FloatArray, IntArray
+from apq_moo.arrays import FloatArray, IntArray
+from apq_moo.benchmarks.compare.scores import Bounds, hypervolume
 from apq_moo.benchmarks.experiments.synthetic import SyntheticAccuracy
 from apq_moo.errors import reported
 from apq_moo.hardware import minimum
 from apq_moo.hardware.breakdown import breakdown
 from apq_moo.problems import APQProblem
+from apq_moo.problems.evaluated import Evaluated
 from apq_moo.space import load_space
 
 POP_SIZE = 100
@@ -91,27 +90,16 @@ def nsga2_with(pop_size: int = POP_SIZE, **changes: Any) -> Callable[[APQProblem
     return make
 
 
-def _sbx(**options: float) -> SBX:
-    # Without the type, children of integers are cut off instead of rounded.
-    return SBX(vtype=float, repair=RoundingRepair(), **options)
+def _plain_nsga2(**options: float) -> Callable[[APQProblem], Algorithm]:
+    """NSGA-II with operators of pymoo alone."""
 
-
-def _pm(**options: float) -> PM:
-    return PM(vtype=float, repair=RoundingRepair(), **options)
-
-
-def _plain_nsga2(
-    crossover: dict[str, float], mutation: dict[str, float], *, per_gene: bool = False
-) -> Callable[[APQProblem], Algorithm]:
-    """NSGA-II with operators of pymoo alone; ``per_gene`` states the mutation's rate of 1/n."""
-
-    def make(problem: APQProblem) -> Algorithm:
-        rate = {"prob_var": 1 / problem.n_var} if per_gene else {}
+    def make(_problem: APQProblem) -> Algorithm:
         return NSGA2(
             pop_size=POP_SIZE,
             sampling=IntegerRandomSampling(),
-            crossover=_sbx(**crossover),
-            mutation=_pm(**mutation, **rate),
+            # Without the type, children of integers are cut off instead of rounded.
+            crossover=SBX(vtype=float, repair=RoundingRepair(), **options),
+            mutation=PM(vtype=float, repair=RoundingRepair(), **options),
         )
 
     return make
@@ -121,47 +109,22 @@ def _mixed(_problem: APQProblem) -> Algorithm:
     return MixedVariableGA(pop_size=POP_SIZE, survival=RankAndCrowding())
 
 
-def _mixed_resets(problem: APQProblem) -> Algorithm:
-    """With operators for categories, and duplicates found by canonical genotypes."""
-    duplicates = problem.operators()["eliminate_duplicates"]
-    mating = MixedVariableMating(
-        crossover={Integer: UX()},
-        mutation={Integer: ChoiceRandomMutation(prob_var=1 / problem.n_var)},
-        eliminate_duplicates=duplicates,
-    )
-    return MixedVariableGA(
-        pop_size=POP_SIZE,
-        survival=RankAndCrowding(),
-        mating=mating,
-        eliminate_duplicates=duplicates,
-    )
-
-
 FULL = "all of problem.operators()"
 
 VARIANTS = (
     Variant(FULL, nsga2_with()),
     Variant("sampling: uniform networks", nsga2_with(sampling=UniformSampling())),
-    Variant("sampling: uniform integers", nsga2_with(sampling=IntegerRandomSampling())),
     Variant("crossover: blocks only", nsga2_with(crossover=SpaceCrossover(prob_genes=0.0))),
     Variant("crossover: genes only", nsga2_with(crossover=SpaceCrossover(prob_genes=1.0))),
     Variant("crossover: pymoo's UX", nsga2_with(crossover=UX())),
     Variant("crossover: none", nsga2_with(crossover=SpaceCrossover(prob=0.0))),
     Variant("mutation: no steps", nsga2_with(mutation=SpaceMutation(prob_step=0.0))),
-    Variant("mutation: steps only", nsga2_with(mutation=SpaceMutation(prob_step=1.0))),
     Variant("mutation: no block redraws", nsga2_with(mutation=SpaceMutation(prob_block=0.0))),
     Variant("mutation: none", nsga2_with(mutation=NoMutation())),
-    Variant("repair: none", nsga2_with(repair=None)),
     Variant("duplicates: kept", nsga2_with(eliminate_duplicates=False)),
-    Variant("SBX, PM; the rest kept", nsga2_with(crossover=_sbx(), mutation=_pm())),
-    Variant("pymoo: SBX, PM", _plain_nsga2({}, {})),
-    Variant("pymoo: SBX, PM, prob_var 1/n", _plain_nsga2({}, {}, per_gene=True)),
-    Variant(
-        "pymoo: SBX, PM, prob 1, eta 3",
-        _plain_nsga2({"prob": 1.0, "eta": 3.0}, {"prob": 1.0, "eta": 3.0}),
-    ),
+    Variant("pymoo: SBX, PM", _plain_nsga2()),
+    Variant("pymoo: SBX, PM, prob 1, eta 3", _plain_nsga2(prob=1.0, eta=3.0)),
     Variant("pymoo: MixedVariableGA", _mixed),
-    Variant("pymoo: MixedVariableGA, UX, 1/n", _mixed_resets),
     Variant("random feasible draws", lambda _problem: RandomSearch(pop_size=POP_SIZE)),
 )
 
@@ -176,14 +139,12 @@ class Case:
     Attributes:
         name: in tables.
         problem: objectives ``acc`` and ``latency``.
-        reference: of the hypervolume, in the units of ``F``, shape ``(2,)``.
-        ideal: the corner of the box that counts as 1, shape ``(2,)``.
+        bounds: the box that counts as 1; its nadir is the reference of the hypervolume.
     """
 
     name: str
     problem: APQProblem
-    reference: FloatArray
-    ideal: FloatArray
+    bounds: Bounds
 
     @classmethod
     def of(cls, name: str, problem: APQProblem, draws: int = _DRAWS) -> Case:
@@ -191,17 +152,10 @@ class Case:
         X = problem.region.sample(draws, np.random.default_rng(0))
         reference = problem.evaluate(X, return_values_of=["F"]).max(axis=0)
         least, _ = minimum(problem.tables["latency"], problem.feasible)
-        return cls(name, problem, reference, np.array([-100.0, least]))
-
-    def hypervolume(self, F: FloatArray, feasible: BoolArray) -> float:
-        """Of the feasible rows of ``F``, as a share of the box."""
-        import moocore
-
-        inside = F[feasible & (self.reference > F).all(axis=1)]
-        if not len(inside):
-            return 0.0
-        volume: float = moocore.hypervolume(inside, ref=self.reference)
-        return volume / float((self.reference - self.ideal).prod())
+        ideal = (-100.0, least)
+        return cls(
+            name, problem, Bounds(problem.objectives, ideal, tuple(reference), reference=1.0)
+        )
 
 
 def cases(space: str) -> list[Case]:
@@ -234,42 +188,20 @@ def cases(space: str) -> list[Case]:
 # -- searching and scoring -------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Search:
-    """What a search evaluated, in order.
-
-    Attributes:
-        X: canonical genotypes, shape ``(n, n_var)``.
-        F: objectives, shape ``(n, 2)``.
-        feasible: whether each meets the constraints, shape ``(n,)``.
-        seconds: CPU time.
-    """
-
-    X: IntArray
-    F: FloatArray
-    feasible: BoolArray
-    seconds: float
-
-
-def search(problem: APQProblem, algorithm: Algorithm, budget: int, seed: int) -> Search:
+def search(problem: APQProblem, algorithm: Algorithm, budget: int, seed: int) -> Evaluated:
     """Run an algorithm for a number of evaluations; what it evaluates beyond does not count."""
     algorithm.setup(problem, termination=NoTermination(), seed=seed)
-    parts: dict[str, list[NDArray[Any]]] = {"X": [], "F": [], "G": []}
-    done = 0
-    begun = time.process_time()
-    while done < budget:
+    parts: list[Evaluated] = []
+    while sum(map(len, parts)) < budget:
         asked = algorithm.ask()
         if asked is None or not len(asked):
             break
         algorithm.evaluator.eval(problem, asked, algorithm=algorithm)
-        for name, values in parts.items():
-            values.append(asked.get(name))
-        done += len(asked)
+        X, F, G = asked.get("X", "F", "G")
+        parts.append(Evaluated(problem.genotypes(X), F, np.all(G <= 0, axis=1)))
         algorithm.tell(asked)
-    seconds = time.process_time() - begun
-    X, F, G = (np.concatenate(parts[name])[:budget] for name in ("X", "F", "G"))
-    feasible: BoolArray = np.all(G <= 0, axis=1)
-    return Search(problem.genotypes(X), F, feasible, seconds)
+    found = Evaluated.join(parts)
+    return Evaluated(found.X[:budget], found.F[:budget], found.feasible[:budget])
 
 
 def check(case: Case, variants: Sequence[Variant], budget: int = 3 * POP_SIZE) -> None:
@@ -318,24 +250,20 @@ def compare(case: Case, variants: Sequence[Variant], seeds: int, budget: int) ->
     counts = np.empty(shape, dtype=np.int64)
     for seed in range(seeds):
         for i, variant in enumerate(variants):
+            begun = time.process_time()
             found = search(case.problem, variant.make(case.problem), budget, seed)
-            volumes[seed, i] = case.hypervolume(found.F, found.feasible)
-            counts[seed, i], seconds[seed, i] = len(found.X), found.seconds
+            counts[seed, i], seconds[seed, i] = len(found), time.process_time() - begun
+            volumes[seed, i] = hypervolume(found.F[found.feasible], case.bounds)
     return [
         Score(variant.name, volumes[:, i], int(counts[:, i].min()), float(np.median(seconds[:, i])))
         for i, variant in enumerate(variants)
     ]
 
 
-def p_value(a: FloatArray, b: FloatArray) -> float:
-    """Of the two-sided Mann-Whitney test that two samples are of one distribution."""
-    from scipy.stats import mannwhitneyu
-
-    return float(mannwhitneyu(a, b, alternative="two-sided").pvalue)
-
-
 def table(scores: Sequence[Score]) -> list[str]:
     """Lines of a table; the first score is what the others are compared with."""
+    from scipy.stats import mannwhitneyu
+
     full = scores[0].hypervolumes
     lines = [
         f"{'variant':32} {'median':>8} {'quartiles':>17} {'ratio':>7} {'p':>8} {'evals':>7} "
@@ -343,7 +271,9 @@ def table(scores: Sequence[Score]) -> list[str]:
     ]
     for score in scores:
         low, median, high = np.quantile(score.hypervolumes, [0.25, 0.5, 0.75])
-        p = "-" if score is scores[0] else f"{p_value(score.hypervolumes, full):.2g}"
+        p = "-"
+        if score is not scores[0]:
+            p = f"{mannwhitneyu(score.hypervolumes, full).pvalue:.2g}"
         lines.append(
             f"{score.name:32} {median:8.5f} {low:8.5f} {high:8.5f} {median / np.median(full):7.4f} "
             f"{p:>8} {score.evaluations:7,} {score.seconds:6.2f}"
