@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import moocore
 import numpy as np
@@ -17,7 +17,6 @@ from numpy.typing import ArrayLike
 
 from apq_moo.arrays import FloatArray
 from apq_moo.errors import UserError, shown
-from apq_moo.reading import read
 from apq_moo.registry import Registry
 from apq_moo.results.hypervolume import REFERENCE, volume_of
 
@@ -84,21 +83,7 @@ class Bounds:
 
     def to_dict(self) -> dict[str, object]:
         """For JSON."""
-        return {
-            "objectives": list(self.objectives),
-            "ideal": list(self.ideal),
-            "nadir": list(self.nadir),
-            "reference": self.reference,
-        }
-
-    @classmethod
-    def from_dict(cls, value: object) -> Bounds:
-        """Read what :meth:`to_dict` wrote.
-
-        Raises:
-            UserError: anything else.
-        """
-        return read(cls, value, "normalisation bounds", "their JSON", complete=True)
+        return asdict(self)
 
 
 def as_points(F: ArrayLike, n_obj: int, what: str) -> FloatArray:
@@ -150,11 +135,6 @@ def hypervolume(F: ArrayLike, bounds: Bounds) -> float:
     0.75
     """
     return volume_of(bounds.normalise(F), bounds.reference)
-
-
-def hypervolume_of_box(bounds: Bounds) -> float:
-    """Hypervolume of the ideal point alone, the largest of any points that it bounds."""
-    return float(bounds.reference ** len(bounds.objectives))
 
 
 def igd_plus(F: ArrayLike, bounds: Bounds, known: ArrayLike) -> float:
@@ -244,60 +224,30 @@ class Indicator:
     Attributes:
         function: from points, bounds and known front to the value; it ignores the known front where
             it needs none.
+        summary: one line.
         larger_is_better: whether better sets score higher.
         needs_known: whether it compares with a known front.
-        summary: one line.
     """
 
     function: Callable[[ArrayLike, Bounds, ArrayLike], float]
-    larger_is_better: bool
-    needs_known: bool
     summary: str
+    larger_is_better: bool = False
+    needs_known: bool = True
+
+
+def _hypervolume(F: ArrayLike, bounds: Bounds, _known: ArrayLike) -> float:
+    return hypervolume(F, bounds)
 
 
 INDICATORS: Registry[Indicator] = Registry("indicator")
-INDICATORS.register(
-    "hv",
-    Indicator(
-        lambda F, bounds, _known: hypervolume(F, bounds),
-        larger_is_better=True,
-        needs_known=False,
-        summary="hypervolume up to the reference point",
+
+for _name, _indicator in {
+    "hv": Indicator(_hypervolume, "hypervolume up to the reference point", True, False),
+    "igd+": Indicator(igd_plus, "mean distance from the known front to what the points dominate"),
+    "epsilon": Indicator(
+        epsilon, "least that all points must improve by to dominate the known front"
     ),
-)
-INDICATORS.register(
-    "igd+",
-    Indicator(
-        igd_plus,
-        larger_is_better=False,
-        needs_known=True,
-        summary="mean distance from the known front to what the points dominate",
-    ),
-)
-INDICATORS.register(
-    "epsilon",
-    Indicator(
-        epsilon,
-        larger_is_better=False,
-        needs_known=True,
-        summary="least that all points must improve by to dominate the known front",
-    ),
-)
-INDICATORS.register(
-    "regret",
-    Indicator(
-        regret,
-        larger_is_better=False,
-        needs_known=True,
-        summary="share of the known front's hypervolume that is missed",
-    ),
-)
-INDICATORS.register(
-    "coverage",
-    Indicator(
-        coverage,
-        larger_is_better=True,
-        needs_known=True,
-        summary="share of the known front's points that were found",
-    ),
-)
+    "regret": Indicator(regret, "share of the known front's hypervolume that is missed"),
+    "coverage": Indicator(coverage, "share of the known front's points that were found", True),
+}.items():
+    INDICATORS.register(_name, _indicator)

@@ -94,26 +94,6 @@ def a12(x: ArrayLike, y: ArrayLike) -> float:
     return (rank_sum - n * (n + 1) / 2) / (n * len(second))
 
 
-def magnitude(a12: float) -> str:
-    """``negligible``, ``small``, ``medium`` or ``large``: an A12's distance from 0.5, either way.
-
-    The thresholds 0.56, 0.64 and 0.71 are those of Vargha and Delaney 2000.
-
-    Raises:
-        UserError: not a probability.
-
-    >>> magnitude(0.3)
-    'medium'
-    """
-    if not 0 <= a12 <= 1:
-        raise UserError(f"an A12 must be from 0 to 1, not {a12}")
-    above = max(a12, 1 - a12)
-    for threshold, name in ((0.71, "large"), (0.64, "medium"), (0.56, "small")):
-        if above >= threshold:
-            return name
-    return "negligible"
-
-
 def holm(p_values: ArrayLike) -> FloatArray:
     """Holm's adjusted p-values, in the order given.
 
@@ -154,11 +134,6 @@ class Comparison:
     p_adjusted: float
     a12: float
     winner: str | None
-
-    @property
-    def magnitude(self) -> str:
-        """``negligible``, ``small``, ``medium`` or ``large``."""
-        return magnitude(self.a12)
 
 
 def compare_pairs(

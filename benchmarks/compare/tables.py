@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 from apq_moo.benchmarks.compare.analysis import Part, ProblemResults, Score
 from apq_moo.benchmarks.compare.scores import INDICATORS
-from apq_moo.benchmarks.compare.statistics import Ranks
 
 _TITLES = {"front": "all evaluated", "population": "final population"}
 
@@ -96,13 +95,6 @@ def latex_table(problem: ProblemResults, indicators: Sequence[str], part: Part =
         *(" & ".join([_escaped(row[0]), *row[1:]]) + r" \\" for row in rows),
     ]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"])
-
-
-def ranks_table(ranks: Ranks) -> str:
-    """Mean ranks over problems as a Markdown table, the best first."""
-    order = sorted(range(len(ranks.names)), key=lambda i: ranks.mean_ranks[i])
-    rows = [f"| {ranks.names[i]} | {ranks.mean_ranks[i]:.2f} |" for i in order]
-    return "\n".join(["| algorithm | mean rank |", "|---|---|", *rows])
 
 
 _SPECIAL = {character: f"\\{character}" for character in "&%$#_{}"} | {

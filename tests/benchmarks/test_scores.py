@@ -2,8 +2,8 @@
 
 import doctest
 import itertools
-import json
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -20,7 +20,6 @@ from apq_moo.benchmarks.compare.scores import (
     coverage,
     epsilon,
     hypervolume,
-    hypervolume_of_box,
     igd_plus,
     regret,
 )
@@ -127,13 +126,12 @@ def test_hypervolume_depends_on_the_frame_alone():
     bounds = Bounds(("acc", "latency"), (-90.0, 5.0), (-50.0, 25.0))
     # Normalised (0.5, 0.2): (1.1 - 0.5) (1.1 - 0.2)
     assert hypervolume([[-70.0, 9.0]], bounds) == pytest.approx(0.54)
-    assert hypervolume([[-90.0, 5.0]], bounds) == hypervolume_of_box(bounds)
+    assert hypervolume([[-90.0, 5.0]], bounds) == pytest.approx(1.1**2)
 
 
 @pytest.mark.parametrize("n_obj", [1, 2, 3, 4])
 def test_hypervolume_of_the_box(n_obj):
     bounds = tens(n_obj)
-    assert hypervolume_of_box(bounds) == pytest.approx(1.1**n_obj)
     assert hypervolume(np.zeros((1, n_obj)), bounds) == pytest.approx(1.1**n_obj)
 
 
@@ -300,9 +298,8 @@ def test_malformed_points():
         hypervolume([[-np.inf, 2]], bounds)
 
 
-def test_bounds_round_trip():
+def test_infinite_values_stay_so():
     bounds = Bounds(("acc", "latency"), (-95.0, 0.5), (-80.0, 3.25), 1.2)
-    assert Bounds.from_dict(json.loads(json.dumps(bounds.to_dict()))) == bounds
     np.testing.assert_array_equal(
         bounds.normalise([[-95.0, 3.25], [-80.0, np.inf]]), [[0, 1], [1, np.inf]]
     )
@@ -311,32 +308,21 @@ def test_bounds_round_trip():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"objectives": "acc"}, "objectives must be a list, not 'acc'"),
-        ({"objectives": ["acc", 3]}, r"objectives\[1\] must be a text, not 3"),
-        ({"objectives": ["acc", "acc"]}, "must be distinct names"),
-        ({"objectives": []}, "must be distinct names"),
+        ({"objectives": ("acc", "acc")}, "must be distinct names"),
+        ({"objectives": ()}, "must be distinct names"),
         (
-            {"ideal": [0.0]},
+            {"ideal": (0.0,)},
             "normalisation bounds of 2 objectives need as many values .* got 1 and 2",
         ),
-        ({"ideal": ["low", 0.0]}, r"ideal\[0\] must be a number, not 'low'"),
-        ({"ideal": 3}, "ideal must be a list, not 3"),
-        ({"nadir": [True, 5.0]}, r"nadir\[0\] must be a number, not True"),
-        ({"nadir": [10.0, 0.0]}, "ideal of latency must be below its nadir .* got 0.0 and 0.0"),
-        ({"nadir": [math.inf, 10.0]}, r"nadir\[0\] must be a number, not inf"),
-        ({"ideal": [math.nan, 0.0]}, r"ideal\[0\] must be a number, not nan"),
+        ({"nadir": (10.0, 0.0)}, "ideal of latency must be below its nadir .* got 0.0 and 0.0"),
+        ({"nadir": (math.inf, 10.0)}, "ideal of acc must be below its nadir and both finite"),
+        ({"ideal": (math.nan, 0.0)}, "ideal of acc must be below its nadir and both finite"),
         ({"reference": 0}, "the reference of normalisation bounds must be above 0, not 0"),
-        ({"reference": None}, "reference must be a number, not None"),
-        ({"extra": 1}, "'extra' in their JSON; known: objectives, ideal, nadir, reference"),
     ],
 )
 def test_malformed_bounds(change, message):
-    value = {"objectives": ["acc", "latency"], "ideal": [0, 0], "nadir": [10, 10], "reference": 1.1}
-    assert Bounds.from_dict(value) == tens(2)
     with pytest.raises(UserError, match=message):
-        Bounds.from_dict(value | change)
-    with pytest.raises(UserError, match="their JSON must be a table"):
-        Bounds.from_dict([value])
+        replace(Bounds(("acc", "latency"), (0.0, 0.0), (10.0, 10.0)), **change)
 
 
 def attains(points, at):
