@@ -1,10 +1,12 @@
 """A search of two million evaluations that was stopped near its end is soon under way again."""
 
 import time
+from functools import partialmethod
 
 import pytest
 
 from apq_moo.algorithms import ALGORITHMS
+from apq_moo.algorithms.baselines.evolution import RegularizedEvolution
 from apq_moo.study.config import RunConfig
 from apq_moo.study.search import Search
 
@@ -20,6 +22,8 @@ class StoppedError(Exception):
 def test_two_million_evaluations_go_on_within_half_a_minute(name, tmp_path, monkeypatch):
     """Rounds are large, so that the test ends; what is kept is as much as with small ones."""
     monkeypatch.setenv("APQ_MOO_CACHE", str(tmp_path / "cache"))
+    evolution = partialmethod(RegularizedEvolution.__init__, n_offsprings=2000)  # 10 otherwise
+    monkeypatch.setattr(RegularizedEvolution, "__init__", evolution)
     swept = ALGORITHMS.get(name).swept
     config = RunConfig(
         algo=name,
