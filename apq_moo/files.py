@@ -50,6 +50,17 @@ def replacing(path: str | Path) -> Iterator[Path]:
             temporary.unlink()
 
 
+def refuse_links(*paths: Path) -> None:
+    """Refuse to write where a folder from elsewhere has a link, which may lead out of it.
+
+    Raises:
+        UserError: one of the paths is a symbolic link.
+    """
+    for path in paths:
+        if path.is_symlink():
+            raise UserError(f"{path} is a link, and nothing is written through one; remove it")
+
+
 def check_writable(path: str | Path) -> None:
     """Find out whether a file can be written, before what goes into it is made.
 
@@ -81,7 +92,12 @@ def write_json(path: str | Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
-def _read(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
+    """A file's contents.
+
+    Raises:
+        UserError: it is missing or unreadable.
+    """
     try:
         return path.read_bytes()
     except OSError as error:
@@ -106,7 +122,7 @@ def read_json(path: str | Path) -> Any:
         UserError: it is missing, unreadable or malformed, or an object has a key twice.
     """
     path = Path(path)
-    content = _read(path)
+    content = read_bytes(path)
     try:
         return json.loads(content, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
@@ -166,7 +182,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         UserError: it is missing, unreadable or malformed.
     """
     path = Path(path)
-    content = _read(path)
+    content = read_bytes(path)
     try:
         return tomllib.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
@@ -187,7 +203,7 @@ def sha256(path: str | Path) -> str:
     Raises:
         UserError: it is missing or unreadable.
     """
-    return hashlib.sha256(_read(Path(path))).hexdigest()
+    return hashlib.sha256(read_bytes(Path(path))).hexdigest()
 
 
 def digest_of(value: object) -> str:

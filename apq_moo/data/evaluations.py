@@ -19,6 +19,7 @@ import numpy as np
 from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.caching import cache_folder
 from apq_moo.errors import UserError
+from apq_moo.files import refuse_links
 from apq_moo.space import Space
 
 _TABLE = """
@@ -113,6 +114,7 @@ class Evaluations:
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         """A connection of its own for each use, since none may cross into a forked process."""
+        refuse_links(self.path, self.path.with_suffix(".lock"))
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with closing(sqlite3.connect(self.path, timeout=_WAIT_S)) as connection, connection:

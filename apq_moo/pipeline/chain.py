@@ -52,6 +52,7 @@ def run(config: PipelineConfig, listener: Listener | None = None) -> RunFolder:
         UserError: the search cannot work, which is found before any training; the folder was begun
             with other settings, or cannot be written.
     """
+    from apq_moo.files import refuse_links
     from apq_moo.results.run import Listener as RunListener
     from apq_moo.results.run import execute
     from apq_moo.study.folder import RunFolder
@@ -60,6 +61,8 @@ def run(config: PipelineConfig, listener: Listener | None = None) -> RunFolder:
     listener = listener or Listener()
     check(config.search)
     path = Path(config.folder) / _RUN
+    if path.parent.is_dir():
+        refuse_links(*path.parent.iterdir())
     begun = RunFolder.open(path) if (path / "run.json").is_file() else None
     if begun is not None and replace(begun.config, assets=config.search.assets) != config.search:
         raise UserError(

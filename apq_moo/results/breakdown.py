@@ -41,7 +41,8 @@ def break_down(folder: RunFolder, columns: dict[str, list[Any]], row: int) -> tu
     subnets = columns["subnet"]
     if row >= len(subnets):
         raise UserError(f"row={row}: the front's rows are 0 to {len(subnets) - 1}")
-    config = folder.config
+    folder.check_inputs()
+    config = folder.at_hand
     space = load_space(config.space)
     device = find_device(config.device, missing=config.missing)
     given = subnets[row]

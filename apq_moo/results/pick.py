@@ -37,7 +37,8 @@ def read_archive(folder: RunFolder) -> Evaluated:
     Raises:
         UserError: it has evaluated nothing yet, or a file is damaged.
     """
-    space = load_space(folder.config.space)
+    folder.check_inputs()
+    space = load_space(folder.at_hand.space)
     archive = evaluated(folder.path, row_type(space, len(folder.config.objectives)))
     if archive is None:
         raise UserError(f"{folder.path} has no evaluated networks yet")
@@ -58,7 +59,7 @@ def pick(folder: RunFolder, limits: Mapping[str, float], *, knee: bool = False) 
     Raises:
         UserError: an unknown limit, or no evaluated network meets all.
     """
-    config = folder.config
+    config = folder.at_hand
     archive = read_archive(folder)
     space = load_space(config.space)
     space.check(archive.X)

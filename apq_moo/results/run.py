@@ -15,6 +15,7 @@ from apq_moo.results.history import history
 from apq_moo.results.report import draw_front, front_columns, not_offered
 from apq_moo.results.verification import verify_front
 from apq_moo.study.folder import HISTORY, RunFolder, alone
+from apq_moo.study.inputs import refuse_changes
 from apq_moo.study.search import Search
 from apq_moo.versions import processor, versions
 
@@ -53,16 +54,12 @@ def execute(
     """
     listener = listener or Listener()
     with alone(folder.path):
-        return _execute(folder, listener, search or Search(folder.config))
+        return _execute(folder, listener, search or Search(folder.at_hand))
 
 
 def _execute(folder: RunFolder, listener: Listener, search: Search) -> dict[str, list[Any]]:
     config = folder.config
-    if folder.record.get("data", search.data) != search.data:
-        raise UserError(
-            f"the run in {folder.path} was begun with other data: what its predictor or its "
-            "device's costs come from has changed since; begin a new run"
-        )
+    refuse_changes(search.data, folder.record.get("data"), f"the run in {folder.path}")
     folder.store(versions=versions(), processor=processor(), data=search.data)
     lost = not_offered(search.problem)
     if lost:

@@ -50,7 +50,7 @@ def verify_front(
         UserError: the space has no supernet, or its images cannot be had.
     """
     begun = time.perf_counter()
-    config = folder.config
+    config = folder.at_hand
     source = exact_source(load_space(config.space), config.assets, config.on)
     costs = [i for i, name in enumerate(config.objectives) if name != "acc"]
     rows = spread(front.F[:, costs[0] if costs else 0], k)

@@ -16,6 +16,7 @@ from apq_moo.errors import UserError
 from apq_moo.files import read_json, write_json, write_text
 from apq_moo.reading import read
 from apq_moo.study.config import RunConfig
+from apq_moo.study.inputs import DEVICE, SPACE, at_hand, check_inputs, keep_inputs
 from apq_moo.study.record import ARCHIVE, CHECKPOINT, EVALUATIONS
 
 FORMAT = "apq-moo run 2"
@@ -25,6 +26,7 @@ _WRITTEN = re.compile(
     "|".join(
         (
             *map(re.escape, ("front.csv", "front.png", HISTORY, ARCHIVE, CHECKPOINT, EVALUATIONS)),
+            rf"({SPACE}|{DEVICE})(\.\w+)?",
             r"policy\.json",
             r"breakdown-\d+\.png",
             r"audit\.json",
@@ -51,6 +53,7 @@ class _Entries:
     """What ``run.json`` says of a run's end."""
 
     status: str
+    data: dict[str, str] | None = None
     verify: int | None = None
     evaluations: int | None = None
     seconds: dict[str, float] | None = None
@@ -95,6 +98,7 @@ class RunFolder:
         if not is_empty(path):
             if not (path / "run.json").is_file():
                 raise UserError(f"{path} is not empty and holds no run; name another folder")
+            _check_record(path, read_json(path / "run.json"))
             if not overwrite:
                 raise UserError(
                     f"{path} holds a run; add overwrite=True to replace it, or continue it with "
@@ -116,6 +120,7 @@ class RunFolder:
             "verify": verify,
         }
         folder = cls(path, record)
+        keep_inputs(path, config)
         folder.store()
         return folder
 
@@ -130,8 +135,7 @@ class RunFolder:
         if not (path / "run.json").is_file():
             raise UserError(f"{path} holds no run (no run.json)")
         record = read_json(path / "run.json")
-        if not isinstance(record, dict) or record.get("format") != FORMAT:
-            raise UserError(f"{path / 'run.json'} is not a run of this version")
+        _check_record(path, record)
         entries = {item.name: record[item.name] for item in fields(_Entries) if item.name in record}
         known = read(_Entries, entries, str(path / "run.json"), "it")
         if known.status == "finished" and None in (known.evaluations, known.seconds):
@@ -139,6 +143,19 @@ class RunFolder:
                 f"{path / 'run.json'} lacks how many evaluations the run took, or how long"
             )
         return cls(path, record)
+
+    @property
+    def at_hand(self) -> RunConfig:
+        """The configuration, with what the folder keeps of files that are missing or changed."""
+        return at_hand(self.path, self.config)
+
+    def check_inputs(self) -> None:
+        """Check that the space and the device are those of the run.
+
+        Raises:
+            UserError: they are not, or cannot be read.
+        """
+        check_inputs(self.at_hand, self.record.get("data"), f"the run in {self.path}")
 
     @property
     def finished(self) -> bool:
@@ -199,6 +216,11 @@ class RunFolder:
             raise UserError(f"cannot read {path}: {error.strerror or error}") from error
         except (ValueError, TypeError, csv.Error) as error:
             raise UserError(f"{path} is malformed: {error}") from error
+
+
+def _check_record(path: Path, record: Any) -> None:
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise UserError(f"{path / 'run.json'} is not a run of this version")
 
 
 def is_empty(path: Path) -> bool:

@@ -9,6 +9,7 @@ becomes ``archive.npz``.
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -146,8 +147,11 @@ class Recorder:
         if some is not None:
             rows["X"], rows["F"], rows["feasible"] = some.X, some.F, some.feasible
         try:
-            path.touch()
-            with path.open("r+b") as handle:
+            # A folder from elsewhere may hold a link of this name: it is not written through.
+            flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+            with os.fdopen(
+                os.open(path, flags | getattr(os, "O_BINARY", 0), 0o666), "r+b"
+            ) as handle:
                 handle.seek(self._written * self._row.itemsize)
                 handle.truncate()
                 handle.write(rows.tobytes())

@@ -17,7 +17,6 @@ from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.errors import UserError
 from apq_moo.files import digest_of, sha256
 from apq_moo.hardware import ACC, find_device
-from apq_moo.hardware.finding import is_device_file
 from apq_moo.predictors import PREDICTORS
 from apq_moo.problems import AccuracySource, AdditiveSource, APQProblem, additive_surrogate, resolve
 from apq_moo.problems.accuracy import checksums
@@ -26,6 +25,7 @@ from apq_moo.problems.tabulated import NAME as TABLE
 from apq_moo.space import Space, load_space
 from apq_moo.study.config import RunConfig
 from apq_moo.study.epsilon_constraint import strategy_of, with_parts
+from apq_moo.study.inputs import DEVICE, SPACE, input_digests
 from apq_moo.study.record import EVERY_S, Recorder, Trace, discard, finished, row_type
 from apq_moo.study.warm_start import EXACT, exact_networks, read_networks, source_file
 
@@ -111,7 +111,7 @@ class Search:
         problem: the problem with all objectives.
         source: where ``acc`` comes from, or None where nobody asks for it.
         surrogate: the additive accuracy that the algorithm optimises instead, or None.
-        data: checksums of what accuracies come from, and of the device's file.
+        data: digests of the space, the device and what accuracies come from, by name.
         seconds: wall time of loading.
         trace: evaluations and seconds after each round of :meth:`run`.
         measured: distinct networks that :meth:`run` had run on images.
@@ -129,7 +129,7 @@ class Search:
         self._entry = ALGORITHMS.get(config.algo)
         space = self.problem.space
         self.source: AccuracySource | None = None
-        self.data: dict[str, str] = {}
+        self.data = input_digests(config, space, self.problem.device)
         if ACC in self.problem.names:
             self.source = resolve(config.predictor, space, config.assets, config.on)
             self.problem = self.problem.with_accuracy(self.source)
@@ -141,8 +141,6 @@ class Search:
         self.trace = Trace([], [])
         self.measured = 0
         self.population: IntArray | None = None
-        if is_device_file(config.device):
-            self.data |= {config.device: sha256(config.device)}
         self._warm = self._warm_start(space)
         self.seconds = time.perf_counter() - begun
 
@@ -220,14 +218,9 @@ class Search:
     def key(self) -> str:
         """Changes with the configuration, the data and the version of the package."""
         config = self.config.to_dict()
-        del config["on"]  # nothing depends on it
-        parts = {
-            "config": config,
-            "space": self.problem.space.digest,
-            "data": self.data,
-            "version": __version__,
-        }
-        return digest_of(parts)
+        for name in ("on", SPACE, DEVICE):  # nothing depends on it; or their digests are data
+            del config[name]
+        return digest_of({"config": config, "data": self.data, "version": __version__})
 
 
 def _recorded(

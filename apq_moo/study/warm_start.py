@@ -12,6 +12,7 @@ from apq_moo.errors import UserError
 from apq_moo.files import read_json
 from apq_moo.problems import APQProblem
 from apq_moo.space import Space
+from apq_moo.study.inputs import SPACE
 
 EXACT = "exact"
 """Stands for the exact front of the additive surrogate."""
@@ -32,10 +33,19 @@ def read_networks(source: str, space: Space) -> IntArray:
         Canonical genotypes, shape ``(n, n_var)``.
 
     Raises:
-        UserError: it cannot be read, or holds no networks of the space.
+        UserError: it cannot be read, holds no networks of the space, or is of a run of a space that
+            has changed since.
     """
     path = source_file(source)
     assert path is not None
+    if (run := path.with_name("run.json")).is_file():
+        record = read_json(run)
+        data = record.get("data") if isinstance(record, dict) else None
+        if isinstance(data, dict) and data.get(SPACE, space.digest) != space.digest:
+            raise UserError(
+                f"warm_start={source}: that run searched another space than this {space.name!r}, "
+                "or the space has changed since"
+            )
     if path.suffix == ".json":
         data = read_json(path)
         return space.encode(data if isinstance(data, list) else [data])

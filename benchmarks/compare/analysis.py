@@ -18,7 +18,7 @@ from apq_moo.arrays import FloatArray
 from apq_moo.benchmarks.compare.anytime import anytime, attainment, marks
 from apq_moo.benchmarks.compare.bounds import bounds_of
 from apq_moo.benchmarks.compare.fronts import known_front
-from apq_moo.benchmarks.compare.plan import Cell
+from apq_moo.benchmarks.compare.plan import Cell, data_key
 from apq_moo.benchmarks.compare.scores import INDICATORS, Bounds
 from apq_moo.benchmarks.compare.statistics import (
     Comparison,
@@ -36,6 +36,7 @@ from apq_moo.results.pick import read_archive
 from apq_moo.space import Space, Subnet, load_space
 from apq_moo.study.config import RunConfig
 from apq_moo.study.folder import RunFolder
+from apq_moo.study.inputs import check_inputs
 from apq_moo.study.search import problem_of
 
 _KNOWN_NAMES = {
@@ -249,7 +250,7 @@ class Analysis:
         problems: results by problem and budget.
 
     Raises:
-        UserError: nothing has come to its end yet.
+        UserError: nothing has come to its end yet, or a space or a device has changed since.
     """
 
     def __init__(
@@ -271,6 +272,13 @@ class Analysis:
             ProblemResults(name, budget, of, seeds) for (name, budget), of in groups.items()
         ]
         self.missing, self.about, self.folder, self.seeds = missing, dict(about), folder, seeds
+        for problem in self.problems:
+            check_inputs(problem.config, self.recorded(problem), str(folder))
+
+    def recorded(self, problem: ProblemResults) -> Mapping[str, str] | None:
+        """Digests of what a problem's results come from; None where they were not noted."""
+        known: Mapping[str, Mapping[str, str]] = self.about.get("data") or {}
+        return known.get(data_key(problem.config.space, problem.config.predictor))
 
     @classmethod
     def of_bench(cls, folder: str | Path) -> Analysis:
@@ -299,11 +307,12 @@ class Analysis:
         """
         run = RunFolder.open(folder)
         archive = read_archive(run)
-        problem = problem_of(run.config)
+        config = run.at_hand
+        problem = problem_of(config)
         front = archive.front()
         at = marks(len(archive))
         outcome = Outcome(
-            Cell(run.config, run.config.algo),
+            Cell(config, config.algo),
             "ok",
             evaluations=len(archive),
             seconds=run.record.get("seconds", {}),
@@ -314,7 +323,9 @@ class Analysis:
             curve=anytime(archive.F, archive.feasible, at, bounds_of(problem)),
             curve_seconds=np.full(len(at), np.nan),
         )
-        return cls([outcome], seeds=1, missing=0, about=run.record, folder=run.path)
+        data = {data_key(config.space, config.predictor): run.record.get("data")}
+        about = {**run.record, "data": data}
+        return cls([outcome], seeds=1, missing=0, about=about, folder=run.path)
 
     @classmethod
     def read(cls, folder: str | Path) -> Analysis:

@@ -29,6 +29,8 @@ from apq_moo.files import write_json
 from apq_moo.predictors.metrics import kendall_tau
 from apq_moo.problems import is_measured
 from apq_moo.space import Space, load_space, superspace
+from apq_moo.study.inputs import refuse_changes
+from apq_moo.study.search import Search
 
 MOST = 5000
 """Distinct networks of an audit."""
@@ -185,10 +187,13 @@ def audit(
         A row for each problem and algorithm; none if ``choose_only``.
 
     Raises:
-        UserError: see :func:`choose`; or a space has no supernet, or its images are not here.
+        UserError: see :func:`choose`; a predictor or assets have changed since; or a
+            space has no supernet, or its images are not here.
     """
     analysis = Analysis.read(folder)
     samples, per_front = choose(analysis, most=most, seeds=seeds)
+    for problem in audited(analysis):
+        refuse_changes(Search(problem.config).data, analysis.recorded(problem), str(folder))
     tables = {
         name: _measured(analysis.folder, load_space(name), rows, on, choose_only, callback)
         for name, rows in _by_space(samples).items()

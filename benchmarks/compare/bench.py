@@ -13,11 +13,12 @@ from typing import Any
 from apq_moo.benchmarks.compare.bounds import bounds_of
 from apq_moo.benchmarks.compare.cells import carry_out
 from apq_moo.benchmarks.compare.metering import Meter
-from apq_moo.benchmarks.compare.plan import BenchPlan, Cell
+from apq_moo.benchmarks.compare.plan import BenchPlan, Cell, data_key
 from apq_moo.benchmarks.compare.store import Outcome, Store
 from apq_moo.errors import UserError
 from apq_moo.study.config import RunConfig, parse_objectives
 from apq_moo.study.folder import alone
+from apq_moo.study.inputs import refuse_changes
 from apq_moo.study.search import Search, check, problem_of
 from apq_moo.versions import processor, versions
 
@@ -63,7 +64,7 @@ def data_of(plan: BenchPlan) -> dict[str, dict[str, str]]:
                 predictor=predictor, assets=plan.assets,
             )
         )  # fmt: skip
-        found[f"{space} {predictor}"] = {space: search.problem.space.digest, **search.data}
+        found[data_key(space, predictor)] = search.data
     return found
 
 
@@ -80,25 +81,6 @@ def begin(folder: str | Path, plan: BenchPlan) -> Store:
         check(cell.config)
     about = {"versions": versions(), "processor": processor(), "data": data_of(plan)}
     return Store.create(folder, plan, about)
-
-
-def _check_data(store: Store) -> None:
-    """Check that the results of a store come from what is there now."""
-    known = store.about().get("data")  # which earlier versions did not note
-    if known is None:
-        return
-    found = data_of(store.plan)
-    changed = {
-        name
-        for part in found
-        for name in found[part].keys() | known[part].keys()
-        if found[part].get(name) != known[part].get(name)
-    }
-    if changed:
-        raise UserError(
-            f"{store.folder} was begun with other data: {', '.join(sorted(changed))} changed "
-            "since; begin a new benchmark, so that its cells can be compared"
-        )
 
 
 def run(
@@ -140,7 +122,9 @@ def run(
     if not todo:
         return finished, 0
     if store.finished():
-        _check_data(store)
+        known = store.about().get("data", {})  # which earlier versions did not note
+        for part, found in data_of(store.plan).items():
+            refuse_changes(found, known.get(part), str(store.folder))
     begun = time.perf_counter()
     with alone(store.folder), Meter() as meter, _cluster(backend, jobs, scheduler):
         for outcome in _carried_out(todo, jobs, backend):

@@ -57,6 +57,11 @@ class Cell:
         )
 
 
+def data_key(space: str, predictor: str) -> str:
+    """Under which name a record keeps the digests of what results come from."""
+    return f"{space} {predictor}"
+
+
 @dataclass(frozen=True)
 class BenchPlan:
     """All cells of a benchmark, as flags or a TOML file give them.

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from apq_moo.arrays import FloatArray
 from apq_moo.benchmarks.compare.plan import BenchPlan, Cell
 from apq_moo.errors import UserError
+from apq_moo.files import refuse_links
 from apq_moo.study.config import RunConfig
 from apq_moo.study.folder import is_empty
 
@@ -205,6 +206,7 @@ class Store:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
+        refuse_links(self.path)
         try:
             with closing(sqlite3.connect(self.path, timeout=60.0)) as connection, connection:
                 yield connection

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from apq_moo.benchmarks.compare import bench, cells
+from apq_moo.benchmarks.compare.analysis import Analysis
 from apq_moo.benchmarks.compare.bounds import bounds_of
 from apq_moo.benchmarks.compare.plan import BenchPlan, Cell
 from apq_moo.benchmarks.compare.store import NAME, Outcome, Store
@@ -270,7 +271,7 @@ def of_files(tmp_path):
     )  # fmt: skip
     earlier = json.loads(manifest.read_text())["images_sha256"]
     return plan, {
-        str(tmp_path / "t.npz"): (partial(table, "bitfusion-large"), partial(table, "bitfusion")),
+        "device": (partial(table, "bitfusion-large"), partial(table, "bitfusion")),
         str(tmp_path / "p.safetensors"): (partial(predictor, 1), partial(predictor, 0)),
         "images": (partial(images, "0" * 64), partial(images, earlier)),
     }
@@ -295,6 +296,11 @@ def test_a_benchmark_is_not_continued_with_other_data(tmp_path, of_files, monkey
             bench.run(store)
         assert f"was begun with other data: {name} changed since" in str(caught.value)
         restore()
+    changes["device"][0]()
+    with pytest.raises(UserError, match="device changed since"):
+        Analysis.read(store.folder)
+    changes["device"][1]()
+    assert len(Analysis.read(store.folder).problems) == 2
     assert len(store.finished()) == 2
     assert bench.run(store) == (4, 0)
 

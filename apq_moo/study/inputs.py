@@ -1,0 +1,99 @@
+"""What a search is made from: digests that its record keeps, and copies of its space and device.
+
+A space or a device is often a file of the user's, who edits it, moves it, or gives the results to
+somebody without it. So a run's folder keeps a copy of such files, and whoever reads the run again
+takes the copy where the file is no longer what it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from apq_moo.errors import UserError
+from apq_moo.files import read_bytes, replacing, sha256
+from apq_moo.hardware import Device, find_device
+from apq_moo.hardware.finding import is_device_file
+from apq_moo.space import Space, load_space, presets
+from apq_moo.study.config import RunConfig
+
+SPACE, DEVICE = "space", "device"
+
+
+def input_files(config: RunConfig) -> dict[str, Path]:
+    """The files that describe the space and the device, where these are no names."""
+    files = {}
+    if config.space not in presets():
+        files[SPACE] = Path(config.space)
+    if is_device_file(config.device):
+        files[DEVICE] = Path(config.device)
+    return files
+
+
+def keep_inputs(folder: Path, config: RunConfig) -> None:
+    """Copy :func:`input_files` into a run's folder.
+
+    Raises:
+        UserError: one of them is missing, or the folder cannot be written to.
+    """
+    for name, file in input_files(config).items():
+        content = read_bytes(file)
+        with replacing(folder / f"{name}{file.suffix}") as temporary:
+            temporary.write_bytes(content)
+
+
+def at_hand(folder: Path, config: RunConfig) -> RunConfig:
+    """A run's configuration with its folder's copies of what is missing or changed."""
+    for name, file in input_files(config).items():
+        copy = folder / f"{name}{file.suffix}"
+        if copy.is_file() and not (file.is_file() and sha256(file) == sha256(copy)):
+            config = replace(config, **{name: str(copy)})
+    return config
+
+
+def input_digests(config: RunConfig, space: Space, device: Device) -> dict[str, str]:
+    """SHA-256 of a search's space and device; of a device that has none, its name.
+
+    Args:
+        config: the search.
+        space: its space.
+        device: its device.
+    """
+    file = is_device_file(config.device)
+    of_device = sha256(config.device) if file else device.digest or config.device
+    return {SPACE: space.digest, DEVICE: of_device}
+
+
+def check_inputs(config: RunConfig, recorded: Mapping[str, str] | None, what: str) -> None:
+    """Check that a search's space and device are those of its record.
+
+    Args:
+        config: the search.
+        recorded: digests by name; those that are missing are not compared.
+        what: names the run or benchmark, for the message.
+
+    Raises:
+        UserError: they are not, or cannot be read.
+    """
+    space, device = load_space(config.space), find_device(config.device, missing=config.missing)
+    refuse_changes(input_digests(config, space, device), recorded, what)
+
+
+def refuse_changes(found: Mapping[str, str], recorded: Mapping[str, str] | None, what: str) -> None:
+    """Refuse data whose digests are not those of a record.
+
+    Args:
+        found: digests of what is there now, by name.
+        recorded: those of then; names that it lacks are not compared.
+        what: names the run or benchmark, for the message.
+
+    Raises:
+        UserError: some differ; they are named.
+    """
+    recorded = recorded or {}
+    changed = sorted(name for name in found if recorded.get(name, found[name]) != found[name])
+    if changed:
+        raise UserError(
+            f"{what} was begun with other data: {', '.join(changed)} changed since; begin a new one"
+        )
