@@ -19,16 +19,16 @@ from apq_moo.algorithms import AlgorithmEntry, AlgorithmFactory
 from apq_moo.algorithms.strategy import Context
 from apq_moo.arrays import IntArray
 from apq_moo.problems import AdditiveSource, APQProblem, additive_surrogate
-from apq_moo.space import Space, load_space
+from apq_moo.space import Space
 from apq_moo.study.epsilon_constraint import strategy_of
-from apq_moo.testing.checks import global_generators, missing
-from apq_moo.testing.strategies import check_resuming, contexts_of
+from apq_moo.testing.checks import Suite, global_generators, missing
+from apq_moo.testing.strategies import check_resuming, contexts_of, limited_problem
 
 ProblemMaker: TypeAlias = Callable[[float], APQProblem]
 """Makes a problem whose limit on latency is that quantile of random networks' latencies."""
 
 
-class AlgorithmConformance:
+class AlgorithmConformance(Suite):
     """Checks of an algorithm: subclass it and override ``algorithm``.
 
     Fixtures:
@@ -51,11 +51,6 @@ class AlgorithmConformance:
     draws: ClassVar[bool] = True
     elitist: ClassVar[bool] = True
     asks_its_context: ClassVar[bool] = True
-
-    @pytest.fixture
-    def space(self) -> Space:
-        """The space to search."""
-        return load_space("digits")
 
     @pytest.fixture
     def algorithm(self) -> AlgorithmEntry | AlgorithmFactory:
@@ -186,7 +181,7 @@ def problems_for(entry: AlgorithmEntry, space: Space) -> ProblemMaker:
         space: a space with samples among the shipped assets.
     """
     objectives = ("acc", "latency") if entry.kind == "multi-objective" else ("acc",)
-    return lambda quantile: _limited(space, objectives, quantile)
+    return lambda quantile: limited_problem(space, quantile, objectives)
 
 
 def drive(
@@ -216,11 +211,6 @@ def drive(
 def _spend(algorithm: Algorithm, problem: APQProblem, budget: int, seed: int) -> Population:
     """Everything that an algorithm had evaluated; see :func:`drive`."""
     algorithm.setup(problem, termination=NoTermination(), seed=seed)
-    return _ask(algorithm, problem, budget)
-
-
-def _ask(algorithm: Algorithm, problem: APQProblem, budget: int) -> Population:
-    """Everything that an algorithm, once set up, has evaluated until a budget is spent."""
     evaluator = Evaluator()
     seen: list[Individual] = []
     while len(seen) < budget and algorithm.has_next():
@@ -247,14 +237,6 @@ def _surrogate(entry: AlgorithmEntry, space: Space) -> AdditiveSource | None:
 @lru_cache(maxsize=4)
 def _additive(space: Space) -> AdditiveSource:
     return additive_surrogate(None, space)
-
-
-@lru_cache(maxsize=16)
-def _limited(space: Space, objectives: tuple[str, ...], quantile: float) -> APQProblem:
-    free = APQProblem(space, ("latency",))
-    probe = free.region.sample(500, np.random.default_rng(0))
-    limit = float(np.quantile(free.evaluate_raw(probe)["latency"], quantile))
-    return APQProblem(space, objectives, {"latency": limit}, _additive(space))
 
 
 def _networks(population: Population) -> IntArray:

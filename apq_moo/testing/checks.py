@@ -8,8 +8,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
+import pytest
 
 from apq_moo.errors import UserError
+from apq_moo.space import Space, load_space
+
+
+class Suite:
+    """Checks of a kind of plug-in."""
+
+    @pytest.fixture
+    def space(self) -> Space:
+        """What it is checked on."""
+        return load_space("digits")
 
 
 def missing(fixture: str) -> NotImplementedError:

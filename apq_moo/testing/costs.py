@@ -18,8 +18,8 @@ from apq_moo.hardware.compiled import device_tables
 from apq_moo.hardware.layer_set import layer_set
 from apq_moo.hardware.tables import random_networks
 from apq_moo.problems import APQProblem
-from apq_moo.space import Layer, Space, load_space
-from apq_moo.testing.checks import missing
+from apq_moo.space import Layer, Space
+from apq_moo.testing.checks import Suite, missing
 
 DeviceFactory: TypeAlias = Callable[[], Device]
 """Makes the device, as what is registered in :data:`apq_moo.hardware.DEVICES` does."""
@@ -28,7 +28,7 @@ _WIDE = 64
 """Bits that most devices do not run."""
 
 
-class CostModelConformance:
+class CostModelConformance(Suite):
     """Checks of a device: subclass it and override ``make``.
 
     Fixtures:
@@ -38,11 +38,6 @@ class CostModelConformance:
             Add some of the same class with other settings.
         space: a space that the device can run; by default the preset ``digits``.
     """
-
-    @pytest.fixture
-    def space(self) -> Space:
-        """A space that the device can run."""
-        return load_space("digits")
 
     @pytest.fixture
     def make(self) -> DeviceFactory:

@@ -15,14 +15,14 @@ from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.predictors import PREDICTORS, Predictor, load_predictor
 from apq_moo.problems import APQProblem
 from apq_moo.problems.accuracy import AccuracyModel
-from apq_moo.space import Space, load_space
-from apq_moo.testing.checks import assert_refused, global_generators, missing
+from apq_moo.space import Space
+from apq_moo.testing.checks import Suite, assert_refused, global_generators, missing
 
 PredictorFactory: TypeAlias = Callable[[int], AccuracyModel]
 """Makes a new predictor with a seed and fits it, always to the same samples."""
 
 
-class PredictorConformance:
+class PredictorConformance(Suite):
     """Checks of a predictor: subclass it and override ``make``.
 
     Fixtures:
@@ -35,11 +35,6 @@ class PredictorConformance:
     :class:`apq_moo.predictors.Predictor` has to be registered under its name, and is also saved and
     loaded, and used as scikit-learn uses its regressors.
     """
-
-    @pytest.fixture
-    def space(self) -> Space:
-        """The space that the predictor is fitted to."""
-        return load_space("digits")
 
     @pytest.fixture
     def make(self) -> PredictorFactory:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from itertools import islice
 from typing import ClassVar, TypeAlias
 
@@ -15,10 +16,10 @@ from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.errors import UserError
 from apq_moo.problems import AccuracySource, AdditiveSource, APQProblem
 from apq_moo.problems.evaluated import Evaluated
-from apq_moo.space import Space, load_space
+from apq_moo.space import Space
 from apq_moo.study.epsilon_constraint import with_parts
 from apq_moo.study.record import pack, unpack
-from apq_moo.testing.checks import global_generators, missing
+from apq_moo.testing.checks import Suite, global_generators, missing
 
 StrategyMaker: TypeAlias = Callable[[], Strategy]
 
@@ -26,7 +27,7 @@ ContextMaker: TypeAlias = Callable[[int, int, Replay | None], Context]
 """Makes what a strategy is given from a budget, a seed, and what was evaluated before."""
 
 
-class StrategyConformance:
+class StrategyConformance(Suite):
     """Checks of a strategy: subclass it and override ``make_strategy``.
 
     Fixtures:
@@ -44,11 +45,6 @@ class StrategyConformance:
 
     draws: ClassVar[bool] = True
     asks_its_context: ClassVar[bool] = True
-
-    @pytest.fixture
-    def space(self) -> Space:
-        """The space to search."""
-        return load_space("digits")
 
     @pytest.fixture
     def make_strategy(self) -> StrategyMaker:
@@ -113,17 +109,21 @@ class Counted(AccuracySource):
         return self.of(index)
 
 
-def limited_problem(space: Space, quantile: float = 0.3) -> APQProblem:
+@lru_cache(maxsize=16)
+def limited_problem(
+    space: Space, quantile: float = 0.3, objectives: tuple[str, ...] = ("acc", "latency")
+) -> APQProblem:
     """Accuracy by the additive predictor, and latency under a limit.
 
     Args:
         space: a space with samples among the shipped assets.
         quantile: of random networks' latencies, which is the limit.
+        objectives: of the problem.
     """
     free = APQProblem(space, ("acc", "latency"), predictor="additive")
     probe = space.block_index(free.region.sample(500, np.random.default_rng(0)))
     limit = float(np.quantile(free.costs(probe)["latency"], quantile))
-    return free.with_limits({"latency": limit})
+    return free.with_limits({"latency": limit}, objectives)
 
 
 def contexts_of(
