@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import iqr
 
 from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.errors import UserError
@@ -103,8 +104,7 @@ class Campaign:
 
     def quartile_ranges(self) -> FloatArray:
         """Interquartile range of each thing's quietest visit in ms, shape ``(n,)``."""
-        quartiles = [np.percentile(self._quietest(i), [25, 75]) for i in range(len(self.visits))]
-        return np.array([high - low for low, high in quartiles])
+        return np.array([iqr(self._quietest(i)) for i in range(len(self.visits))])
 
     def counts(self) -> IntArray:
         """Observations of each thing in all visits, shape ``(n,)``."""

@@ -122,7 +122,7 @@ class Torch:
 
     def _timed(self, call: Any) -> Runner:
         if self._device.type == "cpu":
-            return _without_gradients(timed(call))
+            return torch.inference_mode()(timed(call))
         stream = torch.cuda.Stream(self._device)
         with torch.inference_mode(), torch.cuda.stream(stream):
             for _ in range(_WARM_UP):
@@ -143,11 +143,3 @@ class Torch:
             return float(begin.elapsed_time(end)) / times
 
         return run
-
-
-def _without_gradients(run: Runner) -> Runner:
-    def quiet(times: int) -> float:
-        with torch.inference_mode():
-            return run(times)
-
-    return quiet
