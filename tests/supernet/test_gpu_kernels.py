@@ -11,7 +11,7 @@ pytest.importorskip("triton")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 from apq_moo.errors import UserError
-from apq_moo.space import Space, SpaceSpec
+from apq_moo.space import Space, SpaceSpec, load_space
 from apq_moo.supernet.evaluation import Evaluator
 from apq_moo.supernet.gpu import plans, workspace
 from apq_moo.supernet.gpu.evaluator import GpuEvaluator
@@ -197,7 +197,7 @@ def test_kernels_are_started_directly_by_versions_that_were_tried(monkeypatch, v
     driver = SimpleNamespace(driver=SimpleNamespace(active=active))
     triton = SimpleNamespace(__version__=version, runtime=driver)
     monkeypatch.setattr(workspace, "triton", triton)
-    work = workspace.Workspace(1, 4, torch.device("cpu"))
+    work = workspace.Workspace(load_space("digits"), torch.device("cpu"))
     x = torch.zeros(4)
     for programs in (3, 5):
         work._launch(kernel, programs, (x, 2), (True,))

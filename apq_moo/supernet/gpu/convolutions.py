@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from apq_moo.supernet.gpu.primitives import enter, leave, step_of
+from apq_moo.supernet.gpu.primitives import enter, leave, levels_of
 
 
 @triton.jit
@@ -63,11 +63,7 @@ def pointwise(
     first = (tl.program_id(0) % parts) * group
     pixels = tile * BN + tl.arange(0, BN)
     exists = (pixels < P) & (pixels % plane < size)
-    inverse = 1.0
-    lowest = 0.0
-    highest = 0.0
-    if IN == 1 or IN == 3:
-        _, inverse, lowest, highest = step_of(span_in, top_in)
+    _, inverse, lowest, highest = levels_of(span_in, top_in, IN)
     if SHORT:
         ks = tl.arange(0, BK)
         k_in = ks < K
@@ -161,11 +157,7 @@ def rows(
     else:
         j = ws[:, None] - wd[None, :] * STRIDE + pad
     band = (j >= 0) & (j < K) & (ws < WS)[:, None] & (wd < WD)[None, :]
-    inverse = 1.0
-    lowest = 0.0
-    highest = 0.0
-    if IN == 1 or IN == 3:
-        _, inverse, lowest, highest = step_of(span_in, top_in)
+    _, inverse, lowest, highest = levels_of(span_in, top_in, IN)
     acc = tl.zeros((BR, BD), tl.float32)
     for q in tl.static_range(CIN if CIN > 0 else 1):
         source = q if CIN > 0 else channel
@@ -257,11 +249,7 @@ def planes(
         top = tl.maximum(top * STRIDE - pad, 0)
         bottom = bottom * STRIDE + pad
     bottom = tl.minimum(bottom, HS - 1)
-    inverse = 1.0
-    lowest = 0.0
-    highest = 0.0
-    if IN == 1 or IN == 3:
-        _, inverse, lowest, highest = step_of(span_in, top_in)
+    _, inverse, lowest, highest = levels_of(span_in, top_in, IN)
     acc = tl.zeros((BI, BD), tl.float32)
     for q in tl.static_range(CIN if CIN > 0 else 1):
         source = channel * 0 + q if CIN > 0 else channel

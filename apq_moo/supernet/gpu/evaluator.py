@@ -22,7 +22,7 @@ from apq_moo.supernet.gpu.plans import pool, to_planes
 from apq_moo.supernet.gpu.workspace import Source, Target, Weight, Workspace
 from apq_moo.supernet.layers import ElasticConv, ElasticDepthwise
 from apq_moo.supernet.network import Node, Supernet
-from apq_moo.supernet.quantisers import weight_levels
+from apq_moo.supernet.quantisers import activation_levels, weight_levels
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,7 @@ class GpuEvaluator:
             raise UserError(reason)
         self.supernet = supernet
         self.device = device_of(supernet)
-        largest = supernet.outline(supernet.space.decode(supernet.space.largest())[0])
-        channels = max(node.layer.c_out for node in largest)
-        self._work = Workspace(len(largest), channels, self.device, forward_type=forward_type)
+        self._work = Workspace(supernet.space, self.device, forward_type=forward_type)
         self._weights: dict[tuple[str, int, int, int], Weight] = {}
         low = min(float(calibration.min()), 0.0)
         high = max(float(calibration.max()), 0.0)
@@ -84,11 +82,7 @@ class GpuEvaluator:
         levels = flat
         if bits != FLOAT_BITS:
             low, high, *_ = self._image_range.tolist()
-            top = 2**bits - 1
-            wide = max(high - low, 1e-8) / top
-            zero = round(-low / wide)
-            step = torch.tensor(wide, dtype=torch.float32)
-            levels = (flat * float(1 / step)).round_().clamp_(-zero, top - zero)
+            levels, _ = activation_levels(flat, low, high, bits)
         return Prepared(levels.half(), flat.half(), len(images))
 
     def forget(self) -> None:

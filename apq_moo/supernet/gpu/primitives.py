@@ -62,6 +62,26 @@ def step_of(span, top):
 
 
 @triton.jit
+def levels_of(span, top, IN: tl.constexpr):
+    """See :func:`step_of`, where the input is rounded to levels; else what changes nothing."""
+    step = 1.0
+    inverse = 1.0
+    lowest = 0.0
+    highest = 0.0
+    if IN == 1 or IN == 3:
+        step, inverse, lowest, highest = step_of(span, top)
+    return step, inverse, lowest, highest
+
+
+@triton.jit
+def gradient_of(du, z, at, mask, there, p, q, r, TYPE: tl.constexpr):
+    """Gradients behind a batch norm, taken through it; loaded by ``mask``, zero but ``there``."""
+    g = tl.load(du + at, mask=mask, other=0.0).to(tl.float32) * p
+    g += tl.load(z + at, mask=mask, other=0.0).to(tl.float32) * q + r
+    return tl.where(there, g, 0.0).to(TYPE)
+
+
+@triton.jit
 def enter(x, a, b, inverse, lowest, highest, IN: tl.constexpr):
     """What a convolution multiplies, from what is stored."""
     x = x.to(tl.float32)

@@ -113,13 +113,11 @@ class GpuGradients:
     ) -> None:
         self.supernet = supernet
         self.smoothing = smoothing
-        device = device_of(supernet)
-        largest = supernet.outline(supernet.space.decode(supernet.space.largest())[0])
-        channels = max(node.layer.c_out for node in largest)
         self._forward_type, self._backward_type = forward_type, backward_type
         self._work = Workspace(
-            len(largest), channels, device, forward_type=forward_type, backward_type=backward_type
-        )
+            supernet.space, device_of(supernet),
+            forward_type=forward_type, backward_type=backward_type,
+        )  # fmt: skip
         self._depthwise = [m for m in supernet.modules() if isinstance(m, ElasticDepthwise)]
         self._derived: dict[tuple[int, int], _Derived] = {}
 

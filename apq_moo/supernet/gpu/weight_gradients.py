@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 from apq_moo.supernet.gpu.convolutions import pixels_of
-from apq_moo.supernet.gpu.primitives import enter, step_of
+from apq_moo.supernet.gpu.primitives import enter, gradient_of, levels_of
 
 
 @triton.jit(do_not_specialize=["P", "K", "C", "chunk", "plane", "size"])
@@ -27,12 +27,7 @@ def pointwise_weights(
     pc = tl.load(p + cs, mask=c_in, other=0.0)[:, None]
     qc = tl.load(q + cs, mask=c_in, other=0.0)[:, None]
     rc = tl.load(r + cs, mask=c_in, other=0.0)[:, None]
-    inverse = 1.0
-    lowest = 0.0
-    highest = 0.0
-    unit = 1.0
-    if IN == 1 or IN == 3:
-        unit, inverse, lowest, highest = step_of(span_in, top_in)
+    unit, inverse, lowest, highest = levels_of(span_in, top_in, IN)
     a = 1.0
     b = 0.0
     if IN >= 2:
@@ -44,9 +39,7 @@ def pointwise_weights(
         pixels = tile * BK + tl.arange(0, BK)
         there = (pixels < P) & (pixels % plane < size)
         at = cs[:, None].to(tl.int64) * pitch + pixels[None, :]
-        g = tl.load(du + at, mask=c_in[:, None], other=0.0).to(tl.float32) * pc
-        g += tl.load(z + at, mask=c_in[:, None], other=0.0).to(tl.float32) * qc + rc
-        g = tl.where(there[None, :], g, 0.0).to(TYPE)
+        g = gradient_of(du, z, at, c_in[:, None], there[None, :], pc, qc, rc, TYPE)
         at = ks[:, None].to(tl.int64) * pitch + pixels[None, :]
         v = tl.load(x + at, mask=k_in[:, None], other=0.0)
         v = enter(v, a, b, inverse, lowest, highest, IN)
@@ -86,12 +79,7 @@ def rows_weights(
     pc = tl.load(p + channel)
     qc = tl.load(q + channel)
     rc = tl.load(r + channel)
-    inverse = 1.0
-    lowest = 0.0
-    highest = 0.0
-    unit = 1.0
-    if IN == 1 or IN == 3:
-        unit, inverse, lowest, highest = step_of(span_in, top_in)
+    unit, inverse, lowest, highest = levels_of(span_in, top_in, IN)
     for i in tl.static_range(K):
         acc = tl.zeros((BS, BD), tl.float32)
         for tile in range(split, tl.cdiv(N * HD, BR), splits):
@@ -101,9 +89,7 @@ def rows_weights(
             mask = (image < N)[:, None] & (wd < WD)[None, :]
             at = (image * PLANE_D + (row % HD) * WD)[:, None] + wd[None, :]
             at += channel.to(tl.int64) * pitch_out
-            g = tl.load(du + at, mask=mask, other=0.0).to(tl.float32) * pc
-            g += tl.load(z + at, mask=mask, other=0.0).to(tl.float32) * qc + rc
-            g = tl.where(mask, g, 0.0).to(TYPE)
+            g = gradient_of(du, z, at, mask, mask, pc, qc, rc, TYPE)
             mask = ((image < N) & (hs >= 0) & (hs < HS))[:, None] & (ws < WS)[None, :]
             at = (image * PLANE_S + hs * WS)[:, None] + ws[None, :]
             at += source.to(tl.int64) * pitch_in
@@ -136,20 +122,13 @@ def planes_weights(
     pc = tl.load(p + channel)
     qc = tl.load(q + channel)
     rc = tl.load(r + channel)
-    inverse = 1.0
-    lowest = 0.0
-    highest = 0.0
-    unit = 1.0
-    if IN == 1 or IN == 3:
-        unit, inverse, lowest, highest = step_of(span_in, top_in)
+    unit, inverse, lowest, highest = levels_of(span_in, top_in, IN)
     acc = tl.zeros((BS, BD), tl.float32)
     for tile in range(split, tl.cdiv(N, BI), splits):
         image = tile * BI + tl.arange(0, BI)
         mask = (image < N)[:, None] & (d < HD * WD)[None, :]
         at = channel.to(tl.int64) * pitch_out + (image * PLANE_D)[:, None] + d[None, :]
-        g = tl.load(du + at, mask=mask, other=0.0).to(tl.float32) * pc
-        g += tl.load(z + at, mask=mask, other=0.0).to(tl.float32) * qc + rc
-        g = tl.where(mask, g, 0.0).to(TYPE)
+        g = gradient_of(du, z, at, mask, mask, pc, qc, rc, TYPE)
         mask = (image < N)[:, None] & (s < HS * WS)[None, :]
         at = channel.to(tl.int64) * pitch_in + (image * PLANE_S)[:, None] + s[None, :]
         v = pixels_of(

@@ -9,7 +9,7 @@ import torch
 import triton
 from torch import Tensor
 
-from apq_moo.space import Layer
+from apq_moo.space import Layer, Space
 from apq_moo.supernet.gpu import convolutions, norms, primitives, weight_gradients
 from apq_moo.supernet.gpu.plans import (
     LARGEST_PLANE,
@@ -102,8 +102,7 @@ class Workspace:
     """Launches kernels on one device, with scratch memory that grows as needed.
 
     Args:
-        layers: most layers of a network.
-        channels: most channels of a layer.
+        space: whose networks run.
         device: where everything lies.
         forward_type: in which products of activations are taken.
         backward_type: in which products of gradients are taken.
@@ -111,8 +110,7 @@ class Workspace:
 
     def __init__(
         self,
-        layers: int,
-        channels: int,
+        space: Space,
         device: torch.device,
         *,
         forward_type: torch.dtype = torch.float16,
@@ -122,7 +120,8 @@ class Workspace:
         self.forward_type = forward_type
         self.backward_type = backward_type
         self._triton_type = {True: _TYPES[backward_type], False: _TYPES[forward_type]}
-        self.vectors = Vectors(layers, channels, device)
+        layers = space.layers(space.decode(space.largest())[0])
+        self.vectors = Vectors(len(layers), max(layer.c_out for layer in layers), device)
         self._stats = torch.empty(0, dtype=torch.float64, device=device)
         self._tiles = 0
         self._ready: dict[tuple[Any, ...], Any] = {}
