@@ -123,7 +123,7 @@ class ExactNetwork:
 
 @dataclass
 class _Room:
-    """Arrays that a chunk of networks is computed in, shape ``(n, WIDTH)`` each.
+    """Arrays that a chunk of networks is computed in, shape ``(..., n, WIDTH)`` each.
 
     Fresh ones would cost more time than the arithmetic: the system clears every page of them.
     """
@@ -132,8 +132,8 @@ class _Room:
     total: FloatArray
     wide: FloatArray
     short: NDArray[np.int16]
-    digits: tuple[Int8, Int8]
-    products: tuple[NDArray[np.int32], ...]
+    digits: Int8
+    products: NDArray[np.int32]
 
     @classmethod
     def of(cls, n: int) -> _Room:
@@ -144,20 +144,13 @@ class _Room:
             np.empty(shape),
             np.empty(shape),
             np.empty(shape, np.int16),
-            (np.empty(shape, np.int8), np.empty(shape, np.int8)),
-            tuple(np.empty(shape, np.int32) for _ in range(4)),
+            np.empty((2, *shape), np.int8),
+            np.empty((4, *shape), np.int32),
         )
 
     def first(self, n: int) -> _Room:
         """The same memory for fewer networks."""
-        return _Room(
-            self.real[:n],
-            self.total[:n],
-            self.wide[:n],
-            self.short[:n],
-            (self.digits[0][:n], self.digits[1][:n]),
-            tuple(product[:n] for product in self.products),
-        )
+        return _Room(*(array[..., :n, :] for array in vars(self).values()))
 
 
 def _to_integers(h: Float32, room: Float32) -> Float32:

@@ -64,11 +64,6 @@ class BlockOptions:
                 )
         return np.array(counts, dtype=np.int64)
 
-    def infeasible_blocks(self, index: IntArray) -> IntArray:
-        """How many active blocks of each network may not be used, shape ``(n,)``."""
-        counts: IntArray = np.sum(~self.feasible_blocks(index), axis=1, dtype=np.int64)
-        return counts
-
     def feasible_blocks(self, index: IntArray) -> BoolArray:
         """Whether each block is inactive or has a feasible configuration, ``(n, n_blocks)``."""
         usable: BoolArray = self.space.layout.gather(self._usable, index)

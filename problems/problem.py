@@ -293,7 +293,7 @@ class APQProblem(Problem):  # type: ignore[misc]
         for i, (name, limit) in enumerate(self.constraints.items()):
             G[:, i] = QUANTITIES.get(name).excess(values[name], limit)
         if self._blocked:
-            G[:, -1] = self.region.options.infeasible_blocks(index)
+            G[:, -1] = (~self.region.options.feasible_blocks(index)).sum(axis=1)
         return F, G
 
     def evaluate_blocks(

@@ -147,14 +147,12 @@ class FeasibleRegion:
             outside = np.flatnonzero(~self.contains_blocks(index))
             if not len(outside):
                 break
-            index[outside] = self._pull(index[outside], bounds, rng)
-        return index
-
-    def _pull(self, index: IntArray, bounds: FloatArray, rng: np.random.Generator) -> IntArray:
-        wanted = self.space.layout.depth_genes(index)
-        depth = self._fit_depths(len(index), wanted, bounds, rng)
-        index, lost = self._place(index, depth, bounds, rng)
-        self._redraw(index, lost, bounds, rng)
+            wanted = index[outside]
+            depths = self.space.layout.depth_genes(wanted)
+            depth = self._fit_depths(len(outside), depths, bounds, rng)
+            pulled, lost = self._place(wanted, depth, bounds, rng)
+            self._redraw(pulled, lost, bounds, rng)
+            index[outside] = pulled
         return index
 
     # -- moves -------------------------------------------------------------------------------------

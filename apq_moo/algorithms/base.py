@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pymoo.core.population import Population
 
-from apq_moo.errors import UserError
+from apq_moo.errors import UserError, shown
 
 if TYPE_CHECKING:
     from apq_moo.problems import APQProblem
@@ -43,6 +43,17 @@ def require_one_objective(problem: Any, algorithm: str) -> APQProblem:
             "limit the others by constraints"
         )
     return known
+
+
+def check_least(least: int, **arguments: int) -> None:
+    """Check arguments by name.
+
+    Raises:
+        UserError: one is smaller.
+    """
+    for name, value in arguments.items():
+        if value < least:
+            raise UserError(f"{name} must be at least {least}, not {shown(value)}")
 
 
 def sampled(problem: APQProblem, n: int, rng: np.random.Generator) -> Population:

@@ -125,25 +125,26 @@ def draw_front(
                 data[name], data[main], c=bits, cmap="viridis", s=16, label="predicted"
             )
             if main == "acc":
-                for column, marker, colour in (
-                    ("acc_val_true", "o", "black"),
-                    ("acc_test", "x", "tab:red"),
+                black, red = {"facecolors": "none", "edgecolors": "black"}, {"c": "tab:red"}
+                for column, images, marker, colours in (
+                    ("acc_val_true", "validation", "o", black),
+                    ("acc_test", "test", "x", red),
                 ):
                     rows = [i for i, v in enumerate(columns.get(column, [])) if v is not None]
                     if rows:
-                        label = "measured, validation" if marker == "o" else "measured, test"
-                        face = {"facecolors": "none"} if marker == "o" else {}
                         axis.scatter(
                             [data[name][i] for i in rows],
                             [columns[column][i] for i in rows],
                             marker=marker,
                             s=36,
-                            label=label,
-                            **(face | ({"edgecolors": colour} if face else {"c": colour})),
+                            label=f"measured, {images}",
+                            **colours,
                         )
             unit = f" ({QUANTITIES.get(name).unit})" if name in QUANTITIES else ""
             axis.set_xlabel(f"{name}{unit}")
-            axis.set_ylabel(f"{'accuracy' if main == 'acc' else main} ({_unit(main)})")
+            axis.set_ylabel(
+                f"{'accuracy' if main == 'acc' else main} ({QUANTITIES.get(main).unit})"
+            )
             axis.locator_params(axis="x", nbins=6)
             axis.grid(alpha=0.3)
             axis.legend(loc="lower right")
@@ -151,7 +152,3 @@ def draw_front(
     figure.suptitle(title)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=120, format="png", metadata={"Software": None})
-
-
-def _unit(name: str) -> str:
-    return QUANTITIES.get(name).unit

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from apq_moo.algorithms.base import check_least
 from apq_moo.arrays import BoolArray, FloatArray, IntArray
 from apq_moo.errors import UserError, shown
 from apq_moo.problems.variation import inherit
@@ -38,13 +39,9 @@ def check_arguments(pop_size: int, n_top: int, prob: float, max_redraws: int) ->
     Raises:
         UserError: one is out of range.
     """
-    for name, value, least in (
-        ("pop_size", pop_size, 2),
-        ("n_top", n_top, 1),
-        ("max_redraws", max_redraws, 0),
-    ):
-        if value < least:
-            raise UserError(f"{name} must be at least {least}, not {shown(value)}")
+    check_least(2, pop_size=pop_size)
+    check_least(1, n_top=n_top)
+    check_least(0, max_redraws=max_redraws)
     if not 0 < prob <= 1:
         raise UserError(f"prob must lie in (0, 1], not {shown(prob)}")
 
@@ -172,7 +169,8 @@ class TopK:
             broken = ~fits & (_rank(~fits, group, drawn) <= need[group])
             for g in np.flatnonzero(need):
                 rows = broken & (group == g)
-                found.append(self._repaired(int(chosen[g // _KINDS]), index[rows]))
+                search = chosen[g // _KINDS]
+                found.append(self.regions[search].repair_blocks(index[rows], self.rngs[search]))
                 groups.append(group[rows])
         self._rates[chosen] = rates.reshape(-1, _KINDS)
         everyone, owner = np.concatenate(found), np.concatenate(groups)
@@ -185,9 +183,6 @@ class TopK:
             return need
         surplus = np.ceil(_SURPLUS * need / rates).astype(np.int64) + 2
         return np.where(need > 0, surplus, 0)
-
-    def _repaired(self, search: int, index: IntArray) -> IntArray:
-        return self.regions[search].repair_blocks(index, self.rngs[search])
 
     # -- variation ---------------------------------------------------------------------------------
 

@@ -9,9 +9,8 @@ from pymoo.core.algorithm import Algorithm
 from pymoo.core.population import Population
 from pymoo.util.display.single import SingleObjectiveOutput
 
-from apq_moo.algorithms.base import require_one_objective, sampled
+from apq_moo.algorithms.base import check_least, require_one_objective, sampled
 from apq_moo.arrays import IntArray
-from apq_moo.errors import UserError, shown
 from apq_moo.problems.operators import SpaceMutation
 
 if TYPE_CHECKING:
@@ -27,6 +26,7 @@ class _Single(Algorithm):  # type: ignore[misc]
     """
 
     title = ""
+    pop_size: int
     opt: Population | None
 
     def __init__(self, **kwargs: Any) -> None:
@@ -36,6 +36,17 @@ class _Single(Algorithm):  # type: ignore[misc]
 
     def _setup(self, problem: APQProblem, **_kwargs: Any) -> None:
         require_one_objective(problem, self.title)
+
+    def _initialize_infill(self) -> Population:
+        return sampled(self.problem, self.pop_size, self.random_state)
+
+    def _initialize_advance(self, infills: Population, **_kwargs: Any) -> None:
+        self.pop = infills
+
+    def _set_optimum(self) -> None:
+        known = self.pop if self.opt is None else Population.merge(self.opt, self.pop)
+        order = np.lexsort((known.get("F")[:, 0], known.get("CV")[:, 0]))
+        self.opt = known[order[:1]]
 
     def _mutants(self, X: IntArray) -> IntArray:
         """One mutant of each network, within the limits, different from it where that is easy."""
@@ -79,20 +90,8 @@ class RegularizedEvolution(_Single):
         self, pop_size: int = 100, sample_size: int = 25, n_offsprings: int = 10, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
-        for name, value in (
-            ("pop_size", pop_size),
-            ("sample_size", sample_size),
-            ("n_offsprings", n_offsprings),
-        ):
-            if value < 1:
-                raise UserError(f"{name} must be at least 1, not {shown(value)}")
+        check_least(1, pop_size=pop_size, sample_size=sample_size, n_offsprings=n_offsprings)
         self.pop_size, self.sample_size, self.n_offsprings = pop_size, sample_size, n_offsprings
-
-    def _initialize_infill(self) -> Population:
-        return sampled(self.problem, self.pop_size, self.random_state)
-
-    def _initialize_advance(self, infills: Population, **_kwargs: Any) -> None:
-        self.pop = infills
 
     def _infill(self) -> Population:
         n, size = len(self.pop), min(self.sample_size, len(self.pop))
@@ -106,11 +105,6 @@ class RegularizedEvolution(_Single):
 
     def _advance(self, infills: Population, **_kwargs: Any) -> None:
         self.pop = Population.merge(self.pop, infills)[-self.pop_size :]
-
-    def _set_optimum(self) -> None:
-        known = self.pop if self.opt is None else Population.merge(self.opt, self.pop)
-        order = np.lexsort((known.get("F")[:, 0], known.get("CV")[:, 0]))
-        self.opt = known[order[:1]]
 
 
 class LocalSearch(_Single):
@@ -131,16 +125,11 @@ class LocalSearch(_Single):
 
     def __init__(self, pop_size: int = 100, patience: int = 200, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        for name, value in (("pop_size", pop_size), ("patience", patience)):
-            if value < 1:
-                raise UserError(f"{name} must be at least 1, not {shown(value)}")
+        check_least(1, pop_size=pop_size, patience=patience)
         self.pop_size, self.patience = pop_size, patience
 
-    def _initialize_infill(self) -> Population:
-        return sampled(self.problem, self.pop_size, self.random_state)
-
     def _initialize_advance(self, infills: Population, **_kwargs: Any) -> None:
-        self.pop = infills
+        super()._initialize_advance(infills)
         self.idle = np.zeros(len(infills), dtype=np.int64)
 
     def _infill(self) -> Population:
@@ -160,8 +149,3 @@ class LocalSearch(_Single):
             if restart or not _better(self.pop[i], child):
                 self.pop[i] = child
             self.idle[i] = 0 if restart or strictly else self.idle[i] + 1
-
-    def _set_optimum(self) -> None:
-        known = self.pop if self.opt is None else Population.merge(self.opt, self.pop)
-        order = np.lexsort((known.get("F")[:, 0], known.get("CV")[:, 0]))
-        self.opt = known[order[:1]]

@@ -9,8 +9,7 @@ from pymoo.core.population import Population
 from pymoo.util.display.multi import MultiObjectiveOutput
 from pymoo.util.optimum import filter_optimum
 
-from apq_moo.algorithms.base import require_apq_problem, sampled
-from apq_moo.errors import UserError, shown
+from apq_moo.algorithms.base import check_least, require_apq_problem, sampled
 
 if TYPE_CHECKING:
     from apq_moo.problems import APQProblem
@@ -39,8 +38,7 @@ class RandomSearch(Algorithm):  # type: ignore[misc]
     def __init__(self, pop_size: int = 100, **kwargs: Any) -> None:
         kwargs.setdefault("output", MultiObjectiveOutput())
         super().__init__(**kwargs)
-        if pop_size < 1:
-            raise UserError(f"pop_size must be at least 1, not {shown(pop_size)}")
+        check_least(1, pop_size=pop_size)
         self.pop_size = pop_size
 
     def _setup(self, problem: APQProblem, **_kwargs: Any) -> None:

@@ -27,16 +27,10 @@ def by_niche(pop: Population, P: Any, random_state: Any = None, **_kwargs: Any) 
     Ties are drawn from the algorithm's generator, see :func:`by_violation`.
     """
     drawn = by_violation(pop, P, random_state)[:, 0]
-    violation = pop.get("CV")[:, 0]
     niche, rank, distance = (_numbers(pop, key) for key in ("niche", "rank", "dist_to_niche"))
-    a, b = P[:, 0], P[:, 1]
-    met = (violation[a] <= 0) & (violation[b] <= 0) & (niche[a] == niche[b])
-    by_rank = np.where(rank[a] < rank[b], a, np.where(rank[a] > rank[b], b, -1))
-    by_distance = np.where(
-        distance[a] < distance[b], a, np.where(distance[a] > distance[b], b, drawn)
-    )
-    chosen = np.where(by_rank >= 0, by_rank, by_distance)
-    return np.where(met, chosen, drawn)[:, None].astype(int)
+    chosen = _smaller(rank, P, _smaller(distance, P, drawn))
+    together = niche[P[:, 0]] == niche[P[:, 1]]
+    return _where_both_feasible(pop, P, np.where(together, chosen, drawn), drawn)
 
 
 def by_fitness(pop: Population, P: Any, random_state: Any = None, **_kwargs: Any) -> Any:
@@ -45,11 +39,8 @@ def by_fitness(pop: Population, P: Any, random_state: Any = None, **_kwargs: Any
     Ties are drawn from the algorithm's generator, see :func:`by_violation`.
     """
     drawn = by_violation(pop, P, random_state)[:, 0]
-    violation, fitness = pop.get("CV")[:, 0], _numbers(pop, "SPEA_F")
-    a, b = P[:, 0], P[:, 1]
-    met = (violation[a] <= 0) & (violation[b] <= 0)
-    fitter = np.where(fitness[a] < fitness[b], a, np.where(fitness[a] > fitness[b], b, drawn))
-    return np.where(met, fitter, drawn)[:, None].astype(int)
+    fitter = _smaller(_numbers(pop, "SPEA_F"), P, drawn)
+    return _where_both_feasible(pop, P, fitter, drawn)
 
 
 def by_dominance(pop: Population, P: Any, random_state: Any = None, **_kwargs: Any) -> Any:
@@ -58,15 +49,23 @@ def by_dominance(pop: Population, P: Any, random_state: Any = None, **_kwargs: A
     They decide as pymoo's do, which compares pair by pair in Python.
     """
     drawn = by_violation(pop, P, random_state)[:, 0]
-    F, CV = pop.get("F", "CV")
-    crowding = _numbers(pop, "crowding")
-    violation = CV[:, 0]
+    F = pop.get("F")
     a, b = P[:, 0], P[:, 1]
-    met = (violation[a] <= 0) & (violation[b] <= 0)
     less, more = (F[a] < F[b]).any(axis=1), (F[a] > F[b]).any(axis=1)
-    roomier = np.where(crowding[a] > crowding[b], a, np.where(crowding[a] < crowding[b], b, drawn))
+    roomier = _smaller(-_numbers(pop, "crowding"), P, drawn)
     chosen = np.where(less & ~more, a, np.where(more & ~less, b, roomier))
-    return np.where(met, chosen, drawn)[:, None].astype(int)
+    return _where_both_feasible(pop, P, chosen, drawn)
+
+
+def _smaller(values: Any, P: Any, otherwise: Any) -> Any:
+    """Of each pair the one with the smaller value; the other choice where neither has it."""
+    a, b = P[:, 0], P[:, 1]
+    return np.where(values[a] < values[b], a, np.where(values[a] > values[b], b, otherwise))
+
+
+def _where_both_feasible(pop: Population, P: Any, chosen: Any, otherwise: Any) -> Any:
+    met = (pop.get("CV")[:, 0] <= 0)[P].all(axis=1)
+    return np.where(met, chosen, otherwise)[:, None].astype(int)
 
 
 def _numbers(pop: Population, key: str) -> Any:
