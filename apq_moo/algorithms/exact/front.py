@@ -206,14 +206,8 @@ def _union(fronts: Sequence[_Partial]) -> _Partial:
 def _trace(space: Space, front: _Partial) -> IntArray:
     """The networks of a front, as canonical genotypes."""
     chosen = np.tile(space.block_sizes, (len(front), 1))
-    _collect(front, np.arange(len(front)), np.arange(len(front)), chosen)
-    genotypes: IntArray = space.from_block_index(chosen)
-    return genotypes
-
-
-def _collect(front: _Partial, points: IntArray, networks: IntArray, chosen: IntArray) -> None:
-    """Write down the choices behind some points of a front, each for one network."""
-    stack = [(front, points, networks)]
+    everyone = np.arange(len(front))
+    stack = [(front, everyone, everyone)]  # points of a part, each of one network
     while stack:
         part, points, networks = stack.pop()
         if part.block >= 0:
@@ -222,3 +216,5 @@ def _collect(front: _Partial, points: IntArray, networks: IntArray, chosen: IntA
             rows = np.flatnonzero(part.origin[points] == number)
             if len(rows):
                 stack.append((source, part.parent[points[rows]], networks[rows]))
+    genotypes: IntArray = space.from_block_index(chosen)
+    return genotypes
