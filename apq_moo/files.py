@@ -12,7 +12,7 @@ import tomllib
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import MISSING, fields
 from importlib import resources
 from operator import attrgetter
@@ -59,6 +59,46 @@ def refuse_links(*paths: Path) -> None:
     for path in paths:
         if path.is_symlink():
             raise UserError(f"{path} is a link, and nothing is written through one; remove it")
+
+
+@contextmanager
+def locked(lock: Path, refusal: str) -> Iterator[None]:
+    """Keep other processes out of what a lock file stands for; it is gone afterwards.
+
+    Where the file system has no locks, or none can be made, nobody is kept out.
+
+    Args:
+        lock: the file.
+        refusal: what a second process is told.
+
+    Raises:
+        UserError: another process holds the lock.
+    """
+    from filelock import FileLock, Timeout
+
+    held = FileLock(lock, timeout=0, fallback_to_soft=False)
+    try:
+        held.acquire()
+    except Timeout:
+        raise UserError(refusal) from None
+    except (OSError, NotImplementedError):
+        pass
+    try:
+        yield
+    finally:
+        if held.is_locked:
+            with suppress(OSError):
+                lock.unlink()
+        held.release()
+
+
+def growing(path: str | Path) -> AbstractContextManager[None]:
+    """Keep other processes from a file that one adds to for a while; see :func:`locked`."""
+    path = Path(path)
+    return locked(
+        path.with_name(f".{path.name}.lock"),
+        f"another process writes {path}; wait for its end, or name another file",
+    )
 
 
 def check_writable(path: str | Path) -> None:

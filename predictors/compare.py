@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ from apq_moo.errors import UserError
 from apq_moo.predictors import metrics
 from apq_moo.predictors.base import PREDICTORS, Predictor
 from apq_moo.space import Space
+from apq_moo.workers import in_workers
 
 Samples = tuple[ArrayLike, ArrayLike]
 """Genotypes ``(n, n_var)`` and their accuracies in percent ``(n,)``."""
@@ -83,8 +85,8 @@ def compare(
         A row for each predictor, seed and size, in this order.
 
     Raises:
-        UserError: an unknown name, malformed samples, a size that is out of range, or a held-out
-            network is among the samples.
+        UserError: an unknown name, malformed samples, a size that is out of range, a held-out
+            network is among the samples, or a worker was killed.
     """
     X, y = space.canonical(space.check(mp[0])), np.asarray(mp[1], dtype=np.float64)
     X_test, y_test = space.check(held_out_mp[0]), np.asarray(held_out_mp[1], dtype=np.float64)
@@ -95,18 +97,17 @@ def compare(
     kinds = [PREDICTORS.get(name) for name in names]
     # A mistake in these would otherwise show only after the first fit.
     metrics.top_k_regret(y_test, y_test, k)
-    from joblib import Parallel, delayed
-
     curves = [(name, kind, seed) for name, kind in zip(names, kinds, strict=True) for seed in seeds]
-    work = (
-        delayed(_curve)(space, name, kind, seed, fp, (X, y), (X_test, y_test), sizes, k)
+    calls = (
+        (space, name, kind, seed, fp, (X, y), (X_test, y_test), sizes, k)
         for name, kind, seed in curves
     )
     rows: list[Row] = []
-    for done, found in enumerate(Parallel(n_jobs=jobs, return_as="generator")(work), 1):
-        rows += found
-        if callback is not None:
-            callback(done, len(curves))
+    with closing(in_workers(_curve, calls, jobs, ordered=True, threads=None)) as fitted:
+        for done, found in enumerate(fitted, 1):
+            rows += found
+            if callback is not None:
+                callback(done, len(curves))
     return rows
 
 

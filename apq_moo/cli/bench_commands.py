@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from datetime import datetime
 from pathlib import Path
@@ -11,7 +12,7 @@ import typer
 from rich.box import SIMPLE
 from rich.table import Table
 
-from apq_moo.cli.app import app, err, out, progress, refuse_existing, say
+from apq_moo.cli.app import app, err, going_on, out, progress, refuse_existing, say
 from apq_moo.cli.options import OnOption, as_options, measuring_device, numbers, parse_limits
 from apq_moo.errors import UserError
 from apq_moo.texts import by_commas
@@ -86,7 +87,12 @@ def bench(
         asked = asked.with_given(**given)
         store = begin(folder or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-bench", asked)
     begun = time.monotonic()
-    with progress("cells") as bar:
+
+    def kept() -> str:
+        done = f"{len(store.finished())} of {len(store.plan.cells())} cells are kept"
+        return f"{done}: go on with apq-moo bench --resume {shlex.quote(str(store.folder))}"
+
+    with going_on(kept), progress("cells") as bar:
 
         def tell(done: int, total: int, outcome: Outcome | None) -> None:
             bar(done, total)
@@ -159,7 +165,10 @@ def audit(
     """Measure members of predicted fronts on the supernet: do they hold?"""
     from apq_moo.benchmarks.compare.audit import audit as carry_out
 
-    with progress("measuring") as tell:
+    with (
+        going_on(lambda: "what was measured is kept: repeat the command to go on"),
+        progress("measuring") as tell,
+    ):
         rows = carry_out(
             folder,
             most=most,

@@ -14,7 +14,7 @@ from apq_moo.cli import (  # noqa: F401
     run_commands,
     train_commands,
 )
-from apq_moo.cli.app import app, err, say
+from apq_moo.cli.app import Stopped, app, err, say, stoppable
 from apq_moo.cli.options import as_options
 from apq_moo.errors import UserError
 
@@ -34,13 +34,22 @@ def _with_defaults(arguments: Sequence[str]) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; a user's mistake prints one line and exits with code 2."""
+    """Run the command line.
+
+    A user's mistake prints one line and exits with code 2, Ctrl-C with 130 and SIGTERM with 143.
+    """
     given = _with_defaults(sys.argv[1:] if arguments is None else arguments)
     try:
-        app(args=given, prog_name="apq-moo")
+        with stoppable():
+            app(args=given, prog_name="apq-moo")
     except UserError as error:
-        say(f"error: {as_options(str(error))}", err)
+        say(f"error: {as_options(_line(error))}", err)
         sys.exit(2)
-    except KeyboardInterrupt:
-        say("interrupted", err)
-        sys.exit(130)
+    except Stopped as stop:
+        say(_line(stop), err)
+        sys.exit(128 + stop.number)
+
+
+def _line(stop: BaseException) -> str:
+    """Its message and its notes, see :func:`going_on`."""
+    return "; ".join((str(stop), *getattr(stop, "__notes__", ())))

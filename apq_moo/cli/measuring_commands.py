@@ -12,7 +12,7 @@ import typer
 from rich.box import SIMPLE
 from rich.table import Table
 
-from apq_moo.cli.app import err, out, progress, refuse_existing, say
+from apq_moo.cli.app import err, going_on, out, progress, refuse_existing, say
 from apq_moo.cli.hardware_commands import (
     OutOption,
     SpaceOption,
@@ -156,7 +156,8 @@ def lut_measure(
         raise UserError(f"--precision {precision:g}: write a fraction, such as 0.02")
     loaded = load_space(space)
     engine = BACKENDS.get(backend)(threads, on)
-    with progress("measuring") as tell:
+    kept = f"what was timed is kept in {file}.partial: repeat the command to go on"
+    with going_on(lambda: kept), progress("measuring") as tell:
         table = measure_layers(
             loaded,
             engine,

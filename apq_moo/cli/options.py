@@ -21,10 +21,9 @@ OnOption = Annotated[
 ]
 
 _OPTIONS = {
-    **{name: f"--{name}" for name in ("assets", "backend", "budget", "missing", "most", "on")},
-    **{
-        name: f"--{name}" for name in ("overwrite", "predictor", "seed", "seeds", "sweep", "verify")
-    },
+    **{name: f"--{name}" for name in ("assets", "backend", "budget", "jobs", "missing", "most")},
+    **{name: f"--{name}" for name in ("on", "overwrite", "predictor", "seed", "seeds", "sweep")},
+    "verify": "--verify",
     "limits": "--max",
     "n": "--end-to-end",
     "pop_size": "--pop-size",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from apq_moo.cli.app import app, err, out, progress_bar, refuse_existing, say
+from apq_moo.cli.app import app, err, going_on, out, progress_bar, refuse_existing, say
 from apq_moo.cli.options import OnOption, parse_limits
 from apq_moo.errors import UserError
 from apq_moo.study.config import RunConfig, parse_objectives
@@ -161,7 +162,7 @@ def carry_out(
     if folder.finished:
         columns = folder.read_front()
     else:
-        with progress_bar() as bar:
+        with going_on(lambda: _kept(folder)), progress_bar() as bar:
             searching = bar.add_task("searching", total=folder.config.budget)
             measure = bar.add_task("measuring", total=None, visible=False)
             columns = execute(
@@ -180,6 +181,17 @@ def carry_out(
     _print_summary(folder, len(columns["subnet"]))
     if breakdown is not None:
         _print_breakdown(folder, columns, breakdown)
+
+
+def _kept(folder: RunFolder) -> str:
+    from apq_moo.study.record import recorded
+
+    what = (
+        "the search is kept, and whatever was measured"
+        if folder.searched
+        else f"{recorded(folder.path):,} of {folder.config.budget:,} evaluations are kept"
+    )
+    return f"{what}: go on with apq-moo run --resume {shlex.quote(str(folder.path))}"
 
 
 def _print_breakdown(folder: RunFolder, columns: dict[str, list[Any]], row: int) -> None:

@@ -10,7 +10,7 @@ import typer
 from rich.box import SIMPLE
 from rich.table import Table
 
-from apq_moo.cli.app import app, err, out, progress_bar, refuse_existing
+from apq_moo.cli.app import app, err, going_on, out, progress_bar, refuse_existing
 from apq_moo.cli.options import OnOption, measuring_device
 from apq_moo.defaults import DEFAULT_SPACE
 from apq_moo.errors import UserError
@@ -18,9 +18,11 @@ from apq_moo.pipeline import Listener, PipelineConfig, run
 from apq_moo.study.config import parse_objectives
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from apq_moo.arrays import FloatArray, IntArray
+    from apq_moo.data.samples import SampleTable
+    from apq_moo.data.tables import AccuracyTable
     from apq_moo.predictors import Row
     from apq_moo.space import Space
 
@@ -103,7 +105,7 @@ def supernet_train(
     loaded = load_space(space)
     images = images_of(loaded)
     refuse_existing(file)
-    with progress_bar() as bar:
+    with going_on(lambda: _steps_kept(file, steps)), progress_bar() as bar:
         task = bar.add_task("training", total=steps)
         seconds = train(
             loaded,
@@ -128,6 +130,17 @@ def supernet_train(
         )
     if rank_of_environment() == 0:
         out.print(f"trained {steps} steps in {seconds:.0f} s: {file}", soft_wrap=True)
+
+
+def _steps_kept(file: Path, steps: int) -> str:
+    from apq_moo.supernet.checkpoint import load_tensors
+    from apq_moo.supernet.training import FORMAT
+
+    unfinished = file.with_suffix(".training")
+    if not unfinished.is_file():
+        return "nothing is kept yet"
+    step = load_tensors(unfinished, FORMAT)[1]["step"]
+    return f"{step:,} of {steps:,} steps are kept in {unfinished}: repeat the command to go on"
 
 
 @supernet_app.command("eval")
@@ -195,10 +208,11 @@ def supernet_measure(
 def _measure_all(space: Space, X: IntArray, file: Path, supernet: Path, on: str | None) -> None:
     """Measure networks, or what is left of them, into a table."""
     from apq_moo.data import images_of
+    from apq_moo.data.tables import load_table
     from apq_moo.supernet.distributed import rank_of_environment
     from apq_moo.supernet.tabulate import tabulate
 
-    with progress_bar() as bar:
+    with going_on(lambda: _kept(file, space, load_table)), progress_bar() as bar:
         task = bar.add_task("measuring", total=len(X))
         table = tabulate(
             space, supernet, images_of(space), X, file, on=measuring_device(on),
@@ -207,6 +221,19 @@ def _measure_all(space: Space, X: IntArray, file: Path, supernet: Path, on: str 
     if rank_of_environment() == 0:
         seconds = table.provenance["seconds"]
         out.print(f"{len(X):,} networks, {seconds:.0f} s of measuring: {file}", soft_wrap=True)
+
+
+def _kept(
+    file: Path, space: Space, load: Callable[[Path, Space], SampleTable | AccuracyTable]
+) -> str:
+    if not file.is_file():
+        return "nothing is kept yet"
+    table = load(file, space)
+    n = len(table.X)
+    return (
+        f"{n - len(table.unmeasured()):,} of {n:,} networks are kept in {file}: "
+        "repeat the command to go on"
+    )
 
 
 @samples_app.command("collect")
@@ -229,6 +256,7 @@ def samples_collect(
 ) -> None:
     """Measure random subnets; repeat the command to continue an interrupted collection."""
     from apq_moo.data import images_of
+    from apq_moo.data.samples import load_samples
     from apq_moo.space import load_space
     from apq_moo.supernet.distributed import rank_of_environment
     from apq_moo.supernet.sampling import SampleConfig, collect
@@ -236,7 +264,7 @@ def samples_collect(
     config = SampleConfig(fp, mp, held_out, held_out, finetune_steps, seed, draw)
     loaded = load_space(space)
     path = _checkpoint(loaded, supernet)
-    with progress_bar() as bar:
+    with going_on(lambda: _kept(file, loaded, load_samples)), progress_bar() as bar:
         task = bar.add_task("measuring", total=fp + mp + 2 * held_out)
         table = collect(
             loaded,
@@ -333,7 +361,7 @@ def predictor_compare(
     table = load_samples(_table(space, samples), loaded)
     X, y = table.rows("mp_held_out")
     k = min(10, len(y))
-    with progress_bar() as progress:
+    with going_on(lambda: "nothing is kept"), progress_bar() as progress:
         task = progress.add_task("fits", total=len(chosen) * seeds)
         rows = compare(
             loaded, chosen, table.rows("fp"), table.rows("mp"), (X, y), counts, range(seeds),
@@ -439,7 +467,8 @@ def pipeline(
     def say(text: str) -> None:
         err.print(text, markup=False)
 
-    with progress_bar() as bar:
+    kept = f"what it has done is kept in {folder}: repeat the command to go on"
+    with going_on(lambda: kept), progress_bar() as bar:
         task = bar.add_task("")
 
         def begin(name: str) -> None:

@@ -50,16 +50,28 @@ def run(config: PipelineConfig, listener: Listener | None = None) -> RunFolder:
 
     Raises:
         UserError: the search cannot work, which is found before any training; the folder was begun
-            with other settings, or cannot be written.
+            with other settings, cannot be written, or another process works in it.
     """
-    from apq_moo.files import refuse_links
-    from apq_moo.results.run import Listener as RunListener
-    from apq_moo.results.run import execute
-    from apq_moo.study.folder import RunFolder
+    from apq_moo.files import locked
+    from apq_moo.study.folder import LOCK
     from apq_moo.study.search import check
 
     listener = listener or Listener()
     check(config.search)
+    refusal = (
+        f"another process carries out the pipeline in {config.folder}; wait for its end, or name "
+        "another folder"
+    )
+    with locked(Path(config.folder) / LOCK, refusal):
+        return _run(config, listener)
+
+
+def _run(config: PipelineConfig, listener: Listener) -> RunFolder:
+    from apq_moo.files import refuse_links
+    from apq_moo.results.run import Listener as RunListener
+    from apq_moo.results.run import execute
+    from apq_moo.study.folder import RunFolder
+
     path = Path(config.folder) / _RUN
     if path.parent.is_dir():
         refuse_links(*path.parent.iterdir())
@@ -152,6 +164,7 @@ def make_assets(config: PipelineConfig, listener: Listener) -> None:
 
 def _begin(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
     from apq_moo.files import read_json, with_defaults, write_json
+    from apq_moo.study.folder import is_empty
     from apq_moo.supernet.sampling import SampleConfig
     from apq_moo.supernet.training import TrainConfig
 
@@ -173,7 +186,7 @@ def _begin(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
                 f"{folder} was begun with other settings; repeat those, or name another folder"
             )
         return state
-    if folder.is_dir() and any(folder.iterdir()):
+    if not is_empty(folder):
         raise UserError(f"{folder} is not empty and holds no pipeline; name another folder")
     state = {"settings": settings, "seconds": {}}
     write_json(path, state)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from apq_moo.data.assets import SAMPLES, SUPERNET, Assets, predictor_file, write
 from apq_moo.data.samples import load_samples
 from apq_moo.data.tables import SPLITS
 from apq_moo.errors import UserError
+from apq_moo.files import growing
 from apq_moo.predictors import PREDICTORS, fit_to_samples
 from apq_moo.predictors.metrics import kendall_tau
 from apq_moo.space import Space, find_distribution
@@ -54,21 +56,22 @@ def train(
         Seconds of training in all.
 
     Raises:
-        UserError: an unfinished training there is of other settings, a file cannot be written, or
-            there is no such device.
+        UserError: an unfinished training there is of other settings, a file cannot be written or
+            is being written by another process, or there is no such device.
     """
     out = Path(out)
     unfinished = out.with_suffix(".training")
     group, device = join(on)
     trainer = Trainer(space, load_images(images), config, device, group)
-    if unfinished.is_file():
-        trainer.load(unfinished)
-    group.wait()  # all have read it
-    supernet = trainer.run(checkpoint=unfinished, callback=callback)
-    if group.leads:
-        save_supernet(out, supernet, images=images, seconds=trainer.seconds, steps=config.steps)
-        unfinished.unlink(missing_ok=True)
-    group.wait()
+    with growing(out) if group.leads else nullcontext():
+        if unfinished.is_file():
+            trainer.load(unfinished)
+        group.wait()  # all have read it
+        supernet = trainer.run(checkpoint=unfinished, callback=callback)
+        if group.leads:
+            save_supernet(out, supernet, images=images, seconds=trainer.seconds, steps=config.steps)
+            unfinished.unlink(missing_ok=True)
+        group.wait()
     return trainer.seconds
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from apq_moo.errors import UserError
-from apq_moo.files import read_json, write_json, write_text
+from apq_moo.files import locked, read_json, write_json, write_text
 from apq_moo.reading import read
 from apq_moo.study.config import RunConfig
 from apq_moo.study.inputs import DEVICE, SPACE, at_hand, check_inputs, keep_inputs
@@ -232,33 +232,16 @@ def is_empty(path: Path) -> bool:
 def alone(path: Path) -> Iterator[None]:
     """Keep other processes out of a run's folder, and tidy up what killed ones left half written.
 
-    Where the file system has no locks, or none can be made, nobody is kept out.
-
     Raises:
-        UserError: another process carries out the run.
+        UserError: another process carries out the run; see :func:`apq_moo.files.locked`.
     """
-    from filelock import FileLock, Timeout
-
-    lock = FileLock(path / LOCK, timeout=0, fallback_to_soft=False)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise UserError(
-            f"the run or benchmark in {path} is being carried out by another process"
-        ) from None
-    except (OSError, NotImplementedError):
-        pass
-    try:
+    refusal = f"the run or benchmark in {path} is being carried out by another process"
+    with locked(path / LOCK, refusal):
         for file in path.glob(".*"):
             if _TEMPORARY.fullmatch(file.name):
                 with suppress(OSError):
                     file.unlink()
         yield
-    finally:
-        if lock.is_locked:
-            with suppress(OSError):
-                (path / LOCK).unlink()
-        lock.release()
 
 
 def _read(name: str, text: str) -> Any:

@@ -182,6 +182,16 @@ class Recorder:
         return archive
 
 
+def recorded(folder: Path) -> int:
+    """How many evaluations of an unfinished search its last checkpoint counts.
+
+    Raises:
+        UserError: the checkpoint is damaged.
+    """
+    path = folder / CHECKPOINT
+    return int(_contents(path)[0].get("rows", 0)) if path.is_file() else 0
+
+
 def discard(folder: Path) -> None:
     """Remove what only an unfinished search needs; also what a process killed while at it left."""
     for name in (CHECKPOINT, EVALUATIONS):

@@ -8,8 +8,8 @@ whoever wrote them.
 from __future__ import annotations
 
 import time
-import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from glob import escape
@@ -24,13 +24,14 @@ from apq_moo.data import load_images
 from apq_moo.data.samples import SampleTable
 from apq_moo.data.tables import AccuracyTable
 from apq_moo.errors import UserError
-from apq_moo.files import sha256
+from apq_moo.files import growing, sha256
 from apq_moo.space import Space, SpaceSpec, embed, superspace
 from apq_moo.supernet.checkpoint import load_supernet
 from apq_moo.supernet.devices import torch_device
-from apq_moo.supernet.distributed import join
+from apq_moo.supernet.distributed import Group, join
 from apq_moo.supernet.finetuning import FineTunedScorer, FineTuning
 from apq_moo.supernet.scoring import Scorer
+from apq_moo.workers import in_workers
 
 _CHUNK, _CHUNK_ON_GPU = 16, 64
 """Networks that a process measures before it waits for the device and reports."""
@@ -83,17 +84,6 @@ def _count(
     return rows, scorer.count(scorer.space.decode(X), task.splits, quantised=quantised)
 
 
-def _counted(
-    task: Task, chunks: Sequence[IntArray], X: IntArray, quantised: BoolArray, jobs: int
-) -> Generator[tuple[IntArray, Counts], None, None]:
-    """Chunks of rows and their counts, each as it is done."""
-    from joblib import Parallel, delayed, parallel_config
-
-    with parallel_config("loky", inner_max_num_threads=1):
-        work = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
-        yield from work(delayed(_count)(task, rows, X[rows], quantised[rows]) for rows in chunks)
-
-
 def measure(
     space: Space,
     checkpoint: str | Path,
@@ -124,38 +114,52 @@ def measure(
         callback: told ``(done, total)``.
 
     Raises:
-        UserError: a file is unreadable or of other origin, or there is no such device.
+        UserError: a file is unreadable or of other origin, another process writes it, a worker was
+            killed, or there is no such device.
     """
     whole = superspace(space)
     load_supernet(checkpoint, whole)  # refused here, before any process starts
-    sizes = [len(load_images(images).split(name)) for name in table.splits]
+    load_images(images)
     group, device = join(on)
-    out = Path(out)
-    own = out if group.size == 1 else out.with_name(f"{out.name}.part{group.rank}")
-    empty = table
-    table, spent = _known(empty, out, read)
-    group.wait()  # all have read what there is
     task = Task(
         whole.spec, whole.digest, str(checkpoint), sha256(checkpoint), images, table.splits,
         finetuning, str(device),
     )  # fmt: skip
+    with growing(out) if group.leads else nullcontext():
+        return _complete(task, table, embed(space, table.X), Path(out), read, group, jobs, callback)
+
+
+def _complete(
+    task: Task,
+    empty: T,
+    X: IntArray,
+    out: Path,
+    read: Callable[[Path], T],
+    group: Group,
+    jobs: int,
+    callback: Callable[[int, int], None] | None,
+) -> T:
+    """Measure what the file of a table lacks; ``X`` are its networks in the supernet's space."""
+    own = out if group.size == 1 else out.with_name(f"{out.name}.part{group.rank}")
+    table, spent = _known(empty, out, read)
+    group.wait()  # all have read what there is
+    sizes = [len(load_images(task.images).split(name)) for name in task.splits]
     todo = table.unmeasured()[group.rank :: group.size]
-    size = _CHUNK if device.type == "cpu" else _CHUNK_ON_GPU
+    size = _CHUNK if torch_device(task.on).type == "cpu" else _CHUNK_ON_GPU
     chunks = [todo[i : i + size] for i in range(0, len(todo), size)]
+    calls = ((task, rows, X[rows], table.quantised[rows]) for rows in chunks)
     begun = stored = time.perf_counter()
-    counted = _counted(task, chunks, embed(space, table.X), table.quantised, jobs)
     try:
-        for rows, right in counted:
-            table = table.with_counts(rows, right, sizes)
-            now = time.perf_counter()
-            if now - stored > _EVERY_S:
-                _save(table, own, spent + now - begun)
-                stored = now
-            if callback is not None:
-                callback(len(table.X) - len(table.unmeasured()), len(table.X))
+        with closing(in_workers(_count, calls, jobs)) as counted:
+            for rows, right in counted:
+                table = table.with_counts(rows, right, sizes)
+                now = time.perf_counter()
+                if now - stored > _EVERY_S:
+                    _save(table, own, spent + now - begun)
+                    stored = now
+                if callback is not None:
+                    callback(len(table.X) - len(table.unmeasured()), len(table.X))
     finally:
-        with warnings.catch_warnings(action="ignore"):  # joblib's, of what is cancelled
-            counted.close()
         _scorer.cache_clear()
         _save(table, own, spent + time.perf_counter() - begun)
     group.wait()

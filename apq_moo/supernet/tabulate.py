@@ -13,7 +13,7 @@ from apq_moo.arrays import IntArray
 from apq_moo.data import ImageSet, load_images
 from apq_moo.data.assets import SUPERNET, Assets
 from apq_moo.data.tables import MISSING, SPLITS, AccuracyTable, load_table
-from apq_moo.files import sha256
+from apq_moo.files import growing, sha256
 from apq_moo.space import Space
 from apq_moo.supernet.measuring import measure, provenance
 
@@ -33,7 +33,8 @@ def begin_table(space: Space, assets: Assets, X: IntArray, path: str | Path) -> 
         These networks and those measured before, in lexicographic order.
 
     Raises:
-        UserError: the file is unreadable, or cannot be written; or the images are not here.
+        UserError: the file is unreadable, cannot be written, or is being written by another
+            process; or the images are not here.
     """
     checksums = assets.checksums()
     header = {
@@ -42,8 +43,15 @@ def begin_table(space: Space, assets: Assets, X: IntArray, path: str | Path) -> 
         "seconds": 0.0,
     }
     data = load_images(assets.images)
+    with growing(path):
+        return _begin(space, X, Path(path), data, header)
+
+
+def _begin(
+    space: Space, X: IntArray, path: Path, data: ImageSet, header: dict[str, Any]
+) -> AccuracyTable:
     table = _unmeasured(np.unique(X, axis=0), data, header)
-    if Path(path).exists():
+    if path.exists():
         earlier = load_table(path, space)
         if {**earlier.provenance, "seconds": 0.0} == header:
             known = np.setdiff1d(np.arange(len(earlier.X)), earlier.unmeasured())

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
@@ -21,6 +21,7 @@ from apq_moo.study.folder import alone
 from apq_moo.study.inputs import refuse_changes
 from apq_moo.study.search import Search, check, problem_of
 from apq_moo.versions import processor, versions
+from apq_moo.workers import in_workers
 
 BACKENDS = ("loky", "dask", "ray")
 
@@ -105,8 +106,8 @@ def run(
 
     Raises:
         UserError: an unknown back end, or one that is not installed; other versions of the package
-            or its libraries, or other data, than those that the benchmark was begun with; or
-            another process carries it out.
+            or its libraries, or other data, than those that the benchmark was begun with;
+            another process carries it out; or a worker was killed.
     """
     check_backend(backend)
     if store.about()["versions"] != versions():
@@ -126,8 +127,13 @@ def run(
         for part, found in data_of(store.plan).items():
             refuse_changes(found, known.get(part), str(store.folder))
     begun = time.perf_counter()
-    with alone(store.folder), Meter() as meter, _cluster(backend, jobs, scheduler):
-        for outcome in _carried_out(todo, jobs, backend):
+    with (
+        alone(store.folder),
+        Meter() as meter,
+        _cluster(backend, jobs, scheduler),
+        closing(_carried_out(todo, jobs, backend)) as outcomes,
+    ):
+        for outcome in outcomes:
             store.put(outcome)
             finished += outcome.ok
             failed += not outcome.ok
@@ -148,11 +154,13 @@ def _note_bounds(store: Store) -> None:
     store.note(bounds=bounds)
 
 
-def _carried_out(cells: Sequence[Cell], jobs: int, backend: str) -> Iterator[Outcome]:
+def _carried_out(cells: Sequence[Cell], jobs: int, backend: str) -> Generator[Outcome, None, None]:
     """Outcomes as they come; some at a time with ray, whose joblib back end gives only lists."""
     from joblib import Parallel, delayed
 
-    if backend == "ray":
+    if backend == "loky":
+        yield from in_workers(carry_out, ((cell,) for cell in cells), jobs)
+    elif backend == "ray":
         size = _AT_A_TIME * jobs
         for start in range(0, len(cells), size):
             part = cells[start : start + size]
@@ -168,8 +176,7 @@ def _cluster(backend: str, jobs: int, scheduler: str | None) -> Iterator[None]:
     from joblib import parallel_config
 
     if backend == "loky":
-        with parallel_config("loky", inner_max_num_threads=1):
-            yield
+        yield
     elif backend == "dask":
         with _dask(jobs, scheduler), parallel_config("dask"):
             yield

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from apq_moo.arrays import FloatArray
 from apq_moo.benchmarks.compare.plan import BenchPlan, Cell
 from apq_moo.errors import UserError
-from apq_moo.files import refuse_links
+from apq_moo.files import refuse_links, replacing
 from apq_moo.study.config import RunConfig
 from apq_moo.study.folder import is_empty
 
@@ -108,18 +108,15 @@ class Store:
             UserError: the folder is in use, or cannot be written to.
         """
         store = cls(Path(folder))
-        if store.path.exists():
+        if store.begun:
             raise UserError(
                 f"{folder} holds a benchmark; go on with it by Store.open({str(folder)!r})"
             )
-        if store.folder.is_file() or not is_empty(store.folder):
+        if store.folder.is_file() or not (store.path.exists() or is_empty(store.folder)):
             raise UserError(f"{folder} is no empty folder; name another")
-        try:
-            store.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot write {folder}: {error.strerror or error}") from error
         entries = {"format": FORMAT, "plan": plan.to_dict(), **about}
-        with store._open() as connection:
+        with replacing(store.path) as temporary, store._open(temporary) as connection:
+            connection.execute("PRAGMA journal_mode = MEMORY")  # no file beside it
             for table in _TABLES:
                 connection.execute(table)
             connection.executemany(
@@ -136,8 +133,9 @@ class Store:
             UserError: there is none, or one of another version.
         """
         store = cls(Path(folder))
-        if not store.path.is_file():
-            raise UserError(f"{folder} holds no benchmark (no {NAME})")
+        if not store.begun:
+            why = f"{NAME} is empty" if store.path.is_file() else f"no {NAME}"
+            raise UserError(f"{folder} holds no benchmark ({why})")
         found = store.about().get("format")
         if found != FORMAT:
             raise UserError(
@@ -145,6 +143,11 @@ class Store:
                 "benchmark again in a new folder"
             )
         return store
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a store; a file of 0 bytes, left where a disk was full, is none."""
+        return self.path.is_file() and self.path.stat().st_size > 0
 
     def about(self) -> dict[str, Any]:
         """What is known of the benchmark: ``format``, ``plan``, versions, costs."""
@@ -205,10 +208,13 @@ class Store:
             raise UserError(f"{self.path} is damaged: {error}") from error
 
     @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
+    def _open(self, path: Path | None = None) -> Iterator[sqlite3.Connection]:
         refuse_links(self.path)
         try:
-            with closing(sqlite3.connect(self.path, timeout=60.0)) as connection, connection:
+            with (
+                closing(sqlite3.connect(path or self.path, timeout=60.0)) as connection,
+                connection,
+            ):
                 yield connection
         except sqlite3.Error as error:
             raise UserError(f"cannot use {self.path}: {error}") from error

@@ -18,19 +18,19 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed, parallel_config
 
 from apq_moo.arrays import IntArray
 from apq_moo.data import load_images
 from apq_moo.data.tables import SPLITS
 from apq_moo.errors import UserError, reported
-from apq_moo.files import read_json, sha256, with_defaults, write_json
+from apq_moo.files import growing, read_json, sha256, with_defaults, write_json
 from apq_moo.pictures import picture_type, save_picture
 from apq_moo.predictors.metrics import kendall_tau
 from apq_moo.space import Space, Subnet, load_space
@@ -41,6 +41,7 @@ from apq_moo.supernet.scoring import Scorer
 from apq_moo.supernet.training import TrainConfig, Trainer
 from apq_moo.threads import one_torch_thread
 from apq_moo.versions import versions
+from apq_moo.workers import in_workers
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,17 @@ def main(argv: Sequence[str] | None = None) -> None:
         "pool": args.pool,
         "spread": args.spread,
     }
-    state = _begin(args, space, settings)
+    with growing(args.out):
+        state = _train(args, config, _begin(args, space, settings))
+    print(f"Kendall tau over {args.networks} networks:", flush=True)
+    for pair, tau in state["tau"].items():
+        print(f"  {pair}: {tau:.3f}", flush=True)
+    if args.picture is not None:
+        draw(args.picture, state["networks"])
+
+
+def _train(args: argparse.Namespace, config: TrainConfig, state: dict[str, Any]) -> dict[str, Any]:
+    """Train those networks that are not trained yet; returns the results, kept in ``args.out``."""
     todo = [i for i, network in enumerate(state["networks"]) if "alone" not in network]
     devices = args.on.split(",")
     jobs = {
@@ -179,9 +190,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         for number, i in enumerate(todo)
     }
-    with parallel_config("loky", inner_max_num_threads=1):
-        work = Parallel(n_jobs=args.jobs, return_as="generator_unordered", batch_size=1)
-        for i, alone in work(delayed(train_alone)(i, job) for i, job in jobs.items()):
+    with closing(in_workers(train_alone, jobs.items(), args.jobs)) as trained:
+        for i, alone in trained:
             network = state["networks"][i]
             network["alone"] = alone
             write_json(args.out, state)
@@ -189,11 +199,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"{i}: inherited {network['inherited']}, alone {network['alone']}", flush=True)
     state["tau"] = taus(state["networks"])
     write_json(args.out, state)
-    print(f"Kendall tau over {args.networks} networks:", flush=True)
-    for pair, tau in state["tau"].items():
-        print(f"  {pair}: {tau:.3f}", flush=True)
-    if args.picture is not None:
-        draw(args.picture, state["networks"])
+    return state
 
 
 def taus(networks: Sequence[dict[str, Any]]) -> dict[str, float]:

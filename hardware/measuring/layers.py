@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from apq_moo.errors import UserError
+from apq_moo.files import growing
 from apq_moo.hardware.layer_set import layer_set
 from apq_moo.hardware.layer_table import LayerTable
 from apq_moo.hardware.measuring.backends import Backend
@@ -93,7 +94,8 @@ def measure_layers(
     described = backend.describe()
     settings = {**described, "space": space.digest, "seed": seed, **asdict(rule)}
     file = CampaignFile(path.with_name(f"{path.name}.partial"), settings)
-    campaign.run(file, callback)
+    with growing(path):
+        campaign.run(file, callback)
     medians = campaign.medians()
     an_operator = (medians[1] - medians[0]) / _CHAIN
     a_run = max(float(medians[0] - an_operator), 0.0)

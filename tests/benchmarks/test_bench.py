@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from apq_moo.benchmarks.compare import bench, cells
+from apq_moo.benchmarks.compare import store as store_module
 from apq_moo.benchmarks.compare.analysis import Analysis
 from apq_moo.benchmarks.compare.bounds import bounds_of
 from apq_moo.benchmarks.compare.plan import BenchPlan, Cell
@@ -185,6 +186,22 @@ def test_a_killed_benchmark_goes_on_without_repeating_a_cell(tmp_path, finished)
     assert {key: after[key] for key in before} == before  # the same bytes: not made again
     for a, b in zip(Store.open(tmp_path / "b").outcomes(), finished.outcomes(), strict=True):
         assert same(a, b)
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_a_disk_that_fills_while_a_benchmark_begins(tmp_path, monkeypatch, empty):
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, "_TABLES", ("PRAGMA max_page_count = 2", *store_module._TABLES))
+        with pytest.raises(UserError, match="database or disk is full"):
+            Store.create(tmp_path / "b", PLAN, {"data": "x" * 9000})
+    assert list((tmp_path / "b").iterdir()) == []
+    if empty:
+        (tmp_path / "b" / NAME).touch()
+    with pytest.raises(UserError, match="b holds no benchmark"):
+        Store.open(tmp_path / "b")
+    Store.create(tmp_path / "b", PLAN, {})
+    assert Store.open(tmp_path / "b").plan == PLAN
+    assert [path.name for path in (tmp_path / "b").iterdir()] == [NAME]
 
 
 def stored(path):
