@@ -66,7 +66,10 @@ def _cache_file(space: Space, device: Device) -> Path | None:
         return None
     code = [sha256(path) for path in (__file__, layer_set_module.__file__, layout_module.__file__)]
     key = digest_of([device.digest, space.digest, code])
-    return cache_folder() / "tables" / f"{key[:32]}.npz"
+    try:
+        return cache_folder() / "tables" / f"{key[:32]}.npz"
+    except UserError:
+        return None
 
 
 def _write(path: Path, space: Space, found: dict[str, _Costs]) -> None:

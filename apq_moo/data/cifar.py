@@ -23,7 +23,7 @@ from apq_moo.data.images import (
     split_of_bytes,
     split_off_validation,
 )
-from apq_moo.data.sources import SOURCES, Source, download_folder, fetch, given_folders
+from apq_moo.data.sources import SOURCES, Source, base_folders, fetch
 from apq_moo.errors import UserError
 
 NAME = "cifar10"
@@ -36,7 +36,7 @@ _FILES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta
 
 def folders() -> Iterator[Path]:
     """Where :data:`FOLDER` may lie; ``$APQ_MOO_DATA`` may also name that folder itself."""
-    for base in (*given_folders(), download_folder()):
+    for base in base_folders():
         yield from (base, base / NAME)
         if base.name == FOLDER:
             yield base.parent

@@ -11,7 +11,7 @@ import hashlib
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -46,16 +46,20 @@ class Evaluations:
         path: the file; by default in :func:`apq_moo.caching.cache_folder`.
 
     Raises:
-        UserError: the file cannot be opened, or is no such archive.
+        UserError: the file cannot be written or locked, or is no such archive.
     """
 
     def __init__(
         self, space: Space, evaluator: str, data: str, path: str | Path | None = None
     ) -> None:
         self.path = cache_folder() / "evaluations.sqlite" if path is None else Path(path)
+        self._mend = "; set APQ_MOO_CACHE to another folder" if path is None else ""
         self._key = space.digest, evaluator, data
         with self._open() as connection:
             connection.execute(_TABLE)
+            connection.execute("PRAGMA user_version = 0")  # a write, also where the table was there
+        with self._alone(b""):
+            pass
 
     def known(self, X: IntArray, names: Sequence[str]) -> FloatArray:
         """What is known of canonical genotypes, shape ``(n, n_names)``; else NaN.
@@ -114,17 +118,18 @@ class Evaluations:
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         """A connection of its own for each use, since none may cross into a forked process."""
-        refuse_links(self.path, self.path.with_suffix(".lock"))
         try:
+            refuse_links(self.path, self.path.with_suffix(".lock"))
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with closing(sqlite3.connect(self.path, timeout=_WAIT_S)) as connection, connection:
                 yield connection
         except OSError as error:
-            raise UserError(f"cannot use {self.path}: {error.strerror or error}") from error
+            raise self._unusable(error.strerror or error) from error
         except sqlite3.Error as error:
-            raise UserError(
-                f"cannot use the archive of evaluations {self.path}: {error}"
-            ) from error
+            raise self._unusable(error) from error
+
+    def _unusable(self, why: object) -> UserError:
+        return UserError(f"cannot use the archive of evaluations {self.path}: {why}{self._mend}")
 
     @contextmanager
     def _alone(self, genotype: bytes) -> Iterator[None]:
@@ -136,12 +141,14 @@ class Evaluations:
             return
         digest = hashlib.sha256("/".join(self._key).encode() + genotype).digest()
         place = int.from_bytes(digest[:7], "little")
-        handle = os.open(self.path.with_suffix(".lock"), os.O_CREAT | os.O_RDWR)
-        try:
-            fcntl.lockf(handle, fcntl.LOCK_EX, 1, place)
+        with ExitStack() as stack:
+            try:
+                handle = os.open(self.path.with_suffix(".lock"), os.O_CREAT | os.O_RDWR)
+                stack.callback(os.close, handle)
+                fcntl.lockf(handle, fcntl.LOCK_EX, 1, place)
+            except OSError as error:
+                raise self._unusable(error.strerror or error) from error
             yield
-        finally:
-            os.close(handle)
 
 
 def _bytes(X: IntArray) -> list[bytes]:

@@ -26,7 +26,7 @@ from apq_moo.data.images import (
     split_of_bytes,
     split_off_validation,
 )
-from apq_moo.data.sources import SOURCES, Source, download_folder, fetch, given_folders
+from apq_moo.data.sources import SOURCES, Source, base_folders, fetch
 from apq_moo.errors import UserError
 
 NAME = "fashion-mnist"
@@ -43,7 +43,7 @@ _PLACES = ("", NAME, _TORCHVISION)
 
 def folders() -> Iterator[Path]:
     """Where the files may lie."""
-    for base in (*given_folders(), DEBIAN, download_folder()):
+    for base in base_folders(DEBIAN):
         yield from (base / place for place in _PLACES)
 
 

@@ -6,6 +6,7 @@ import os
 import tarfile
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -40,8 +41,20 @@ def given_folders() -> list[Path]:
 
 
 def download_folder() -> Path:
-    """Where downloaded files go, unless told otherwise: a folder of the cache."""
+    """Where downloaded files go, unless told otherwise: a folder of the cache.
+
+    Raises:
+        UserError: there is no cache.
+    """
     return cache_folder() / "data"
+
+
+def base_folders(*installed: Path) -> list[Path]:
+    """Where files are looked for: what was given, where systems install them, what was fetched."""
+    found = [*given_folders(), *installed]
+    with suppress(UserError):
+        found.append(download_folder())
+    return found
 
 
 def fetch(name: str, fill: Callable[[str], object], part: str, folder: str | Path | None) -> None:

@@ -1,6 +1,9 @@
 """The archive of expensive evaluations: nothing paid twice, whoever dies or competes."""
 
+import errno
+import fcntl
 import os
+import pwd
 import signal
 import sqlite3
 import time
@@ -209,3 +212,54 @@ def test_searching_on_the_supernet_repeats_no_measurement():
     assert exit_code(run(*arguments, "b")) == 0
     assert logged() == measured
     assert Path("a/front.csv").read_bytes() == Path("b/front.csv").read_bytes()
+
+
+def test_a_cache_that_cannot_be_locked_or_written_is_found_out_at_once(space, monkeypatch):
+    mend = "; set APQ_MOO_CACHE to another folder$"
+    Evaluations(space, "e", "d")
+    path = Path(os.environ["APQ_MOO_CACHE"]) / "evaluations.sqlite"
+
+    def refuse(*_args):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "lockf", refuse)
+        with pytest.raises(UserError, match=f"evaluations.sqlite: No locks available{mend}"):
+            Evaluations(space, "e", "d")
+    real = sqlite3.connect
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            sqlite3,
+            "connect",
+            lambda name, **given: real(f"file:{name}?mode=ro", uri=True, **given),
+        )
+        with pytest.raises(UserError, match=f"attempt to write a readonly database{mend}"):
+            Evaluations(space, "e", "d")
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(UserError, match=f"unable to open database file{mend}"):
+        Evaluations(space, "e", "d")
+
+
+def test_without_a_home_only_measuring_needs_a_cache(monkeypatch, capsys):
+    """No HOME, and no entry of passwd."""
+
+    def unknown(_number):
+        raise KeyError
+
+    for name in ("HOME", "APQ_MOO_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    quick = ["run", "--algo", "random", "--space", "digits", "--budget", "100", "--out", "a"]
+    cause = "there is no home folder for a cache; set APQ_MOO_CACHE to a folder of yours\n"
+    for more, begins in (
+        (["--verify", "2"], "error: --verify K measures networks on a supernet, but "),
+        (["--predictor", "supernet"], "error: "),
+    ):
+        with pytest.raises(SystemExit):
+            main([*quick, *more])
+        assert capsys.readouterr().err == begins + cause
+        assert not Path("a").exists()
+    with pytest.raises(SystemExit) as stop:
+        main(quick)
+    assert not stop.value.code
