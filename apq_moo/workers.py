@@ -61,7 +61,7 @@ def in_workers(
     ):
         return_as = "generator" if ordered else "generator_unordered"
         parallel = Parallel(n_jobs=jobs, return_as=return_as, batch_size=1)
-    with _signals_blocked():
+    with signals_blocked():
         results = parallel(delayed(function)(*call) for call in calls)
     try:
         for result in results:  # noqa: UP028 (it would close them outside of what follows)
@@ -76,7 +76,7 @@ def in_workers(
 
 
 @contextmanager
-def _signals_blocked() -> Iterator[None]:
+def signals_blocked() -> Iterator[None]:
     """Processes begun within are deaf to Ctrl-C and SIGTERM, which this one heeds for them."""
     if not hasattr(signal, "pthread_sigmask"):
         yield

@@ -21,7 +21,7 @@ from apq_moo.study.folder import alone
 from apq_moo.study.inputs import refuse_changes
 from apq_moo.study.search import Search, check, problem_of
 from apq_moo.versions import processor, versions
-from apq_moo.workers import in_workers
+from apq_moo.workers import in_workers, signals_blocked
 
 BACKENDS = ("loky", "dask", "ray")
 
@@ -200,10 +200,9 @@ def _dask(jobs: int, scheduler: str | None) -> AbstractContextManager[Any]:
 
 @contextmanager
 def _local_dask(client: Any, cluster: Any, jobs: int) -> Iterator[Any]:
-    with (
-        cluster(n_workers=jobs, threads_per_worker=1, dashboard_address=None) as workers,
-        client(workers) as found,
-    ):
+    with signals_blocked():
+        workers = cluster(n_workers=jobs, threads_per_worker=1, dashboard_address=None)
+    with workers, client(workers) as found:
         yield found
 
 
