@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from apq_moo.errors import UserError
 from apq_moo.files import read_bytes, replacing, sha256
@@ -45,11 +46,12 @@ def keep_inputs(folder: Path, config: RunConfig) -> None:
 
 def at_hand(folder: Path, config: RunConfig) -> RunConfig:
     """A run's configuration with its folder's copies of what is missing or changed."""
+    changed: dict[str, Any] = {}
     for name, file in input_files(config).items():
         copy = folder / f"{name}{file.suffix}"
         if copy.is_file() and not (file.is_file() and sha256(file) == sha256(copy)):
-            config = replace(config, **{name: str(copy)})
-    return config
+            changed[name] = str(copy)
+    return replace(config, **changed)
 
 
 def input_digests(config: RunConfig, space: Space, device: Device) -> dict[str, str]:
