@@ -5,3 +5,9 @@ DEFAULT_SPACE = "fashion"
 
 DEFAULT_PREDICTOR = "xgboost-stacked"
 """What predicts accuracies; on the shipped spaces it ranks held-out networks best."""
+
+MAX_JOBS = 1024
+"""Processes at a time."""
+
+MAX_SEED = 2**32 - 1
+"""Every library that draws at random takes seeds up to this."""

@@ -13,11 +13,15 @@ class UserError(ValueError):
 
     The message is one line that names the value, what was allowed, and how to mend it. It names
     arguments as in a call, ``budget=20``. The command line names its options instead, prints the
-    message without a traceback and exits with code 2.
+    message without a traceback and exits with code 2. Whatever it quotes, :func:`one_line` applies.
     """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(one_line(str(message)))
 
 
 _MAX_SHOWN = 120
+_MAX_LENGTH = 300
 
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel = 3
@@ -36,6 +40,24 @@ def shown(value: object) -> str:
     except ValueError:  # Python refuses to print integers of thousands of digits
         return f"<{type(value).__name__} too long to show>"
     return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 3] + "..."
+
+
+def one_line(text: str) -> str:
+    r"""A text fit for a message: one line of at most 300 characters that a terminal can show.
+
+    The middle of a longer one is left out: its beginning names the value, its end the mend.
+
+    >>> one_line("a\nb\x1b[31m")
+    'a b\\x1b[31m'
+    """
+    if len(text) > 8 * _MAX_LENGTH:  # so that little work is done on what is cut anyway
+        text = f"{text[: 4 * _MAX_LENGTH]} {text[-4 * _MAX_LENGTH :]}"
+    if not text.isprintable():
+        parts = (part if part.isprintable() else repr(part)[1:-1] for part in text.split())
+        text = " ".join(parts)
+    if len(text) > _MAX_LENGTH:
+        text = f"{text[: _MAX_LENGTH // 2]} ... {text[5 - _MAX_LENGTH // 2 :]}"
+    return text
 
 
 @contextmanager

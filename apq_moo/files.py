@@ -2,27 +2,45 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import hashlib
+import io
 import json
+import math
 import os
 import secrets
+import struct
+import sys
 import tempfile
 import tomllib
+import warnings
 import zipfile
-import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import MISSING, fields
 from importlib import resources
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from apq_moo.errors import UserError, shown
+
+MAX_JSON = 2**24
+"""Bytes of a JSON text; what it is read into may take thirty times as much."""
+
+MAX_TOML = 2**18
+MAX_ARRAYS = 2**28
+"""Bytes of the arrays of one file."""
+
+_MAX_DEPTH = 100
+_MAX_DIGITS = 100
+_MAX_DOTS = 200
+_MAX_DIRECTORY = 2**20
 
 
 @contextmanager
@@ -132,41 +150,100 @@ def write_json(path: str | Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: str | Path, max_bytes: int = MAX_ARRAYS) -> bytes:
     """A file's contents.
 
     Raises:
-        UserError: it is missing or unreadable.
+        UserError: it is missing, unreadable or too large.
     """
+    path = Path(path)
     try:
-        return path.read_bytes()
+        with path.open("rb") as handle:
+            content = handle.read(max_bytes + 1)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except ValueError as error:  # a NUL in the name
         raise UserError(f"cannot read {str(path)!r}: {error}") from error
+    if len(content) > max_bytes:
+        raise UserError(f"cannot read {path}: it has more than {max_bytes:,} bytes")
+    return content
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
         raise ValueError(f"the key {shown(twice)} occurs twice")
     return found
 
 
-def read_json(path: str | Path) -> Any:
-    """Read a JSON file.
+def _integer(text: str) -> int:
+    if len(text) > _MAX_DIGITS:
+        raise ValueError(f"an integer has {len(text)} digits")
+    return int(text)
+
+
+def _check_depth(value: Any) -> None:
+    level = [value]
+    for _ in range(_MAX_DEPTH):
+        level = [
+            member
+            for nest in level
+            for member in (nest.values() if isinstance(nest, dict) else nest)
+            if isinstance(member, dict | list)
+        ]
+        if not level:
+            return
+    raise ValueError(f"it is nested more than {_MAX_DEPTH} levels deep")
+
+
+def parse_json(content: str | bytes, source: str) -> Any:
+    """What a JSON text says.
+
+    Args:
+        content: the text.
+        source: how messages name it.
 
     Raises:
-        UserError: it is missing, unreadable or malformed, or an object has a key twice.
+        UserError: it is malformed, too long or nested too deeply, or an object has a key twice.
     """
-    path = Path(path)
-    content = read_bytes(path)
     try:
-        return json.loads(content, object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from error
+        if len(content) > MAX_JSON:
+            raise ValueError(f"it has more than {MAX_JSON:,} bytes")
+        value = json.loads(content, object_pairs_hook=_unique, parse_int=_integer)
+        if isinstance(value, dict | list):
+            _check_depth(value)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"{source} is not valid JSON: {error}") from error
+    return value
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file; see :func:`parse_json`.
+
+    Raises:
+        UserError: it is missing, unreadable or malformed.
+    """
+    return parse_json(read_bytes(path, MAX_JSON), str(path))
+
+
+def read_csv(path: str | Path) -> dict[str, list[str]]:
+    """The columns of a CSV file by the names in its first line.
+
+    Raises:
+        UserError: it is missing, unreadable, too large or malformed.
+    """
+    content = read_bytes(path, MAX_JSON)
+    try:
+        rows = list(csv.reader(io.StringIO(content.decode("utf-8"), newline="")))
+        names = rows[0] if rows else []
+        if len(set(names)) < len(names):
+            raise ValueError("a column occurs twice")
+        if any(len(row) not in {len(names), 0} for row in rows):
+            raise ValueError("its lines differ in length")
+    except (ValueError, csv.Error) as error:
+        raise UserError(f"{path} is malformed: {error}") from error
+    return {name: [row[i] for row in rows[1:] if row] for i, name in enumerate(names)}
 
 
 def with_defaults(stored: Any, kind: type[Any]) -> Any:
@@ -185,19 +262,141 @@ def with_defaults(stored: Any, kind: type[Any]) -> Any:
     return {**known, **stored}
 
 
-def read_arrays(path: str | Path) -> dict[str, NDArray[Any]]:
-    """Read all arrays of an ``.npz``; nothing in it is run.
+def read_arrays(
+    file: str | Path | BinaryIO,
+    wanted: Mapping[str, tuple[str, int]],
+    *,
+    others: str = "",
+    max_bytes: int = MAX_ARRAYS,
+    source: str = "",
+) -> dict[str, NDArray[Any]]:
+    """Read arrays of an ``.npz``. Nothing in it is run, and no more is unpacked than was checked.
+
+    Args:
+        file: its path, or an open file.
+        wanted: for each array that must be there the kinds that its type may have (letters of
+            ``numpy.dtype.kind``) and the number of its axes.
+        others: kinds of further arrays that are read too; none are by default.
+        max_bytes: of all arrays together.
+        source: how messages name it; by default its path.
 
     Raises:
-        UserError: it is missing, unreadable or damaged.
+        UserError: it is missing, unreadable, damaged or too large, or an array is missing or of
+            another kind.
     """
+    source = source or str(file)
     try:
-        with np.load(path, allow_pickle=False) as data:
-            return dict(data)
+        if isinstance(file, str | Path):
+            with Path(file).open("rb") as handle:
+                return _arrays(handle, wanted, others, max_bytes)
+        return _arrays(file, wanted, others, max_bytes)
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"cannot read {path}: it is damaged ({error})") from error
+        raise UserError(f"cannot read {source}: {error.strerror or error}") from error
+    except Exception as error:  # damaged archives make numpy and zipfile raise almost anything
+        text = str(error) or type(error).__name__
+        raise UserError(f"cannot read {source}: it is damaged ({text})") from error
+
+
+def open_zip(handle: BinaryIO) -> zipfile.ZipFile:
+    """A zip archive whose list of members is short, and names each once.
+
+    Raises:
+        ValueError: it is none, or members are encrypted or packed by other means than deflation.
+        zipfile.BadZipFile: it is damaged.
+    """
+    handle.seek(max(handle.seek(0, os.SEEK_END) - 98, 0))
+    end = handle.read()
+    if end[-22:-18] != b"PK\5\6":
+        raise ValueError("it is no zip archive, or truncated")
+    (directory,) = struct.unpack("<L", end[-10:-6])
+    if end[-42:-38] == b"PK\6\7":  # as of archives beyond 4 GiB, and of torch's
+        (directory,) = struct.unpack("<Q", end[40:48])
+    if directory > _MAX_DIRECTORY:
+        raise ValueError("it has too many members")
+    archive = zipfile.ZipFile(handle)
+    members = archive.infolist()
+    if len({member.filename for member in members}) < len(members):
+        raise ValueError("a member occurs twice")
+    for member in members:
+        if member.flag_bits & 1 or member.compress_type not in {
+            zipfile.ZIP_STORED,
+            zipfile.ZIP_DEFLATED,
+        }:
+            raise ValueError("a member is encrypted, or packed by other means than deflation")
+    return archive
+
+
+def _arrays(
+    file: BinaryIO, wanted: Mapping[str, tuple[str, int]], others: str, max_bytes: int
+) -> dict[str, NDArray[Any]]:
+    with open_zip(file) as archive, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        members = {
+            name: member
+            for member in archive.infolist()
+            if (name := member.filename.removesuffix(".npy")) in wanted or others
+        }
+        for name in wanted:
+            if name not in members:
+                raise ValueError(f"it lacks {shown(name)}")
+        for name, member in members.items():
+            kinds, n_axes = wanted.get(name, (others, None))
+            _check_array(archive, member, shown(name), kinds, n_axes)
+        if sum(member.file_size for member in members.values()) > max_bytes:
+            raise ValueError(f"it unpacks to more than {max_bytes:,} bytes")
+        return {name: _array(archive, member) for name, member in members.items()}
+
+
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+def _check_array(
+    archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, kinds: str, n_axes: int | None
+) -> None:
+    """Check what an array's header says, before any of its data is read."""
+    with archive.open(member) as handle:
+        shape, _, dtype = _HEADERS[np.lib.format.read_magic(handle)](handle)
+        n_bytes = member.file_size - handle.tell()
+    if dtype.kind not in kinds or n_axes not in {len(shape), None}:
+        raise ValueError(f"{name} has {len(shape)} axes of {shown(dtype.str)[1:-1]}")
+    if any(n < 0 for n in shape) or math.prod(shape) * dtype.itemsize != n_bytes:
+        raise ValueError(f"{name} should have other than {n_bytes:,} bytes")
+    if math.prod(max(n, 1) for n in shape) > MAX_ARRAYS:
+        raise ValueError(f"{name} is too large")
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
+    with archive.open(member) as handle:
+        array: NDArray[Any] = np.lib.format.read_array(handle, allow_pickle=False)
+        handle.read(1)  # beyond the end, so that the checksum is verified
+    if array.dtype.kind == "U" and array.size and array.itemsize:
+        letters = np.ascontiguousarray(array).view(
+            np.dtype("u4").newbyteorder(array.dtype.byteorder)
+        )
+        if letters.max() > sys.maxunicode:
+            raise ValueError("a text is malformed")
+    if array.dtype.kind == "b":
+        array = array.view(np.uint8) != 0
+    return array
+
+
+def header_of(arrays: dict[str, NDArray[Any]], source: str | Path) -> dict[str, Any]:
+    """Take the array ``header`` out of others: a JSON object, as bytes.
+
+    Raises:
+        UserError: it is malformed.
+    """
+    found = parse_json(arrays.pop("header").tobytes(), f"the header of {source}")
+    if not isinstance(found, dict):
+        raise UserError(f"the header of {source} must be an object, not {shown(found)}")
+    return found
+
+
+HEADER = ("u", 1)
+"""What the array ``header`` must be, see :func:`read_arrays`."""
 
 
 def write_arrays(path: str | Path, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -222,9 +421,13 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         UserError: it is missing, unreadable or malformed.
     """
     path = Path(path)
-    content = read_bytes(path)
+    content = read_bytes(path, MAX_TOML)
     try:
-        return tomllib.loads(content.decode("utf-8"))
+        if max(line.count(b".") for line in content.split(b"\n")) > _MAX_DOTS:
+            raise ValueError(f"a line has more than {_MAX_DOTS} dots")
+        found = tomllib.loads(content.decode("utf-8"))
+        _check_depth(found)
+        return found
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid TOML: {error}") from error
 
@@ -243,7 +446,12 @@ def sha256(path: str | Path) -> str:
     Raises:
         UserError: it is missing or unreadable.
     """
-    return hashlib.sha256(read_bytes(Path(path))).hexdigest()
+    try:
+        with Path(path).open("rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"cannot read {path}: {reason or error}") from error
 
 
 def digest_of(value: object) -> str:

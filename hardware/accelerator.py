@@ -19,12 +19,15 @@ PRECISIONS = (2, 4, 8, 16)
 _BITS_PER_HALF_KIB = 4096
 
 _LINE = Must("one line of text", lambda text: isinstance(text, str) and text.isprintable())
+_SHORT = Must("at most 500 letters long", lambda text: len(text) <= 500)
 _WIDTHS = Must(
     f"a non-empty, ascending list of {', '.join(map(str, PRECISIONS))}",
     lambda widths: ascending(2, 16).holds(widths) and set(widths) <= set(PRECISIONS),
 )
 _Capacity = Annotated[float, number(1 / 64, 2**20)]
-_Energy = Annotated[float, number(0, 1e6)]
+_Energy = Annotated[
+    float, number(0, 1e6), Must("0 or at least 1e-30", lambda value: value == 0 or value >= 1e-30)
+]
 
 
 @dataclass(frozen=True)
@@ -49,8 +52,8 @@ class _Energies:
 
 @dataclass(frozen=True, kw_only=True)
 class _File:
-    name: Annotated[str, _LINE, Must("one line of text", bool)]
-    description: Annotated[str, _LINE] = ""
+    name: Annotated[str, _LINE, _SHORT, Must("one line of text", bool)]
+    description: Annotated[str, _LINE, _SHORT] = ""
     rows: Annotated[int, integer(1, 4096)]
     columns: Annotated[int, integer(1, 4096)]
     precisions: Annotated[tuple[int, ...], _WIDTHS]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from functools import lru_cache
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import numpy as np
 from apq_moo.arrays import FloatArray
 from apq_moo.caching import cache_folder
 from apq_moo.errors import UserError
-from apq_moo.files import digest_of, replacing, sha256
+from apq_moo.files import digest_of, read_arrays, replacing, sha256
 from apq_moo.hardware import layer_set as layer_set_module
 from apq_moo.hardware.devices import Device
 from apq_moo.hardware.layer_set import layer_set
@@ -86,9 +84,8 @@ def _write(path: Path, space: Space, found: dict[str, _Costs]) -> None:
 
 def _read(path: Path, space: Space, names: list[str]) -> dict[str, _Costs] | None:
     try:
-        with np.load(path, allow_pickle=False) as data:
-            arrays = {name: data[name] for name in names}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        arrays = read_arrays(path, dict.fromkeys(names, ("f", 1)))
+    except UserError:
         return None
     shape = (space.layout.length + 1,)
     if any(a.shape != shape or a.dtype != np.float64 for a in arrays.values()):

@@ -21,6 +21,9 @@ HEAD, TAIL = "head", "tail"
 BLOCK = "block"
 """Component of layers of the searchable blocks; fixed layers keep their own rows beside them."""
 
+LEAST, MOST = 1e-30, 1e30
+"""Bounds of costs, between which sums and ratios neither vanish nor overflow."""
+
 _NUMBER = "(0|[1-9][0-9]*)"
 _KEY = re.compile(rf"\({', '.join([_NUMBER] * 7)}\)-W{_NUMBER}A{_NUMBER}")
 _MAX_DIGITS = 9
@@ -98,12 +101,18 @@ class LayerTable:
         return frozenset((key[7], key[8]) for key in keys)
 
     def problems(self) -> list[str]:
-        """Rows whose values cannot be costs: negative, zero or no numbers; one line for each."""
+        """Rows whose values cannot be costs: zero, negative, far too large or no numbers."""
         found = []
         for cost, values in self.values.items():
-            bad = ~(values > 0) | (np.isinf(values) & np.isin(self.names, (HEAD, TAIL)))
+            runs = (values >= LEAST) & (values <= MOST)
+            bad = ~runs & ~(np.isposinf(values) & ~np.isin(self.names, (HEAD, TAIL)))
             found += [
-                f"{self.names[i]} has {cost} {values[i]:g}; costs must be positive"
+                f"{self.names[i]} has {cost} {values[i]:g}; costs must "
+                + (
+                    f"lie between {LEAST:g} and {MOST:g}"
+                    if 0 < values[i] < np.inf
+                    else "be positive"
+                )
                 for i in np.flatnonzero(bad)
             ]
         return found

@@ -19,6 +19,9 @@ from apq_moo.hardware.tables import CostTable
 from apq_moo.registry import Registry
 from apq_moo.space import Layer, Space
 
+_TINY = 1e-100
+"""Relative to such a limit everything would be infinite."""
+
 LayerCosts = Callable[[Sequence[Layer]], FloatArray]
 
 
@@ -59,7 +62,7 @@ class Quantity:
     def excess(self, values: FloatArray, limit: float) -> FloatArray:
         """How far values break a limit, relative to it; at most 0 where they meet it."""
         over: FloatArray = (limit - values if self.maximise else values - limit) / (
-            abs(limit) or 1.0
+            abs(limit) if abs(limit) > _TINY else 1.0
         )
         return over
 

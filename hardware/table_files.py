@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,8 +18,26 @@ import numpy as np
 
 from apq_moo.arrays import FloatArray
 from apq_moo.errors import UserError, shown
-from apq_moo.files import read_json, replacing, write_text
-from apq_moo.hardware.layer_table import BLOCK, HEAD, TAIL, Correction, LayerTable, parse_key
+from apq_moo.files import (
+    HEADER,
+    header_of,
+    parse_json,
+    read_arrays,
+    read_bytes,
+    read_json,
+    replacing,
+    write_text,
+)
+from apq_moo.hardware.layer_table import (
+    BLOCK,
+    HEAD,
+    LEAST,
+    MOST,
+    TAIL,
+    Correction,
+    LayerTable,
+    parse_key,
+)
 from apq_moo.reading import Must, read
 from apq_moo.space.spec import COMPONENTS
 
@@ -29,8 +46,11 @@ SUFFIXES = (".json", ".npz", ".parquet")
 
 _UNITS = {"latency": "ms", "energy": "mJ"}
 _ENDS = {"stem": HEAD, "first_block": HEAD, "feature_mix": TAIL, "classifier": TAIL}
-_MAX_BYTES = 2**29
-_MAX_ROWS = 2**20
+_MAX_BYTES = 2**27
+_MAX_ROWS = 2**18
+_MAX_COLUMNS = 64
+_MAX_TEXT = 120
+_MAX_PARQUET = 2**24
 _MAX_BITS = 64
 _BitPair = Annotated[
     tuple[int, int],
@@ -68,12 +88,6 @@ def read_table(path: str | Path) -> LayerTable:
     """
     path = Path(path)
     suffix = check_suffix(path)
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise UserError(f"{path} is larger than {_MAX_BYTES >> 20} MiB; this is no layer table")
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UserError(f"cannot read {shown(str(path))[1:-1]}: {reason}") from error
     if suffix == ".json":
         return _from_published(read_json(path), str(path))
     columns, header = _read_npz(path) if suffix == ".npz" else _read_parquet(path)
@@ -151,10 +165,7 @@ def _from_published(data: Any, source: str) -> LayerTable:
 def _number(value: Any, what: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise UserError(f"{what} must be a number, not {shown(value)}")
-    try:
-        return float(value)
-    except OverflowError:
-        raise UserError(f"{what} is too large") from None
+    return float(value)
 
 
 def _check_bits(key: tuple[int, ...]) -> None:
@@ -198,18 +209,9 @@ def _write_npz(path: Path, table: LayerTable) -> None:
         np.savez_compressed(handle, header=header, **_columns(table))  # type: ignore[arg-type]
 
 
-def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], Any]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > _MAX_BYTES:
-                raise UserError(f"{path} unpacks to more than {_MAX_BYTES >> 20} MiB")
-        with np.load(path, allow_pickle=False) as data:
-            columns = {str(name): np.asarray(data[name]) for name in data.files}
-        return columns, json.loads(columns.pop("header").tobytes())
-    except UserError:
-        raise
-    except Exception as error:  # damaged archives make numpy and zipfile raise almost anything
-        raise UserError(f"cannot read {path}: {_line(error)}") from error
+def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    columns = read_arrays(path, {"header": HEADER}, others="iufU", max_bytes=_MAX_BYTES)
+    return columns, header_of(columns, path)
 
 
 def _arrow() -> Any:
@@ -237,25 +239,51 @@ def _write_parquet(path: Path, table: LayerTable) -> None:
 
 def _read_parquet(path: Path) -> tuple[dict[str, np.ndarray], Any]:
     arrow = _arrow()
+    content = read_bytes(path, _MAX_PARQUET)
     try:
-        n_rows = arrow.parquet.read_metadata(path).num_rows
-        if n_rows > _MAX_ROWS:
-            raise UserError(f"{path} has {n_rows} rows; this is no layer table")
-        data = arrow.parquet.read_table(path)
-        header = json.loads((data.schema.metadata or {})[b"apq_moo"])
+        schema = arrow.parquet.read_schema(arrow.BufferReader(content))
+        texts = [field.name for field in schema if arrow.types.is_string(field.type)]
+        _check_parquet(arrow, schema, arrow.parquet.read_metadata(arrow.BufferReader(content)))
+        # Texts stay numbers in a list of distinct ones, which unpack to no more than was read.
+        data = arrow.parquet.read_table(arrow.BufferReader(content), read_dictionary=texts)
         columns = {
-            name: np.array(data[name].to_pylist(), dtype=None if len(data) else np.float64)
+            name: _texts_of(data[name]) if name in texts else data[name].to_numpy()
             for name in data.column_names
         }
-    except UserError:
-        raise
+        header = (data.schema.metadata or {})[b"apq_moo"]
     except Exception as error:  # damaged files make pyarrow raise almost anything
-        raise UserError(f"cannot read {path}: {_line(error)}") from error
-    return columns, header
+        text = str(error) or type(error).__name__
+        raise UserError(f"cannot read {path}: {text}") from error
+    return columns, parse_json(header, f"the header of {path}")
 
 
-def _line(error: Exception) -> str:
-    return shown(" ".join(str(error).split()) or type(error).__name__)[1:-1]
+def _check_parquet(arrow: Any, schema: Any, about: Any) -> None:
+    """Check what a file says of itself, before any of its data is read."""
+    if about.num_rows > _MAX_ROWS:
+        raise ValueError(f"it has {about.num_rows} rows; this is no layer table")
+    if len(schema) > _MAX_COLUMNS or len(set(schema.names)) < len(schema):
+        raise ValueError("it has too many columns, or a column twice")
+    kinds = arrow.types.is_string, arrow.types.is_integer, arrow.types.is_floating
+    for field in schema:
+        if not any(is_kind(field.type) for is_kind in kinds):
+            raise ValueError(f"column {shown(field.name)} holds neither texts nor numbers")
+    # No column's chunk is asked about itself: pyarrow aborts where one is malformed.
+    sizes = [about.row_group(i).total_byte_size for i in range(about.num_row_groups)]
+    if min(sizes, default=0) < 0 or sum(sizes) > _MAX_BYTES:
+        raise ValueError(f"it unpacks to more than {_MAX_BYTES:,} bytes")
+
+
+def _texts_of(column: Any) -> np.ndarray:
+    """A column of few distinct texts, of which none is long."""
+    if not len(column):
+        return np.empty(0, dtype=np.str_)
+    parts = []
+    for chunk in column.chunks:
+        distinct = chunk.dictionary.to_pylist()
+        if chunk.null_count or any(text is None or len(text) > _MAX_TEXT for text in distinct):
+            raise ValueError("a text is missing, or too long")
+        parts.append(np.array(distinct, dtype=np.str_)[chunk.indices.to_numpy()])
+    return np.concatenate(parts)
 
 
 def _from_columns(columns: dict[str, np.ndarray], header: Any, source: str) -> LayerTable:
@@ -264,8 +292,11 @@ def _from_columns(columns: dict[str, np.ndarray], header: Any, source: str) -> L
     found = read(_Header, header, source, "its header")
     units = _checked_units(found.units, source)
     for cost, correction in found.corrections.items():
-        if cost not in units or correction.scale <= 0:
+        sane = LEAST <= correction.scale <= MOST and abs(correction.offset) <= MOST
+        if cost not in units or not sane:
             raise UserError(f"{source}: the correction of {shown(cost)} is malformed")
+    if any(abs(amount) > MOST for amount in found.constant.values()):
+        raise UserError(f"{source}: a constant is larger than {MOST:g}")
     names, components = (_texts(columns, key, source) for key in ("layer", "component"))
     if len(components) != len(names):
         raise UserError(f"{source}: columns 'layer' and 'component' differ in length")

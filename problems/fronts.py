@@ -60,7 +60,7 @@ def published_front(
     path = FOLDER / f"{space.name}.npz"
     if not path.is_file():
         return None
-    arrays, name = read_arrays(path), front_name(objectives, device, predictor)
+    arrays, name = read_arrays(path, {}, others="iufU"), front_name(objectives, device, predictor)
     checksum = digest.get(predictor_file(predictor))
     if checksum is None or str(arrays.get(f"{name}|sha256", "")) != checksum:
         return None

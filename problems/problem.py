@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -415,6 +414,9 @@ def _check_objectives(names: str | Sequence[str]) -> tuple[str, ...]:
     return chosen
 
 
+_HUGE = 1e100
+
+
 def _check_limits(limits: Mapping[str, float]) -> dict[str, float]:
     if not isinstance(limits, Mapping):
         raise UserError(f"constraints map names to limits, {{'size': 20}}, not {shown(limits)}")
@@ -423,7 +425,7 @@ def _check_limits(limits: Mapping[str, float]) -> dict[str, float]:
         if name not in QUANTITIES:
             raise UserError(f"unknown constraint {name!r}; known: {', '.join(QUANTITIES)}")
         number = isinstance(limit, int | float | np.number) and not isinstance(limit, bool)
-        if not number or not math.isfinite(limit):
+        if not number or not abs(limit) < _HUGE:
             raise UserError(f"the limit of {name} must be a finite number, not {shown(limit)}")
         checked[name] = float(limit)
     if checked.get(ACC, 0.0) > 100:

@@ -89,7 +89,7 @@ def test_places_that_cannot_be_written(tmp_path):
     ]:
         with pytest.raises(UserError, match=reason) as caught:
             write_text(path, "text")
-        assert str(caught.value).startswith(f"cannot write {path}: ")
+        assert str(caught.value).startswith(f"cannot write {path}: "[:150])
         assert "\n" not in str(caught.value)
     assert names(tmp_path) == ["file", "folder"]
     assert (tmp_path / "file").read_text() == "here"

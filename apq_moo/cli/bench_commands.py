@@ -14,6 +14,7 @@ from rich.table import Table
 
 from apq_moo.cli.app import app, err, going_on, out, progress, refuse_existing, say
 from apq_moo.cli.options import OnOption, as_options, measuring_device, numbers, parse_limits
+from apq_moo.defaults import MAX_JOBS
 from apq_moo.errors import UserError
 from apq_moo.texts import by_commas
 
@@ -49,7 +50,7 @@ def bench(
     plan: Annotated[
         Path | None, typer.Option(help="A TOML file with these options; flags replace entries.")
     ] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, max=MAX_JOBS, help="Runs at a time.")] = 1,
     backend: Annotated[str, typer.Option(help="loky, dask or ray.")] = "loky",
     scheduler: Annotated[
         str | None, typer.Option(help="Address of a dask or ray cluster; default: a local one.")
@@ -155,8 +156,10 @@ def _score_table(problem: ProblemResults) -> Table:
 @app.command()
 def audit(
     folder: FolderArgument,
-    most: Annotated[int, typer.Option(min=2, help="Distinct networks to measure.")] = 5000,
-    seeds: Annotated[int, typer.Option(min=1, help="Of each algorithm.")] = 5,
+    most: Annotated[
+        int, typer.Option(min=2, max=1_000_000, help="Distinct networks to measure.")
+    ] = 5000,
+    seeds: Annotated[int, typer.Option(min=1, max=10_000, help="Of each algorithm.")] = 5,
     on: OnOption = None,
     choose: Annotated[
         bool, typer.Option("--choose", help="Write the networks to audit-SPACE.npz; measure none.")

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from apq_moo.cli.app import app, err, out, refuse_existing, say
 from apq_moo.defaults import DEFAULT_SPACE
-from apq_moo.errors import UserError
+from apq_moo.errors import UserError, one_line
 
 if TYPE_CHECKING:
     from apq_moo.hardware import LayerTable
@@ -33,6 +33,7 @@ OutOption = Annotated[
     Path, typer.Option("--out", "-o", help="Where the table goes: .npz, .parquet or .json.")
 ]
 _MAX_LISTED = 10
+_MAX_PROVENANCE = 200
 
 
 @device_app.command("list")
@@ -89,8 +90,8 @@ def _describe(table: LayerTable, source: str) -> None:
                 f"{found.mape_after:.1f} % after)"
             )
     say("bits: " + ", ".join(f"W{w}A{a}" for w, a in sorted(table.bit_pairs)))
-    for key, value in _flat(table.provenance):
-        say(f"{key}: {value}")
+    for key, value in _flat(table.provenance)[:_MAX_PROVENANCE]:
+        say(one_line(f"{key}: {value}"))
 
 
 def _flat(record: Any, prefix: str = "") -> list[tuple[str, Any]]:

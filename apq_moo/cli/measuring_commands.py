@@ -19,7 +19,7 @@ from apq_moo.cli.hardware_commands import (
     TableArgument,
     lut_app,
 )
-from apq_moo.defaults import DEFAULT_SPACE
+from apq_moo.defaults import DEFAULT_SPACE, MAX_JOBS, MAX_SEED
 from apq_moo.errors import UserError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def lut_validate(
         int | None,
         typer.Option(metavar="N", help="Measure N random networks and store a correction."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the random networks.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the random networks.")] = 0,
 ) -> None:
     """Check a table for a space; exits with 1 if it does not serve."""
     from apq_moo.hardware import read_table
@@ -136,12 +136,12 @@ def lut_measure(
     file: OutOption,
     space: SpaceOption = DEFAULT_SPACE,
     backend: Annotated[str, typer.Option(help="onnxruntime or torch.")] = "onnxruntime",
-    threads: Annotated[int, typer.Option(min=1, help="Of each operator.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, max=MAX_JOBS, help="Of each operator.")] = 1,
     on: Annotated[str, typer.Option(help="cpu, or for torch cuda or cuda:0.")] = "cpu",
     precision: Annotated[
         float, typer.Option(help="Wanted half-width of each median's 95 % interval, relative.")
     ] = 0.02,
-    seed: Annotated[int, typer.Option(min=0, help="Of the order of measuring.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the order of measuring.")] = 0,
 ) -> None:
     """Time every layer of a space on this machine; repeat the command to continue."""
     from apq_moo.hardware.measuring.backends import BACKENDS

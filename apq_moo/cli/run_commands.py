@@ -203,12 +203,12 @@ def _print_breakdown(folder: RunFolder, columns: dict[str, list[Any]], row: int)
 
 
 def _print_summary(folder: RunFolder, size: int) -> None:
-    verified: dict[str, Any] = folder.record.get("verified", {})
+    verified: dict[str, Any] = folder.record.get("verified") or {}
     for split in ("validation", "test"):
         tau = verified.get(f"kendall_tau_{split}")
         if tau is not None:
             out.print(
-                f"Kendall tau of predicted and measured ({split}, {verified['networks']} "
+                f"Kendall tau of predicted and measured ({split}, {verified.get('networks')} "
                 f"networks): {tau:.3f}"
             )
     gap = folder.record.get("gap")

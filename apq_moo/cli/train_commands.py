@@ -12,7 +12,7 @@ from rich.table import Table
 
 from apq_moo.cli.app import app, err, going_on, out, progress_bar, refuse_existing
 from apq_moo.cli.options import OnOption, measuring_device
-from apq_moo.defaults import DEFAULT_SPACE
+from apq_moo.defaults import DEFAULT_SPACE, MAX_JOBS, MAX_SEED
 from apq_moo.errors import UserError
 from apq_moo.pipeline import Listener, PipelineConfig, run
 from apq_moo.study.config import parse_objectives
@@ -37,7 +37,7 @@ SpaceOption = Annotated[str, typer.Option(help="A preset or a TOML file.")]
 DrawOption = Annotated[
     str, typer.Option(help="How random subnets are drawn: `uniform`, or `sizes`: of all sizes.")
 ]
-SeedOption = Annotated[int, typer.Option(min=0, help="Of everything random.")]
+SeedOption = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of everything random.")]
 CheckpointOption = Annotated[
     Path | None, typer.Option("--supernet", help="A trained supernet; default: shipped.")
 ]
@@ -68,7 +68,7 @@ def _table(space: str, given: Path | None) -> Path:
 def supernet_train(
     file: Annotated[Path, typer.Option("--out", "-o", help="Where the supernet goes.")],
     space: SpaceOption = DEFAULT_SPACE,
-    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps.")] = 3600,
+    steps: Annotated[int, typer.Option(min=1, max=100_000_000, help="Optimiser steps.")] = 3600,
     warmup_steps: Annotated[
         int | None,
         typer.Option(
@@ -77,11 +77,15 @@ def supernet_train(
             help="Of these, first ones for the largest subnet alone.",
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images of a step.")] = 128,
-    random_subnets: Annotated[int, typer.Option(min=0, help="Random subnets of a step.")] = 2,
+    batch_size: Annotated[int, typer.Option(min=1, max=100_000, help="Images of a step.")] = 128,
+    random_subnets: Annotated[
+        int, typer.Option(min=0, max=10_000, help="Random subnets of a step.")
+    ] = 2,
     draw: DrawOption = "uniform",
     learning_rate: Annotated[float, typer.Option(min=1e-9, help="Its peak.")] = 3e-3,
-    ramp_steps: Annotated[int, typer.Option(min=0, help="Steps until it is reached.")] = 100,
+    ramp_steps: Annotated[
+        int, typer.Option(min=0, max=100_000_000, help="Steps until it is reached.")
+    ] = 100,
     weight_decay: Annotated[float, typer.Option(min=0, help="AdamW's.")] = 1e-4,
     label_smoothing: Annotated[
         float, typer.Option(min=0, max=0.99, help="Share of the labels spread over all classes.")
@@ -90,7 +94,10 @@ def supernet_train(
         bool, typer.Option("--shrink", help="Progressive shrinking, not the sandwich rule alone.")
     ] = False,
     quantised_steps: Annotated[
-        int, typer.Option(min=0, help="Last steps, in which random bits are trained too.")
+        int,
+        typer.Option(
+            min=0, max=100_000_000, help="Last steps, in which random bits are trained too."
+        ),
     ] = 0,
     on: TrainOnOption = "cpu",
     seed: SeedOption = 0,
@@ -147,7 +154,7 @@ def _steps_kept(file: Path, steps: int) -> str:
 def supernet_eval(
     space: SpaceOption = DEFAULT_SPACE,
     supernet: CheckpointOption = None,
-    random: Annotated[int, typer.Option(min=2, help="Random subnets.")] = 200,
+    random: Annotated[int, typer.Option(min=2, max=1_000_000, help="Random subnets.")] = 200,
     draw: DrawOption = "uniform",
     on: OnOption = None,
     seed: SeedOption = 0,
@@ -241,16 +248,19 @@ def samples_collect(
     file: Annotated[Path, typer.Option("--out", "-o", help="Where the table goes.")],
     space: SpaceOption = DEFAULT_SPACE,
     supernet: CheckpointOption = None,
-    fp: Annotated[int, typer.Option(min=0, help="Full-precision samples.")] = 3000,
-    mp: Annotated[int, typer.Option(min=0, help="Mixed-precision samples.")] = 1500,
+    fp: Annotated[int, typer.Option(min=0, max=10_000_000, help="Full-precision samples.")] = 3000,
+    mp: Annotated[int, typer.Option(min=0, max=10_000_000, help="Mixed-precision samples.")] = 1500,
     held_out: Annotated[
-        int, typer.Option(min=0, help="Further samples of each to judge by.")
+        int, typer.Option(min=0, max=1_000_000, help="Further samples of each to judge by.")
     ] = 1000,
     finetune_steps: Annotated[
-        int, typer.Option(min=0, help="Quantisation-aware steps of each mixed-precision sample.")
+        int,
+        typer.Option(
+            min=0, max=1_000_000, help="Quantisation-aware steps of each mixed-precision sample."
+        ),
     ] = 0,
     draw: DrawOption = "uniform",
-    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
+    jobs: Annotated[int, typer.Option(min=1, max=MAX_JOBS, help="Processes.")] = 2,
     on: OnOption = None,
     seed: SeedOption = 0,
 ) -> None:
@@ -333,8 +343,8 @@ def predictor_compare(
     sizes: Annotated[
         str, typer.Option(help="Numbers of mixed-precision samples, by commas.")
     ] = "100,500,1500",
-    seeds: Annotated[int, typer.Option(min=1, help="Repetitions.")] = 1,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, max=10_000, help="Repetitions.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, max=MAX_JOBS, help="Processes.")] = 1,
     file: Annotated[Path | None, typer.Option("--out", "-o", help="All figures, as CSV.")] = None,
     picture: Annotated[
         Path | None, typer.Option(help="Draw the curves: a PNG, SVG or PDF file.")
@@ -423,14 +433,23 @@ _PIPELINE = PipelineConfig("")
 def pipeline(
     folder: Annotated[Path, typer.Option("--out", help="Where everything goes.")],
     space: SpaceOption = _PIPELINE.space,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = _PIPELINE.steps,
-    fp: Annotated[int, typer.Option(min=2, help="Full-precision samples.")] = _PIPELINE.fp,
-    mp: Annotated[int, typer.Option(min=2, help="Mixed-precision samples.")] = _PIPELINE.mp,
+    steps: Annotated[
+        int, typer.Option(min=1, max=100_000_000, help="Training steps.")
+    ] = _PIPELINE.steps,
+    fp: Annotated[
+        int, typer.Option(min=2, max=10_000_000, help="Full-precision samples.")
+    ] = _PIPELINE.fp,
+    mp: Annotated[
+        int, typer.Option(min=2, max=10_000_000, help="Mixed-precision samples.")
+    ] = _PIPELINE.mp,
     held_out: Annotated[
-        int, typer.Option(min=3, help="Held-out samples of each.")
+        int, typer.Option(min=3, max=1_000_000, help="Held-out samples of each.")
     ] = _PIPELINE.held_out,
     finetune_steps: Annotated[
-        int, typer.Option(min=0, help="Quantisation-aware steps of each mixed-precision sample.")
+        int,
+        typer.Option(
+            min=0, max=1_000_000, help="Quantisation-aware steps of each mixed-precision sample."
+        ),
     ] = _PIPELINE.finetune_steps,
     draw: Annotated[
         str, typer.Option(help="How training draws subnets: `uniform`, or `sizes`: of all sizes.")
@@ -441,7 +460,7 @@ def pipeline(
     ),
     budget: Annotated[int, typer.Option(help="Evaluations of the search.")] = _PIPELINE.budget,
     jobs: Annotated[
-        int, typer.Option(min=1, help="Processes that measure samples.")
+        int, typer.Option(min=1, max=MAX_JOBS, help="Processes that measure samples.")
     ] = _PIPELINE.jobs,
     seed: SeedOption = _PIPELINE.seed,
 ) -> None:

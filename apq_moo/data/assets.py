@@ -6,14 +6,15 @@ Such a folder holds ``manifest.json`` (which space, how it was made, checksums),
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from apq_moo.errors import UserError
+from apq_moo.errors import UserError, shown
 from apq_moo.files import read_json, sha256, write_json
+from apq_moo.reading import read
 from apq_moo.space import Space
 
 MANIFEST = "manifest.json"
@@ -26,6 +27,24 @@ FORMAT = "apq-moo assets 1"
 def predictor_file(name: str) -> str:
     """Where a predictor lies within a folder of assets."""
     return f"predictors/{name}.safetensors"
+
+
+@dataclass(frozen=True)
+class _File:
+    sha256: str
+    bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class _Used:
+    """What is made use of in a manifest."""
+
+    files: dict[str, _File]
+    images: str | None = None
+    images_sha256: str | None = None
+    accelerator: str | None = None
+    seconds: dict[str, float] | None = None
+    gpu_joules: dict[str, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -58,9 +77,11 @@ class Assets:
             raise UserError(f"{path} is not a manifest of this version")
         if not isinstance(manifest.get("files"), dict):
             raise UserError(f"{path} lists no files")
+        known = {item.name: manifest[item.name] for item in fields(_Used) if item.name in manifest}
+        read(_Used, known, str(path), "it")
         if manifest.get("digest") != self.space.digest:
             raise UserError(
-                f"{path} is of another space ({manifest.get('space')!r}), not of this "
+                f"{path} is of another space ({shown(manifest.get('space'))}), not of this "
                 f"{self.space.name!r}"
             )
         return manifest
@@ -76,23 +97,29 @@ class Assets:
             UserError: the manifest does not list it, or it is missing, truncated or altered.
         """
         entry = self.manifest["files"].get(name)
-        if not isinstance(entry, dict):
+        if entry is None:
             known = ", ".join(sorted(self.manifest["files"]))
             raise UserError(f"{self.folder} has no {name!r}; it has: {known}")
         path = self.folder / name
-        if sha256(path) != entry.get("sha256"):
+        if sha256(path) != entry["sha256"]:
             raise UserError(f"{path} is damaged: its checksum is not the manifest's")
         return path
 
     @property
     def images(self) -> str:
         """The name of the data set that the assets were made from."""
-        return str(self.manifest["images"])
+        return self._said("images")
 
     def checksums(self) -> dict[str, str]:
         """SHA-256 of the images and of every file, as the manifest says."""
-        listed = {name: str(entry["sha256"]) for name, entry in self.manifest["files"].items()}
-        return {"images": str(self.manifest["images_sha256"]), **listed}
+        listed = {name: entry["sha256"] for name, entry in self.manifest["files"].items()}
+        return {"images": self._said("images_sha256"), **listed}
+
+    def _said(self, name: str) -> str:
+        found = self.manifest.get(name)
+        if found is None:
+            raise UserError(f"{self.folder / MANIFEST} does not say {name!r}")
+        return str(found)
 
 
 def find_assets(space: Space, folder: str | Path | Assets | None = None) -> Assets:

@@ -11,13 +11,14 @@ import hashlib
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
 
 from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.caching import cache_folder
+from apq_moo.databases import database
 from apq_moo.errors import UserError
 from apq_moo.files import refuse_links
 from apq_moo.space import Space
@@ -32,7 +33,6 @@ CREATE TABLE IF NOT EXISTS evaluations (
     PRIMARY KEY (space, genotype, evaluator, data)
 ) WITHOUT ROWID
 """
-_WAIT_S = 60.0
 _GENE = np.dtype("<u2")
 
 
@@ -56,7 +56,6 @@ class Evaluations:
         self._mend = "; set APQ_MOO_CACHE to another folder" if path is None else ""
         self._key = space.digest, evaluator, data
         with self._open() as connection:
-            connection.execute(_TABLE)
             connection.execute("PRAGMA user_version = 0")  # a write, also where the table was there
         with self._alone(b""):
             pass
@@ -78,7 +77,7 @@ class Evaluations:
                 for j, name in enumerate(names):
                     key = (space, f"{evaluator} {name}", data, genotype)
                     row = connection.execute(query, key).fetchone()
-                    if row is not None:
+                    if row is not None and isinstance(row[0], float):
                         values[i, j] = row[0]
         return values
 
@@ -121,12 +120,11 @@ class Evaluations:
         try:
             refuse_links(self.path, self.path.with_suffix(".lock"))
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with closing(sqlite3.connect(self.path, timeout=_WAIT_S)) as connection, connection:
-                yield connection
         except OSError as error:
             raise self._unusable(error.strerror or error) from error
-        except sqlite3.Error as error:
-            raise self._unusable(error) from error
+        what = "the archive of evaluations "
+        with database(self.path, [_TABLE], what=what, mend=self._mend) as connection:
+            yield connection
 
     def _unusable(self, why: object) -> UserError:
         return UserError(f"cannot use the archive of evaluations {self.path}: {why}{self._mend}")

@@ -7,7 +7,7 @@ Its four files are looked for in the folders of ``$APQ_MOO_DATA``, where Debian'
 
 from __future__ import annotations
 
-import gzip
+import math
 import struct
 import zlib
 from collections.abc import Iterator
@@ -28,6 +28,7 @@ from apq_moo.data.images import (
 )
 from apq_moo.data.sources import SOURCES, Source, base_folders, fetch
 from apq_moo.errors import UserError
+from apq_moo.files import read_bytes
 
 NAME = "fashion-mnist"
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
@@ -37,6 +38,11 @@ MAX_ERASE = 8
 
 _FILES = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
 _BYTES = 0x08
+_MAX_AXES = 8
+_MAX_BYTES = 2**27
+_GZIP = 31
+"""What zlib calls the format."""
+
 _TORCHVISION = "FashionMNIST/raw"
 _PLACES = ("", NAME, _TORCHVISION)
 
@@ -54,16 +60,15 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
         UserError: the file is missing, damaged, or holds anything else.
     """
     try:
-        data = path.read_bytes()
-        data = gzip.decompress(data) if path.suffix == ".gz" else data
+        data = read_bytes(path, _MAX_BYTES)
+        if path.suffix == ".gz":
+            data = zlib.decompressobj(wbits=_GZIP).decompress(data, _MAX_BYTES)
         zero, kind, dimensions = struct.unpack(">HBB", data[:4])
         shape = struct.unpack(f">{dimensions}I", data[4 : 4 + 4 * dimensions])
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except (EOFError, zlib.error, struct.error) as error:
+    except (zlib.error, struct.error) as error:
         raise UserError(f"{path} is damaged: {error}") from error
-    array = np.frombuffer(data, dtype=np.uint8, offset=4 + 4 * dimensions)
-    if zero != 0 or kind != _BYTES or array.size != int(np.prod(shape)):
+    array = np.frombuffer(data, dtype=np.uint8)[4 + 4 * dimensions :]
+    if zero != 0 or kind != _BYTES or dimensions > _MAX_AXES or array.size != math.prod(shape):
         raise UserError(f"{path} is no IDX file of bytes, or is truncated")
     return array.reshape(shape)
 

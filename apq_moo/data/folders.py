@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import warnings
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,6 +35,11 @@ VALIDATION_FRACTION = 0.1
 MAX_BYTES = 8 * 2**30
 """What all images may take in memory, as float32."""
 
+MAX_PIXELS = 2**26
+"""Of one image, before it is made smaller."""
+
+_LARGE = 2**22
+_FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
 _NAME = re.compile(r"folder:(?P<path>.+)@(?P<size>[0-9]{1,6})(?P<grey>-grey)?", re.DOTALL)
 
 
@@ -163,19 +171,28 @@ def _read(dataset: ImageFolder, size: int, channels: int) -> tuple[NDArray[np.ui
     mode = "RGB" if channels == 3 else "L"
     pixels = np.empty((len(dataset), channels, size, size), dtype=np.uint8)
 
+    large = Lock()  # so that few of them are in memory at a time
+
     def read(i: int) -> None:
         path, _ = dataset.samples[i]
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=_FORMATS) as image:
+                n_pixels = image.width * image.height
+                if n_pixels > MAX_PIXELS:
+                    raise ValueError(f"it has {n_pixels:,} pixels, more than {MAX_PIXELS:,}")
+                if max(image.size) * size**2 > MAX_PIXELS * min(image.size):
+                    raise ValueError(f"it is too long for its width: {image.size}")
                 if image.mode[0] in "IF":  # Pillow would cut their values off at 255
                     raise ValueError("it has more than 8 bits a channel; convert it to 8")
-                found = np.asarray(square(image.convert(mode)))
-        except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-            text = " ".join(str(error).split())
+                with large if n_pixels > _LARGE else nullcontext():
+                    found = np.asarray(square(image.convert(mode)))
+        except Exception as error:  # damaged images make Pillow raise almost anything
+            text = str(error) or type(error).__name__
             raise UserError(f"cannot read image {path}: {text}") from error
         pixels[i] = found.reshape(size, size, channels).transpose(2, 0, 1)
 
-    with ThreadPoolExecutor() as pool:
+    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
         for _ in pool.map(read, range(len(dataset))):
             pass
     return pixels, np.asarray(dataset.targets, dtype=np.int64)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,14 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apq_moo.arrays import BoolArray, FloatArray, IntArray
-from apq_moo.errors import UserError
-from apq_moo.files import replacing
+from apq_moo.errors import UserError, shown
+from apq_moo.files import HEADER, header_of, read_arrays, replacing
 from apq_moo.space import Space
 
 SETS = ("fp", "mp", "fp_held_out", "mp_held_out")
 """Full-precision and mixed-precision samples to fit to, and disjoint ones to judge by."""
 
 FORMAT = "apq-moo samples 1"
+
+MAX_BYTES = 2**25
+"""Of the arrays of a table of networks."""
 
 
 @dataclass(frozen=True)
@@ -111,21 +112,19 @@ def load_samples(path: str | Path, space: Space) -> SampleTable:
     Raises:
         UserError: it is missing, damaged, or of another space.
     """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            header = json.loads(archive["header"].tobytes())
-            X, group, acc = (archive[name] for name in ("X", "group", "acc"))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"cannot read samples {path}: {error}") from error
-    if not isinstance(header, dict) or header.pop("format", None) != FORMAT:
+    wanted = {"header": HEADER, "X": ("iu", 2), "group": ("i", 1), "acc": ("f", 1)}
+    arrays = read_arrays(path, wanted, max_bytes=MAX_BYTES, source=f"samples {path}")
+    header = header_of(arrays, path)
+    X, group, acc = (arrays[name] for name in ("X", "group", "acc"))
+    if header.pop("format", None) != FORMAT:
         raise UserError(f"{path} is not a sample table of this version")
     if header.get("digest") != space.digest:
         raise UserError(
-            f"{path} belongs to another space ({header.get('space')!r}), not to this {space.name!r}"
+            f"{path} belongs to another space ({shown(header.get('space'))}), not to this "
+            f"{space.name!r}"
         )
     good = (
-        X.ndim == 2
-        and group.shape == acc.shape == (len(X),)
+        group.shape == acc.shape == (len(X),)
         and group.dtype == np.int8
         and acc.dtype == np.float64
         and bool(((group >= 0) & (group < len(SETS))).all())

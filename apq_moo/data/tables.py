@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apq_moo.arrays import BoolArray, FloatArray, IntArray
-from apq_moo.errors import UserError
-from apq_moo.files import read_arrays, replacing
+from apq_moo.data.samples import MAX_BYTES
+from apq_moo.errors import UserError, shown
+from apq_moo.files import HEADER, header_of, read_arrays, replacing
 from apq_moo.space import Space
 
 SPLITS = ("validation", "test")
 FORMAT = "apq-moo accuracies 1"
+_MAX_IMAGES = np.iinfo(np.int32).max
 MISSING = -1
 """Stands where a network has not been measured."""
 
@@ -96,25 +97,21 @@ def load_table(path: str | Path, space: Space) -> AccuracyTable:
     Raises:
         UserError: it is missing, damaged, or of another space.
     """
-    if Path(path).is_file() and not zipfile.is_zipfile(path):
-        raise UserError(f"{path} is no table of accuracies, or damaged")
-    arrays = read_arrays(path)
-    try:
-        header = json.loads(arrays["header"].tobytes())
-        X, right = arrays["X"], arrays["right"]
-    except (ValueError, KeyError) as error:
-        raise UserError(f"{path} is no table of accuracies: it lacks {error}") from error
-    if not isinstance(header, dict) or header.pop("format", None) != FORMAT:
+    wanted = {"header": HEADER, "X": ("iu", 2), "right": ("i", 2)}
+    arrays = read_arrays(path, wanted, max_bytes=MAX_BYTES, source=f"table of accuracies {path}")
+    header, X, right = header_of(arrays, path), arrays["X"], arrays["right"]
+    if header.pop("format", None) != FORMAT:
         raise UserError(f"{path} is not a table of accuracies of this version")
     if header.get("digest") != space.digest:
         raise UserError(
-            f"{path} belongs to another space ({header.get('space')!r}), not to this {space.name!r}"
+            f"{path} belongs to another space ({shown(header.get('space'))}), not to this "
+            f"{space.name!r}"
         )
     images = header.pop("images", None)
     if (
         not isinstance(images, list)
         or len(images) != len(SPLITS)
-        or not all(isinstance(n, int) and n > 0 for n in images)
+        or not all(type(n) is int and 0 < n <= _MAX_IMAGES for n in images)
         or right.dtype != np.int32
         or right.shape != (len(X), len(SPLITS))
         or bool(((right < MISSING) | (right > np.array(images))).any())

@@ -6,8 +6,8 @@ import shlex
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from apq_moo.defaults import DEFAULT_SPACE
-from apq_moo.errors import UserError
+from apq_moo.defaults import DEFAULT_SPACE, MAX_JOBS
+from apq_moo.errors import UserError, shown
 from apq_moo.study.config import RunConfig
 
 
@@ -46,10 +46,20 @@ class PipelineConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        least = {"fp": 2, "mp": 2, "held_out": 3, "finetune_steps": 0, "jobs": 1}
-        for name, low in least.items():
-            if getattr(self, name) < low:
-                raise UserError(f"{name} must be at least {low}, not {getattr(self, name)}")
+        bounds = {
+            "fp": (2, 10_000_000),
+            "mp": (2, 10_000_000),
+            "held_out": (3, 1_000_000),
+            "finetune_steps": (0, 1_000_000),
+            "jobs": (1, MAX_JOBS),
+            "steps": (1, 100_000_000),
+        }
+        for name, (low, high) in bounds.items():
+            value = getattr(self, name)
+            if value < low:
+                raise UserError(f"{name} must be at least {low}, not {shown(value)}")
+            if value > high:
+                raise UserError(f"{name} must be at most {high:,}, not {shown(value)}")
 
     @property
     def search(self) -> RunConfig:

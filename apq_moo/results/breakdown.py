@@ -11,7 +11,7 @@ from apq_moo.hardware import QUANTITIES, cost_names, find_device
 from apq_moo.hardware.breakdown import breakdown
 from apq_moo.hardware.plots import network_picture
 from apq_moo.pictures import save_picture
-from apq_moo.space import Subnet, load_space
+from apq_moo.space import load_space
 from apq_moo.study.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def break_down(folder: RunFolder, columns: dict[str, list[Any]], row: int) -> tu
     space = load_space(config.space)
     device = find_device(config.device, missing=config.missing)
     given = subnets[row]
-    subnet = Subnet.from_dict(json.loads(given) if isinstance(given, str) else given)
+    (subnet,) = space.decode(space.encode([json.loads(given) if isinstance(given, str) else given]))
     asked = [
         name
         for name in dict.fromkeys([*config.objectives, *config.limits])

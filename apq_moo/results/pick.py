@@ -62,7 +62,7 @@ def pick(folder: RunFolder, limits: Mapping[str, float], *, knee: bool = False) 
     config = folder.at_hand
     archive = read_archive(folder)
     space = load_space(config.space)
-    space.check(archive.X)
+    space.check(archive.X.max(axis=0, initial=0))
     device = find_device(config.device, missing=config.missing)
     values = dict(zip(config.objectives, minimised(config.objectives, archive.F).T, strict=True))
     for name in limits:

@@ -84,7 +84,7 @@ def front_table(columns: dict[str, list[Any]], objectives: Sequence[str], title:
     table = Table(title=title)
     for name in objectives:
         table.add_column(f"{name} ({QUANTITIES.get(name).unit})", justify="right")
-    extra = [name for name in ("acc_val_true", "acc_test") if verified]
+    extra = [name for name in ("acc_val_true", "acc_test") if verified and name in columns]
     for name in (*extra, "depth", "mean bits"):
         table.add_column(name, justify="right")
     for i in shown_rows(len(columns["subnet"]), verified):
@@ -92,7 +92,7 @@ def front_table(columns: dict[str, list[Any]], objectives: Sequence[str], title:
             f"{columns[name][i]:.2f}" if name == "acc" else f"{columns[name][i]:.4g}"
             for name in objectives
         ]
-        cells += [f"{columns[name][i]:.2f}" for name in extra]
+        cells += ["" if columns[name][i] is None else f"{columns[name][i]:.2f}" for name in extra]
         subnet = columns["subnet"][i]
         network = Subnet.from_dict(json.loads(subnet) if isinstance(subnet, str) else subnet)
         table.add_row(*cells, str(len(network.blocks)), f"{network.mean_bits:.1f}")

@@ -56,4 +56,4 @@ class Subnet:
     def mean_bits(self) -> float:
         """Mean of the four bit-widths over the active blocks."""
         bits: list[int] = [getattr(block, role) for block in self.blocks for role in ROLES]
-        return sum(bits) / len(bits)
+        return sum(bits) / len(bits) if bits else 0.0

@@ -5,10 +5,17 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from apq_moo.defaults import DEFAULT_PREDICTOR, DEFAULT_SPACE
-from apq_moo.errors import UserError
+from apq_moo.defaults import DEFAULT_PREDICTOR, DEFAULT_SPACE, MAX_SEED
+from apq_moo.errors import UserError, shown
 from apq_moo.reading import read
 from apq_moo.texts import by_commas
+
+_BOUNDS = {
+    "budget": (1, 100_000_000),
+    "sweep": (1, 1000),
+    "pop_size": (4, 100_000),
+    "seed": (0, MAX_SEED),
+}
 
 
 @dataclass(frozen=True)
@@ -49,10 +56,12 @@ class RunConfig:
     on: str | None = None
 
     def __post_init__(self) -> None:
-        for name, low in (("budget", 1), ("sweep", 1), ("pop_size", 4), ("seed", 0)):
+        for name, (low, high) in _BOUNDS.items():
             value = getattr(self, name)
             if value < low:
-                raise UserError(f"{name}={value}: at least {low} is needed")
+                raise UserError(f"{name}={shown(value)}: at least {low} is needed")
+            if value > high:
+                raise UserError(f"{name}={shown(value)}: at most {high:,} is allowed")
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from apq_moo.errors import UserError
-from apq_moo.files import locked, read_json, write_json, write_text
-from apq_moo.reading import read
+from apq_moo.files import locked, parse_json, read_csv, read_json, write_json, write_text
+from apq_moo.reading import integer, read
 from apq_moo.study.config import RunConfig
 from apq_moo.study.inputs import DEVICE, SPACE, at_hand, check_inputs, keep_inputs
 from apq_moo.study.record import ARCHIVE, CHECKPOINT, EVALUATIONS
@@ -53,8 +52,10 @@ class _Entries:
     """What ``run.json`` says of a run's end."""
 
     status: str
+    versions: dict[str, str] | None = None
+    processor: str | None = None
     data: dict[str, str] | None = None
-    verify: int | None = None
+    verify: Annotated[int, integer(0, 1_000_000)] | None = None
     evaluations: int | None = None
     seconds: dict[str, float] | None = None
     verified: dict[str, float | None] | None = None
@@ -204,17 +205,13 @@ class RunFolder:
             UserError: it is missing or malformed.
         """
         path = self.path / "front.csv"
+        columns = read_csv(path)
+        for name in (*self.config.objectives, "subnet"):
+            if name not in columns:
+                raise UserError(f"{path} is malformed: it has no column {name!r}")
         try:
-            with path.open(newline="", encoding="utf-8") as handle:
-                reader = csv.DictReader(handle)
-                rows, names = list(reader), reader.fieldnames or ()
-            for name in (*self.config.objectives, "subnet"):
-                if name not in names:
-                    raise ValueError(f"it has no column {name!r}")
-            return {name: [_read(name, row[name]) for row in rows] for name in names}
-        except OSError as error:
-            raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-        except (ValueError, TypeError, csv.Error) as error:
+            return {name: [_read(name, text) for text in of] for name, of in columns.items()}
+        except ValueError as error:
             raise UserError(f"{path} is malformed: {error}") from error
 
 
@@ -246,5 +243,5 @@ def alone(path: Path) -> Iterator[None]:
 
 def _read(name: str, text: str) -> Any:
     if name == "subnet":
-        return json.loads(text)
+        return parse_json(text, "a subnet")
     return None if name in MEASURED and text == "" else float(text)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from apq_moo.algorithms.strategy import State
 from apq_moo.errors import UserError
-from apq_moo.files import read_arrays, replacing
+from apq_moo.files import HEADER, MAX_ARRAYS, header_of, read_arrays, replacing
 from apq_moo.problems.evaluated import Evaluated
 from apq_moo.space import Space
 
@@ -93,12 +93,14 @@ class Recorder:
             return
         header, arrays = _contents(path)
         _check_key(path, header.get("key"), self._key)
+        rows = _rows(path, header)
+        self.trace = _trace(path, arrays, rows)
         try:
-            self.trace = Trace(arrays["evaluations"].tolist(), arrays["seconds"].tolist())
             self.state = unpack(header.get("state"), arrays)
-            rows = int(header["rows"])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{path} is damaged") from error
+        if not isinstance(self.state, dict | None):
+            raise UserError(f"{path} is damaged")
         self._parts = [_evaluations(folder / EVALUATIONS, self._row, rows)]
         self._rows = self._written = rows
 
@@ -231,35 +233,61 @@ def _check_key(path: Path, found: Any, wanted: str | None) -> None:
         )
 
 
+_TRACE = {"evaluations": ("i", 1), "seconds": ("f", 1)}
+_MAX_ROUNDS = 2**22
+
+
 def _contents(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """The header and the arrays of a checkpoint."""
-    arrays = read_arrays(path)
-    try:
-        header = json.loads(arrays.pop("header").tobytes())
-    except (KeyError, ValueError) as error:
-        raise UserError(f"{path} is damaged") from error
-    if not isinstance(header, dict):
+    arrays = read_arrays(path, {"header": HEADER, **_TRACE}, others="biufU")
+    return header_of(arrays, path), arrays
+
+
+def _rows(path: Path, header: dict[str, Any]) -> int:
+    """How many evaluated networks count."""
+    rows = header.get("rows")
+    if type(rows) is not int or rows < 0:
         raise UserError(f"{path} is damaged")
-    return header, arrays
+    return rows
+
+
+def _trace(path: Path, arrays: dict[str, NDArray[Any]], rows: int) -> Trace:
+    evaluations, seconds = (arrays[name] for name in _TRACE)
+    steps = np.diff(evaluations, prepend=0)
+    if (
+        evaluations.shape != seconds.shape
+        or len(evaluations) > _MAX_ROUNDS
+        or (steps < 0).any()
+        or evaluations.max(initial=0) != rows
+        or not np.isfinite(seconds).all()
+    ):
+        raise UserError(f"{path} is damaged: its rounds are not those of {rows} networks")
+    return Trace(evaluations.tolist(), seconds.tolist())
 
 
 def _evaluations(path: Path, row: np.dtype[Any], n: int) -> Evaluated:
     """The first ``n`` rows of a file of evaluations."""
     try:
+        there = path.stat().st_size // row.itemsize
+        if there < n:
+            raise UserError(f"{path} is truncated: {n} networks were evaluated, {there} are there")
+        if n * row.itemsize > MAX_ARRAYS:
+            raise UserError(f"{path} has more than {MAX_ARRAYS:,} bytes")
         data = np.fromfile(path, dtype=row, count=n)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    if len(data) < n:
-        raise UserError(f"{path} is truncated: {n} networks were evaluated, {len(data)} are there")
-    return Evaluated(data["X"], data["F"], data["feasible"])
+    return Evaluated(data["X"], data["F"], data["feasible"].view(np.uint8) != 0)
 
 
-def finished(folder: Path, key: str | None = None) -> tuple[Evaluated, Trace] | None:
+def finished(
+    folder: Path, key: str | None = None, row: np.dtype[Any] | None = None
+) -> tuple[Evaluated, Trace] | None:
     """The archive of a finished search and its trace, or None.
 
     Args:
         folder: the run's.
         key: what the search must be, if it matters.
+        row: how one evaluation is laid out, see :func:`row_type`, if that is known.
 
     Raises:
         UserError: it is damaged, or of another search.
@@ -267,13 +295,17 @@ def finished(folder: Path, key: str | None = None) -> tuple[Evaluated, Trace] | 
     path = folder / ARCHIVE
     if not path.is_file():
         return None
-    arrays = read_arrays(path)
-    try:
-        _check_key(path, arrays["key"].item(), key)
-        trace = Trace(arrays["evaluations"].tolist(), arrays["seconds"].tolist())
-        return Evaluated(arrays["X"], arrays["F"], arrays["feasible"]), trace
-    except KeyError as error:
-        raise UserError(f"{path} is damaged: it lacks {error}") from error
+    wanted = {"X": ("u", 2), "F": ("f", 2), "feasible": ("b", 1), "key": ("U", 0)}
+    arrays = read_arrays(path, {**wanted, **_TRACE})
+    _check_key(path, arrays["key"].item(), key)
+    X, F, feasible = arrays["X"], arrays["F"], arrays["feasible"]
+    if (
+        not len(X) == len(F) == len(feasible)
+        or np.isnan(F).any()
+        or (row is not None and (X.shape[1:], F.shape[1:]) != (row["X"].shape, row["F"].shape))
+    ):
+        raise UserError(f"{path} is damaged: it holds arrays of the wrong shape")
+    return Evaluated(X, F, feasible), _trace(path, arrays, len(X))
 
 
 def evaluated(folder: Path, row: np.dtype[Any]) -> Evaluated | None:
@@ -282,13 +314,14 @@ def evaluated(folder: Path, row: np.dtype[Any]) -> Evaluated | None:
     Raises:
         UserError: a file is damaged.
     """
-    known = finished(folder)
+    known = finished(folder, row=row)
     if known is not None:
         return known[0]
-    if not (folder / CHECKPOINT).is_file():
+    path = folder / CHECKPOINT
+    if not path.is_file():
         return None
-    header, _ = _contents(folder / CHECKPOINT)
-    return _evaluations(folder / EVALUATIONS, row, int(header["rows"]))
+    header, _ = _contents(path)
+    return _evaluations(folder / EVALUATIONS, row, _rows(path, header))
 
 
 def row_type(space: Space, n_obj: int) -> np.dtype[Any]:

@@ -191,12 +191,12 @@ class Search:
             UserError: the checkpoint there is damaged or of another search, the predictor fails,
                 or a file cannot be written; the last checkpoint stays as it was.
         """
-        known = finished(folder, self.key) if folder is not None else None
+        row = row_type(self.problem.space, self.problem.n_obj)
+        known = finished(folder, self.key, row) if folder is not None else None
         if folder is not None and known is not None:
             discard(folder)
             archive, self.trace = known
             return archive
-        row = row_type(self.problem.space, self.problem.n_obj)
         recorder = Recorder(row, folder, self.key, every_s)
         self.trace = recorder.trace
         total = self.config.budget
@@ -234,10 +234,12 @@ def _recorded(
     replay = Replay()
     if recorder.state is not None:
         strategy.load(recorder.state)
+        rounds = _restored(strategy.rounds(context(replay)))
     else:
         replay = Replay(recorder.archive())
+        rounds = strategy.rounds(context(replay))
     seen = 0
-    for part in strategy.rounds(context(replay)):
+    for part in rounds:
         seen += len(part)
         if seen <= replay.rows:  # recorded before
             if seen == replay.rows:
@@ -247,6 +249,23 @@ def _recorded(
         if recorder.due:
             recorder.checkpoint(strategy.dump())
         yield
+
+
+def _restored(rounds: Iterator[Evaluated]) -> Iterator[Evaluated]:
+    """The rounds after a stored state; what goes wrong before the first ends is the state's fault.
+
+    Raises:
+        UserError: it does not fit the strategy.
+    """
+    try:
+        first = next(rounds, None)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError("the stored state of this search does not fit its algorithm") from error
+    if first is not None:
+        yield first
+    yield from rounds
 
 
 @contextmanager

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from pathlib import Path
 
 from apq_moo.algorithms.exact.search import AdditiveAccuracy, ExactSearch
 from apq_moo.arrays import IntArray
 from apq_moo.errors import UserError
-from apq_moo.files import read_json
+from apq_moo.files import parse_json, read_csv, read_json
 from apq_moo.problems import APQProblem
 from apq_moo.space import Space
 from apq_moo.study.inputs import SPACE
@@ -49,13 +47,10 @@ def read_networks(source: str, space: Space) -> IntArray:
     if path.suffix == ".json":
         data = read_json(path)
         return space.encode(data if isinstance(data, list) else [data])
-    try:
-        with path.open(newline="", encoding="utf-8") as handle:
-            subnets = [json.loads(row["subnet"]) for row in csv.DictReader(handle)]
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except (ValueError, KeyError, TypeError, csv.Error, RecursionError) as error:
-        raise UserError(f"{path} is no table with a column 'subnet': {error}") from error
+    columns = read_csv(path)
+    if "subnet" not in columns:
+        raise UserError(f"{path} is no table with a column 'subnet'")
+    subnets = [parse_json(text, f"a subnet in {path}") for text in columns["subnet"]]
     if not subnets:
         raise UserError(f"{path} holds no networks to start from")
     return space.encode(subnets)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from apq_moo.arrays import IntArray
 from apq_moo.data.images import ImageSet
-from apq_moo.errors import UserError
+from apq_moo.errors import UserError, shown
 from apq_moo.files import with_defaults
 from apq_moo.space import Space, Subnet, find_distribution
 from apq_moo.supernet.backends import gradients_on
@@ -316,7 +316,7 @@ class Trainer:
         if header.get("images") != self.images.checksum:
             raise UserError(f"{path} was trained on other images")
         if with_defaults(header.get("config"), TrainConfig) != asdict(self.config):
-            raise UserError(f"{path} was begun with other settings: {header.get('config')}")
+            raise UserError(f"{path} was begun with other settings: {shown(header.get('config'))}")
         if header.get("alone") != self._alone():
             raise UserError(f"{path} is the training of another subnet")
         net = {name[4:]: value for name, value in tensors.items() if name.startswith("net.")}
@@ -325,13 +325,16 @@ class Trainer:
         except RuntimeError as error:
             raise UserError(f"{path} does not hold this space's weights") from error
         state: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            if name.startswith("opt."):
-                _, index, key = name.split(".")
-                state.setdefault(int(index), {})[key] = value
-        groups = self.optimiser.state_dict()["param_groups"]
-        self.optimiser.load_state_dict({"state": state, "param_groups": groups})
-        self.step, self.seconds = int(header["step"]), float(header["seconds"])
+        try:
+            for name, value in tensors.items():
+                if name.startswith("opt."):
+                    _, index, key = name.split(".")
+                    state.setdefault(int(index), {})[key] = value
+            groups = self.optimiser.state_dict()["param_groups"]
+            self.optimiser.load_state_dict({"state": state, "param_groups": groups})
+            self.step, self.seconds = int(header["step"]), float(header["seconds"])
+        except Exception as error:  # torch checks little of what it is given
+            raise UserError(f"{path} is damaged: its optimiser's state is malformed") from error
 
 
 def check_images(space: Space, images: ImageSet) -> None:

@@ -110,7 +110,7 @@ def run(
             another process carries it out; or a worker was killed.
     """
     check_backend(backend)
-    if store.about()["versions"] != versions():
+    if store.about().get("versions") != versions():
         raise UserError(
             f"{store.folder} was begun with other versions of the package or its libraries; "
             "begin a new benchmark, so that its cells can be compared"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
@@ -9,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from apq_moo.algorithms import ALGORITHMS
-from apq_moo.errors import UserError
+from apq_moo.errors import UserError, shown
 from apq_moo.files import digest_of, read_toml
 from apq_moo.hardware import QUANTITIES
 from apq_moo.reading import read
@@ -17,6 +19,9 @@ from apq_moo.space import load_space
 from apq_moo.study.config import RunConfig, parse_objectives
 
 _SWEPT = "single-objective-sweep"
+MAX_CELLS = 100_000
+"""Searches of one benchmark."""
+
 _LISTS = ("spaces", "algos", "objectives", "predictors", "budgets", "sweeps")
 
 
@@ -98,10 +103,16 @@ class BenchPlan:
             if not values:
                 raise UserError(f"{name} is empty: name at least one")
             if len(set(values)) < len(values):
-                twice = next(value for value in values if list(values).count(value) > 1)
-                raise UserError(f"{name} names {twice!r} twice")
+                twice = Counter(values).most_common(1)[0][0]
+                raise UserError(f"{name} names {shown(twice)} twice")
         if self.seeds < 1:
-            raise UserError(f"seeds must be at least 1, not {self.seeds}")
+            raise UserError(f"seeds must be at least 1, not {shown(self.seeds)}")
+        n_cells = self.seeds * math.prod(len(getattr(self, name)) for name in _LISTS)
+        if n_cells > MAX_CELLS:
+            raise UserError(
+                f"the plan has {shown(n_cells)} searches, more than {MAX_CELLS:,}; lower seeds or "
+                "name fewer of something"
+            )
 
     @classmethod
     def from_dict(cls, data: Any, *, source: str = "the plan") -> BenchPlan:
@@ -161,7 +172,7 @@ class BenchPlan:
         swept = ALGORITHMS.get(name).kind == _SWEPT
         sweeps = self.sweeps if swept else self.sweeps[:1]
         if slash:
-            if not swept or not own.isdecimal():
+            if not swept or not own.isdecimal() or len(own) > 9:
                 raise UserError(
                     f"algos: {algo!r} is no algorithm; only swept ones take a number of limits, "
                     "such as apq-ga/8"

@@ -9,19 +9,22 @@ from __future__ import annotations
 import io
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from apq_moo.arrays import FloatArray
-from apq_moo.benchmarks.compare.plan import BenchPlan, Cell
-from apq_moo.errors import UserError
-from apq_moo.files import refuse_links, replacing
+from apq_moo.benchmarks.compare.plan import MAX_CELLS, BenchPlan, Cell
+from apq_moo.databases import database
+from apq_moo.errors import UserError, shown
+from apq_moo.files import MAX_ARRAYS, parse_json, read_arrays, refuse_links, replacing
+from apq_moo.reading import Must, read
+from apq_moo.space import load_space
 from apq_moo.study.config import RunConfig
 from apq_moo.study.folder import is_empty
 
@@ -80,8 +83,46 @@ class Outcome:
         return self.status == "ok"
 
 
-_ARRAYS = ("genotypes", "front", "population", "marks", "curve", "curve_seconds")
-_FACTS = ("status", "error", "evaluations", "measured", "seconds")
+_ARRAYS = {
+    "genotypes": ("iu", 2),
+    "front": ("f", 2),
+    "population": ("f", 2),
+    "marks": ("i", 1),
+    "curve": ("f", 1),
+    "curve_seconds": ("f", 1),
+}
+_MAX_S = 5.0
+_MAX_ABOUT = 1000
+
+
+@dataclass(frozen=True)
+class _Cost:
+    seconds: float
+    jobs: int
+    energy_kwh: float | None = None
+    co2e_kg: float | None = None
+    cpu: str | None = None
+    country: str | None = None
+
+
+@dataclass(frozen=True)
+class _About:
+    """What the store says of a benchmark, as far as it is used."""
+
+    plan: dict[str, Any]
+    versions: dict[str, str] | None = None
+    processor: str | None = None
+    data: dict[str, dict[str, str]] | None = None
+    cost: tuple[_Cost, ...] | None = None
+
+
+@dataclass(frozen=True)
+class _Facts:
+    status: Annotated[str, Must("ok or failed", lambda text: text in {"ok", "failed"})]
+    error: str
+    evaluations: int
+    measured: int
+    seconds: dict[str, float]
 
 
 class Store:
@@ -115,7 +156,7 @@ class Store:
         if store.folder.is_file() or not (store.path.exists() or is_empty(store.folder)):
             raise UserError(f"{folder} is no empty folder; name another")
         entries = {"format": FORMAT, "plan": plan.to_dict(), **about}
-        with replacing(store.path) as temporary, store._open(temporary) as connection:
+        with replacing(store.path) as temporary, database(temporary, ()) as connection:
             connection.execute("PRAGMA journal_mode = MEMORY")  # no file beside it
             for table in _TABLES:
                 connection.execute(table)
@@ -139,8 +180,8 @@ class Store:
         found = store.about().get("format")
         if found != FORMAT:
             raise UserError(
-                f"{store.path} was written by another version ({found!r}, not {FORMAT!r}); run the "
-                "benchmark again in a new folder"
+                f"{store.path} was written by another version ({shown(found)}, not {FORMAT!r}); "
+                "run the benchmark again in a new folder"
             )
         return store
 
@@ -152,8 +193,20 @@ class Store:
     def about(self) -> dict[str, Any]:
         """What is known of the benchmark: ``format``, ``plan``, versions, costs."""
         with self._open() as connection:
-            rows = connection.execute("SELECT name, value FROM about").fetchall()
-        return {name: json.loads(value) for name, value in rows}
+            query = "SELECT name, value FROM about LIMIT ?"
+            rows = connection.execute(query, (_MAX_ABOUT,)).fetchall()
+        found = {str(name): parse_json(value, f"{name} in {self.path}") for name, value in rows}
+        known = {item.name: found[item.name] for item in fields(_About) if item.name in found}
+        if isinstance(known.get("cost"), list):
+            used = {item.name for item in fields(_Cost)}
+            known["cost"] = [
+                {name: value for name, value in entry.items() if name in used}
+                if isinstance(entry, dict)
+                else entry
+                for entry in known["cost"]
+            ]
+        read(_About, known, str(self.path), "what it is about")
+        return found
 
     def note(self, **entries: Any) -> None:
         """Add to :meth:`about`."""
@@ -166,13 +219,14 @@ class Store:
     @property
     def plan(self) -> BenchPlan:
         """What is compared."""
-        return BenchPlan.from_dict(self.about()["plan"], source=str(self.path))
+        return BenchPlan.from_dict(self.about().get("plan"), source=str(self.path))
 
     def finished(self) -> set[str]:
         """Keys of the cells that came to their end; failed ones are tried again."""
         with self._open() as connection:
             rows = connection.execute(
-                "SELECT key FROM cells WHERE json_extract(facts, '$.status') = 'ok'"
+                "SELECT key FROM cells WHERE json_extract(facts, '$.status') = 'ok' LIMIT ?",
+                (MAX_CELLS,),
             ).fetchall()
         return {key for (key,) in rows}
 
@@ -180,7 +234,7 @@ class Store:
         """Keep an outcome, in place of an earlier one of the same cell."""
         bundle = io.BytesIO()
         np.savez_compressed(bundle, **{name: getattr(outcome, name) for name in _ARRAYS})
-        facts = {name: getattr(outcome, name) for name in _FACTS}
+        facts = {item.name: getattr(outcome, item.name) for item in fields(_Facts)}
         row = (
             outcome.cell.key,
             outcome.cell.label,
@@ -194,27 +248,39 @@ class Store:
     def outcomes(self) -> list[Outcome]:
         """Everything so far, in the order of the plan; cells that are no longer in it last."""
         order = {cell.key: i for i, cell in enumerate(self.plan.cells())}
+        found: list[tuple[str, Outcome]] = []
+        left = MAX_ARRAYS
         with self._open() as connection:
-            rows = connection.execute("SELECT * FROM cells").fetchall()
-        rows.sort(key=lambda row: (order.get(row[0], len(order)), row[0]))
-        return [self._read(*row[1:]) for row in rows]
+            query = "SELECT key, label, config, facts, arrays FROM cells LIMIT ?"
+            for key, *entries in connection.execute(query, (MAX_CELLS,)):
+                outcome = self._read(*entries, max_bytes=left)
+                left -= sum(getattr(outcome, name).nbytes for name in _ARRAYS)
+                found.append((key, outcome))
+        found.sort(key=lambda pair: (order.get(pair[0], len(order)), pair[0]))
+        return [outcome for _, outcome in found]
 
-    def _read(self, label: str, config: str, facts: str, arrays: bytes) -> Outcome:
-        try:
-            cell = Cell(RunConfig.from_dict(json.loads(config)), label)
-            with np.load(io.BytesIO(arrays), allow_pickle=False) as bundle:
-                return Outcome(cell, **json.loads(facts), **{n: bundle[n] for n in _ARRAYS})
-        except (ValueError, KeyError, TypeError, OSError) as error:
-            raise UserError(f"{self.path} is damaged: {error}") from error
+    def _read(self, label: Any, config: Any, facts: Any, arrays: Any, max_bytes: int) -> Outcome:
+        source = f"a cell of {self.path}"
+        if not isinstance(label, str) or not isinstance(arrays, bytes):
+            raise UserError(f"{source} is damaged")
+        cell = Cell(RunConfig.from_dict(parse_json(config, source)), label)
+        known = read(_Facts, parse_json(facts, source), source)
+        bundle = read_arrays(io.BytesIO(arrays), _ARRAYS, max_bytes=max_bytes, source=source)
+        genotypes, front, population, *curves = bundle.values()
+        n_obj = len(cell.config.objectives)
+        if (
+            len(genotypes) != len(front)
+            or any(F.size and F.shape[1] != n_obj for F in (front, population))
+            or not np.isfinite(front).all()
+            or not np.isfinite(population).all()
+            or len({len(curve) for curve in curves}) != 1
+            or (np.diff(bundle["marks"], prepend=0) <= 0).any()
+        ):
+            raise UserError(f"{source} is damaged: its arrays do not belong together")
+        if len(genotypes):
+            load_space(cell.config.space).check(genotypes)
+        return Outcome(cell, **{**asdict(known), **bundle})
 
-    @contextmanager
-    def _open(self, path: Path | None = None) -> Iterator[sqlite3.Connection]:
+    def _open(self) -> AbstractContextManager[sqlite3.Connection]:
         refuse_links(self.path)
-        try:
-            with (
-                closing(sqlite3.connect(path or self.path, timeout=60.0)) as connection,
-                connection,
-            ):
-                yield connection
-        except sqlite3.Error as error:
-            raise UserError(f"cannot use {self.path}: {error}") from error
+        return database(self.path, _TABLES, max_s=_MAX_S)

@@ -201,13 +201,13 @@ def costs(analysis: Analysis) -> str:
         f"evaluations, of which {measured:,} were measured on a supernet and "
         f"{evaluations - measured:,} came from a predictor or a table."
     ]
-    for entry in analysis.about.get("cost", []):
+    for entry in analysis.about.get("cost") or []:
         line = f"{entry['seconds']:,.0f} s of wall time, {entry['jobs']} searches at a time"
-        if "co2e_kg" in entry:
+        if "energy_kwh" in entry and "co2e_kg" in entry:
             line += (
                 f": {1000 * entry['energy_kwh']:.3g} Wh and {1000 * entry['co2e_kg']:.3g} g of "
-                f"CO2e, estimated by codecarbon for {entry['cpu']} on the grid of "
-                f"{entry['country']}"
+                f"CO2e, estimated by codecarbon for {entry.get('cpu')} on the grid of "
+                f"{entry.get('country')}"
             )
         else:
             line += "; energy was not metered (codecarbon was not installed)"
@@ -230,7 +230,7 @@ def _assets(problem: ProblemResults) -> list[str]:
     parts = ", ".join(f"{stage} {float(value):.0f} s" for stage, value in spent.items())
     hours = sum(float(value) for value in spent.values()) / 3600
     line = f"Assets of {problem.space.name}: {parts} ({hours:.2f} h) on {manifest['accelerator']}"
-    joules = manifest.get("gpu_joules", {})
+    joules = manifest.get("gpu_joules") or {}
     if spent.keys() <= joules.keys():
         kwh = sum(float(joules[stage]) for stage in spent) / 3.6e6
         line += f"; {1000 * kwh:.3g} Wh of the GPU alone"
@@ -251,7 +251,8 @@ def reproducing(analysis: Analysis) -> str:
     else:
         plan = json.dumps(about["config"], indent=2)
         command = f"{_run_command(about['config'])} --out RUN\napq-moo report RUN -o report.html"
-    versions = ", ".join(f"{name} {text}" for name, text in about.get("versions", {}).items())
+    known = about.get("versions") or {}
+    versions = ", ".join(f"{name} {text}" for name, text in known.items())
     return (
         f"<h2>How to reproduce it</h2><pre>{escape(plan)}</pre><pre>{escape(command)}</pre>"
         f"<p>{escape(versions)}; {escape(str(about.get('processor', '')))}.</p>"

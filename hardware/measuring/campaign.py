@@ -13,7 +13,7 @@ from scipy.stats import iqr
 
 from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.errors import UserError
-from apq_moo.files import replacing
+from apq_moo.files import HEADER, header_of, read_arrays, replacing
 from apq_moo.hardware.measuring.timing import Rule, Runner, half_width, observe
 
 _SAVE_S = 5.0
@@ -148,18 +148,28 @@ class CampaignFile:
         """
         if not self.path.is_file():
             return
+        wanted = dict.fromkeys(("visits", "lengths"), ("i", 1))
         try:
-            with np.load(self.path, allow_pickle=False) as data:
-                settings = json.loads(data["header"].tobytes())
-                counts, lengths = data["visits"], data["lengths"]
-                parts = np.split(data["observations"], np.cumsum(lengths)[:-1])
-        except Exception as error:  # damaged archives make numpy raise almost anything
-            raise UserError(f"{self.path} is damaged ({error}); remove it to begin anew") from error
+            data = read_arrays(
+                self.path, {"header": HEADER, "observations": ("f", 1), **wanted}, max_bytes=2**27
+            )
+            settings = header_of(data, self.path)
+        except UserError as error:
+            raise UserError(f"{error}; remove it to begin anew") from error
+        counts, lengths = data["visits"], data["lengths"]
         if settings != self.settings or len(counts) != len(campaign.visits):
             differs = [key for key in self.settings if settings.get(key) != self.settings[key]]
             raise UserError(
                 f"{self.path} was begun with another {', '.join(differs) or 'space'}; repeat that "
                 "command, or remove the file to begin anew"
             )
-        rest = iter(parts)
+        if (
+            (counts < 0).any()
+            or (lengths < 1).any()
+            or counts.sum() != len(lengths)
+            or lengths.sum() != len(data["observations"])
+            or not np.isfinite(data["observations"]).all()
+        ):
+            raise UserError(f"{self.path} is damaged; remove it to begin anew")
+        rest = iter(np.split(data["observations"], np.cumsum(lengths)[:-1]))
         campaign.visits = [[next(rest) for _ in range(n)] for n in counts]

@@ -288,7 +288,7 @@ def test_other_units_are_refused(rich, tmp_path):
         ('{"head": 3}', "'head' has no latency and no energy"),
         ('{"head": {"latency": "1"}}', "the latency of 'head' must be a number, not '1'"),
         ('{"head": {"latency": true}}', "the latency of 'head' must be a number, not True"),
-        ('{"head": {"latency": 1' + "0" * 400 + "}}", "the latency of 'head' is too large"),
+        ('{"head": {"latency": 1' + "0" * 400 + "}}", "an integer has 401 digits"),
         ('{"head": {"latency": 1}, "tail": {"energy": 1}}', "'tail' must have latency"),
         (
             '{"head": {"latency": 1, "energy": 1}, "tail": {"energy": 1}}',

@@ -1,17 +1,15 @@
-"""The parsers of accelerators and tables against malformed files: no traceback, no hang.
+"""The parser of tables against malformed files: each either loads or is refused in one line.
 
-Each file either loads or is refused in one line. Over 10,000 files for each of the two text formats
-are altered copies of good ones and arbitrary bytes; hypothesis chooses the alterations.
+Damaged copies at random are tried in ``tests/test_malformed_files.py``.
 """
 
 import time
 import zipfile
-from importlib.resources import files
 
 import numpy as np
 import pyarrow.parquet
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apq_moo.errors import UserError
@@ -19,73 +17,13 @@ from apq_moo.hardware import (
     LayerTable,
     TableDevice,
     find_device,
-    load_accelerator,
     read_table,
     write_table,
 )
 from apq_moo.hardware.layer_table import Correction
 
-TOML = (files("apq_moo.hardware") / "machines" / "bitfusion.toml").read_bytes()
-JSON = b"""{"(96, 456, 14, 1, 1, 0, 1)-W4A4": {"energy": 0.1068, "latency": 0.0621},
-"(8, 8, 14, 3, 2, 1, 8)-W8A6": {"energy": 0.3, "latency": 0.02},
-"head": {"energy": 0.5, "latency": 0.29}, "tail": {"latency": 0.08, "energy": 0.15}}"""
-
-TOKENS = [
-    *(b"nan", b"inf", b"-1", b"0", b"1e999", b"-1e999", b"9" * 400, b"NaN", b"Infinity", b"true"),
-    *(b"null", b'""', b'"x"', b"[]", b"{}", b"[[[]]]", b"[" * 3000, b"{" * 50, b'"\\u0000"', b"\0"),
-    *(b"\xff\xfe", b"\xef\xbb\xbf", b"\n", b"=", b",", b":", b"]", b"}", b"(1, 2)-W4A4", b"W0A99"),
-    *(b"[energy_nj]", b"name = 3", b"1979-05-27", b"0x10", b'"latency"', b"\r", b"'''", b"a.b = 1"),
-    *(
-        "é𝄞".encode(),
-        b"1_000",
-        b"+5",
-        b".5",
-        b"5.",
-        b"0o7",
-        b'{"latency": 1}',
-        b"#",
-        b"\\",
-        b"\x1b",
-    ),
-]
 LONGEST_S = 10
 """Far more than any file takes, on a busy machine too."""
-
-
-@st.composite
-def altered(draw, content):
-    """A good file with a few bytes, tokens or lines changed, cut off, repeated or swapped."""
-    data = bytearray(content)
-    for _ in range(draw(st.integers(1, 4))):
-        place = draw(st.integers(0, len(data)))
-        match draw(st.integers(0, 6)):
-            case 0:
-                data[place : place + 1] = bytes([draw(st.integers(0, 255))])
-            case 1:
-                end = place + draw(st.integers(0, 12))
-                data[place:end] = draw(st.sampled_from(TOKENS))
-            case 2:
-                data = data[:place]
-            case 3:
-                del data[place : place + draw(st.integers(1, 60))]
-            case 4:
-                data[place:place] = data[: draw(st.integers(0, len(data)))][-80:]
-            case 5:
-                # What stands behind a separator, up to the next one.
-                marks = [i for i, byte in enumerate(data) if byte in b"=:,"]
-                if marks:
-                    start = draw(st.sampled_from(marks)) + 1
-                    stops = [data.find(mark, start) for mark in (b"\n", b",", b"}")]
-                    end = min([stop for stop in stops if stop >= 0], default=len(data))
-                    data[start:end] = b" " + draw(st.sampled_from(TOKENS))
-            case 6:
-                lines = bytes(data).split(b"\n")
-                i, j = (draw(st.integers(0, len(lines) - 1)) for _ in range(2))
-                lines[i], lines[j] = lines[j], lines[i]
-                data = bytearray(b"\n".join(lines))
-        if not data:
-            break
-    return bytes(data)
 
 
 def survives(read, path, content):
@@ -100,7 +38,7 @@ def survives(read, path, content):
         assert message
     assert time.perf_counter() - begun < LONGEST_S, content
     assert len(message.splitlines()) <= 1, content
-    assert len(message) < 2000, content
+    assert len(message) <= 300, content
     return not message
 
 
@@ -111,44 +49,6 @@ def use(path):
     assert all(len(pair) == 2 for pair in table.bit_pairs)
     assert find_device(path).units == table.units
     return device
-
-
-QUICK = settings(
-    max_examples=1,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
-
-
-def fuzz(read, path, strategy, n_examples, batch):
-    """Try files, several an example; returns how many were tried and how many loaded."""
-    counts = [0, 0]
-
-    @settings(QUICK, max_examples=n_examples)
-    @given(st.lists(strategy, min_size=batch, max_size=batch))
-    def run(contents):
-        for content in contents:
-            counts[0] += 1
-            counts[1] += survives(read, path, content)
-
-    run()
-    return counts
-
-
-@pytest.mark.parametrize(
-    ("read", "suffix", "good"),
-    [(load_accelerator, "toml", TOML), (use, "json", JSON)],
-    ids=["accelerator", "published table"],
-)
-def test_malformed_text_files(read, suffix, good, tmp_path):
-    path = tmp_path / f"x.{suffix}"
-    assert survives(read, path, good)
-    strategy = st.one_of(altered(good), altered(good), altered(good), st.binary(max_size=200))
-    tried, loaded = fuzz(read, path, strategy, 1100, 10)
-    assert tried >= 10_000
-    assert 0.005 < loaded / tried < 0.5  # some alterations do no harm
 
 
 @pytest.fixture(scope="module")
@@ -171,34 +71,26 @@ def table():
     )
 
 
-@pytest.mark.parametrize(("suffix", "examples"), [("npz", 400), ("parquet", 150)])
-def test_malformed_column_files(suffix, examples, table, tmp_path):
-    path = tmp_path / f"x.{suffix}"
-    write_table(path, table)
-    good = path.read_bytes()
-    assert survives(use, path, good)
-    tried, loaded = fuzz(use, path, st.one_of(altered(good), st.binary(max_size=200)), examples, 10)
-    assert tried >= 10 * examples
-    assert loaded < tried / 2
-
-
 @pytest.mark.parametrize("suffix", ["npz", "parquet"])
 def test_small_files_that_unpack_to_huge_ones(suffix, table, tmp_path):
     """Refused before they are unpacked."""
     path = tmp_path / f"x.{suffix}"
     if suffix == "npz":
+        write_table(path, table)
+        head = b"\x93NUMPY\x01\x00v\x00{'descr': '|u1', 'fortran_order': False, 'shape': (%d,), }"
         with (
-            zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
-            archive.open("latency.npy", "w", force_zip64=True) as handle,
+            zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+            archive.open("more.npy", "w", force_zip64=True) as handle,
         ):
-            for _ in range(33):
+            handle.write((head % 2**28).ljust(127) + b"\n")
+            for _ in range(16):
                 handle.write(bytes(2**24))
     else:
         n = 2**20 + 1
         column = {"latency": pyarrow.array(np.ones(n)), "layer": pyarrow.nulls(n)}
         pyarrow.parquet.write_table(pyarrow.table(column), path)
     assert path.stat().st_size < 2**22
-    with pytest.raises(UserError, match=r"unpacks to more than 512 MiB|has 1048577 rows"):
+    with pytest.raises(UserError, match=r"unpacks to more than 134,217,728|has 1048577 rows"):
         read_table(path)
 
 

@@ -88,7 +88,10 @@ def _columns(people: Sequence[Individual]) -> State:
 
 
 def _people(columns: State) -> list[Individual]:
-    people = [Individual() for _ in range(columns["n"])]
+    n = columns["n"]
+    if n and any(len(columns[name]) != n for name in _VALUES):
+        raise ValueError("columns of individuals differ in length")
+    people = [Individual() for _ in range(n)]
     for name in _VALUES if people else ():
         for one, value in zip(people, columns[name], strict=True):
             setattr(one, name, value.copy())
