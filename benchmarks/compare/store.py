@@ -118,7 +118,7 @@ class _About:
 
 @dataclass(frozen=True)
 class _Facts:
-    status: Annotated[str, Must("ok or failed", lambda text: text in {"ok", "failed"})]
+    status: Annotated[str, Must("ok or failed", lambda text: text in ("ok", "failed"))]
     error: str
     evaluations: int
     measured: int
