@@ -445,3 +445,9 @@ def test_a_run_says_what_is_wrong_with_its_record(tmp_path):
         json.dumps({"format": "apq-moo run 2", "status": "unfinished", "versions": [1]})
     )
     refused(RunFolder.open, tmp_path, match=r"versions must be a table, not \[1\]")
+
+
+def test_subnets_of_a_front_are_objects(tmp_path):
+    run = RunFolder.create(tmp_path / "run", RunConfig(), verify=None, overwrite=False)
+    run.write_front({"acc": [90.0], "latency": [0.1], "subnet": ['"text"']})
+    assert "a subnet must be an object, not 'text'" in refused(run.read_front)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
-from apq_moo.errors import UserError
+from apq_moo.errors import UserError, shown
 from apq_moo.files import locked, parse_json, read_csv, read_json, write_json, write_text
 from apq_moo.reading import integer, read
 from apq_moo.study.config import RunConfig
@@ -243,5 +243,8 @@ def alone(path: Path) -> Iterator[None]:
 
 def _read(name: str, text: str) -> Any:
     if name == "subnet":
-        return parse_json(text, "a subnet")
+        subnet = parse_json(text, "a subnet")
+        if not isinstance(subnet, dict):
+            raise ValueError(f"a subnet must be an object, not {shown(subnet)}")
+        return subnet
     return None if name in MEASURED and text == "" else float(text)

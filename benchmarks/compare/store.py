@@ -252,8 +252,9 @@ class Store:
         left = MAX_ARRAYS
         with self._open() as connection:
             query = "SELECT key, label, config, facts, arrays FROM cells LIMIT ?"
-            for key, *entries in connection.execute(query, (MAX_CELLS,)):
-                outcome = self._read(*entries, max_bytes=left)
+            rows = connection.execute(query, (MAX_CELLS,))
+            for key, label, config, facts, arrays in rows:
+                outcome = self._read(label, config, facts, arrays, left)
                 left -= sum(getattr(outcome, name).nbytes for name in _ARRAYS)
                 found.append((key, outcome))
         found.sort(key=lambda pair: (order.get(pair[0], len(order)), pair[0]))
