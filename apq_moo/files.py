@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import MISSING, fields
 from importlib import resources
+from itertools import islice
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -39,6 +40,7 @@ MAX_ARRAYS = 2**28
 
 _MAX_DEPTH = 100
 _MAX_DIGITS = 100
+_MAX_LINES = 100_000
 _MAX_DOTS = 200
 _MAX_DIRECTORY = 2**20
 
@@ -235,7 +237,10 @@ def read_csv(path: str | Path) -> dict[str, list[str]]:
     """
     content = read_bytes(path, MAX_JSON)
     try:
-        rows = list(csv.reader(io.StringIO(content.decode("utf-8"), newline="")))
+        reader = csv.reader(io.StringIO(content.decode("utf-8"), newline=""))
+        rows = list(islice(reader, _MAX_LINES + 1))
+        if len(rows) > _MAX_LINES:
+            raise ValueError(f"it has more than {_MAX_LINES:,} lines")
         names = rows[0] if rows else []
         if len(set(names)) < len(names):
             raise ValueError("a column occurs twice")

@@ -219,6 +219,8 @@ def test_texts_that_are_large(tmp_path):
         assert "more than 16,777,216 bytes" in refused(read, path)
     for read in (read_toml, load_accelerator):
         assert "more than 262,144 bytes" in refused(read, path)
+    path.write_bytes(b"a,b\n" + b",\n" * 200_000)
+    assert "more than 100,000 lines" in refused(read_csv, path)
     keys = ", ".join(f'"{i}": 1' for i in range(100_000))
     assert "the key '99999' occurs twice" in refused(parse_json, f'{{{keys}, "99999": 1}}', "x")
 
@@ -285,7 +287,7 @@ def test_images_that_unpack_to_more(tmp_path):
         Image.new("L", (9, 9)).save(tmp_path / part / "0.png")
     path = tmp_path / "train/a/1.png"
     for size, message in [
-        ((30_000, 3000), "it has 90,000,000 pixels, more than 67,108,864|exceeds limit"),
+        ((30_000, 3000), "it has 90,000,000 pixels, more than 33,554,432|exceeds limit"),
         ((1, 1_000_000), "it is too long for its width"),
     ]:
         Image.new("1", size).save(path)

@@ -35,7 +35,7 @@ VALIDATION_FRACTION = 0.1
 MAX_BYTES = 8 * 2**30
 """What all images may take in memory, as float32."""
 
-MAX_PIXELS = 2**26
+MAX_PIXELS = 2**25
 """Of one image, before it is made smaller."""
 
 _LARGE = 2**22

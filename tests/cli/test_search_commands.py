@@ -220,7 +220,7 @@ def test_searches_begin_with_another_runs_front(call, refused):
     for source, words in (
         ("nowhere", "cannot read nowhere: No such file"),
         ("first/run.json", "a subnet: unknown key"),
-        ("first/front.png", "is no table with a column 'subnet'"),
+        ("first/front.png", "is malformed: 'utf-8' codec"),
     ):
         assert words in refused("run", *given, "--warm-start", source)
 
@@ -233,4 +233,4 @@ def test_a_warm_start_that_changed_is_not_resumed_with(call, refused):
     Path("r/run.json").write_text(json.dumps(record | {"status": "unfinished"}))
     lines = Path("first/front.csv").read_text().splitlines()
     Path("first/front.csv").write_text("\n".join(lines[:-1]) + "\n")
-    assert "has changed since; begin a new run" in refused("run", "--resume", "r")
+    assert "changed since; begin a new one" in refused("run", "--resume", "r")
