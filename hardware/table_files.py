@@ -338,6 +338,8 @@ def _texts(columns: dict[str, np.ndarray], key: str, source: str) -> tuple[str, 
     column = columns.get(key)
     if column is None or column.ndim != 1 or (len(column) and column.dtype.kind != "U"):
         raise UserError(f"{source}: column {key!r} must hold texts")
+    if len(column) > _MAX_ROWS:
+        raise UserError(f"{source} has {len(column)} rows; this is no layer table")
     return tuple(map(str, column))
 
 

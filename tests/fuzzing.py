@@ -169,7 +169,7 @@ def lines_of(rng, text):
 def array_of(rng, array):
     """An array of another type or shape, or with odd values."""
     match rng.randrange(6):
-        case 0 if array.dtype.kind != "U":
+        case 0 if array.dtype.kind not in "US":
             return array.astype(
                 rng.choice(["f2", "f4", "f8", "i1", "u1", "i8", "?", "c8", "U3", "S2"])
             )
