@@ -279,7 +279,7 @@ class Predictor(Parametrised, ABC):
             predictor._restore(arrays, header["settings"])
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path} does not hold a predictor {kind.name!r}: {error}") from error
         predictor._fitted = True
         return predictor

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from apq_moo.arrays import FloatArray, IntArray
-from apq_moo.errors import UserError
+from apq_moo.errors import UserError, shown
 from apq_moo.predictors.base import PREDICTORS, Predictor
 from apq_moo.predictors.features import option_values
 from apq_moo.predictors.storage import Arrays
+from apq_moo.predictors.trees import Features, Trees
+from apq_moo.predictors.ubjson import joined, read_ubjson
 from apq_moo.space import Space
-
-Features = NDArray[np.float32]
-
-
-class _Trees(Protocol):
-    """A fitted ensemble."""
-
-    def predict(self, features: Features) -> NDArray[Any]: ...
 
 
 class _BoostedPredictor(Predictor):
@@ -31,11 +24,11 @@ class _BoostedPredictor(Predictor):
     a network's architecture tells the second ensemble what needs thousands of samples to learn.
     """
 
-    _mp: _Trees
-    _fp: _Trees
+    _mp: Trees
+    _fp: Trees
 
     @abstractmethod
-    def _grow(self, features: Features, y: FloatArray) -> _Trees:
+    def _grow(self, features: Features, y: FloatArray) -> Trees:
         """Fit an ensemble, deterministically.
 
         Raises:
@@ -46,7 +39,7 @@ class _BoostedPredictor(Predictor):
         parameters = self.get_params(deep=False)
         return {name: parameters[name] for name in parameters if name not in {"space", "seed"}}
 
-    def _grown(self, features: Features, y: FloatArray) -> _Trees:
+    def _grown(self, features: Features, y: FloatArray) -> Trees:
         try:
             return self._grow(features, y)
         except (TypeError, ValueError) as error:
@@ -69,35 +62,59 @@ class _BoostedPredictor(Predictor):
     def _predict(self, X: IntArray) -> FloatArray:
         return self._mp.predict(self._features(X)).astype(np.float64)
 
+    def _n_features(self) -> dict[str, int]:
+        """Of the ensembles, by their names in files."""
+        n = self.space.n_var
+        return {"fp": n, "mp": n + 1} if self.transfers else {"mp": n}
 
-class _XGBoostTrees:
-    """An XGBoost model that runs on one thread, so that results do not depend on their number."""
+    def _state(self) -> tuple[Arrays, dict[str, Any]]:
+        arrays: Arrays = {}
+        for name in self._n_features():
+            arrays |= getattr(self, f"_{name}").dump(name)
+        return arrays, {"n_features": self._mp.n_features}
 
-    def __init__(self, booster: Any) -> None:
-        self.booster = booster
-        booster.set_param({"nthread": 1})
+    def _restore(self, arrays: Arrays, settings: dict[str, Any]) -> None:
+        n = self._n_features()["mp"]
+        if settings["n_features"] != n:
+            raise ValueError(f"its trees use {shown(settings['n_features'])} features, not {n}")
+        for name, n_features in self._n_features().items():
+            setattr(self, f"_{name}", Trees.parse(arrays, name, n_features))
 
-    def predict(self, features: Features) -> NDArray[np.float32]:
-        result: NDArray[np.float32] = self.booster.inplace_predict(features)
-        return result
 
-    def dump(self) -> NDArray[np.uint8]:
-        return np.frombuffer(self.booster.save_raw("ubj"), dtype=np.uint8)
+def _xgboost_trees(model: bytes, n_features: int) -> Trees:
+    """Take the trees out of a model that XGBoost wrote as UBJSON.
 
-    @classmethod
-    def parse(cls, data: NDArray[np.uint8], n_features: int) -> _XGBoostTrees:
-        import xgboost
-
-        booster = xgboost.Booster()
-        booster.load_model(bytearray(data.tobytes()))
-        if booster.num_features() != n_features:
-            raise ValueError(f"its trees use {booster.num_features()} features, not {n_features}")
-        return cls(booster)
+    Raises:
+        KeyError, TypeError, ValueError: it is none, or not for one value from so many features.
+    """
+    learner = read_ubjson(model)["learner"]
+    parameters, booster = learner["learner_model_param"], learner["gradient_booster"]
+    if int(parameters["num_feature"]) != n_features:
+        raise ValueError(
+            f"its trees use {parameters['num_feature'][:9]} features, not {n_features}"
+        )
+    kind = booster["name"], learner["objective"]["name"], parameters.get("num_target", "1")
+    if kind != ("gbtree", "reg:squarederror", "1"):
+        raise ValueError(f"a model for {shown(kind)}")
+    trees = booster["model"]["trees"]
+    names = ("left_children", "right_children", "split_indices", "split_conditions", "split_type")
+    left, right, features, numbers, types = (
+        joined([tree[name] for tree in trees], kind)
+        for name, kind in zip(names, "llldU", strict=True)
+    )
+    if types.any():
+        raise ValueError("a split that is not by a number")
+    sizes = [len(tree["split_type"][1]) for tree in trees]
+    base = np.array([parameters["base_score"].strip("[]")], dtype=np.float32)
+    numbers = numbers.astype(np.float32)
+    return Trees.joined(
+        base, sizes, np.stack([left, right], axis=1), features, numbers, numbers, n_features
+    )
 
 
 @PREDICTORS.add("xgboost")
 class XGBoostPredictor(_BoostedPredictor):
-    """XGBoost (Chen and Guestrin, KDD 2016) with shallow trees; stored as its own UBJSON.
+    """XGBoost (Chen and Guestrin, KDD 2016) with shallow trees.
 
     Args:
         space: the search space.
@@ -132,7 +149,7 @@ class XGBoostPredictor(_BoostedPredictor):
         self.subsample = subsample
         self.min_child_weight = min_child_weight
 
-    def _grow(self, features: Features, y: FloatArray) -> _Trees:
+    def _grow(self, features: Features, y: FloatArray) -> Trees:
         import xgboost
 
         parameters = self._tree_parameters()
@@ -142,18 +159,15 @@ class XGBoostPredictor(_BoostedPredictor):
         parameters |= {"tree_method": "hist", "seed": self.seed, "nthread": 1}
         parameters["base_score"] = float(y.mean())
         samples = xgboost.QuantileDMatrix(features, y, nthread=1)
-        return _XGBoostTrees(xgboost.train(parameters, samples, num_boost_round=rounds))
+        booster = xgboost.train(parameters, samples, num_boost_round=rounds)
+        return _xgboost_trees(bytes(booster.save_raw("ubj")), features.shape[1])
 
-    def _state(self) -> tuple[Arrays, dict[str, Any]]:
-        names = ["mp", "fp"] if self.transfers else ["mp"]
-        return {name: getattr(self, f"_{name}").dump() for name in names}, {}
-
-    def _restore(self, arrays: Arrays, settings: dict[str, Any]) -> None:  # noqa: ARG002
-        n_features = self.space.n_var
-        if self.transfers:
-            self._fp = _XGBoostTrees.parse(arrays["fp"], n_features)
-            n_features += 1
-        self._mp = _XGBoostTrees.parse(arrays["mp"], n_features)
+    def _restore(self, arrays: Arrays, settings: dict[str, Any]) -> None:
+        if "mp" not in arrays:
+            super()._restore(arrays, settings)
+            return
+        for name, n_features in self._n_features().items():  # as files were before
+            setattr(self, f"_{name}", _xgboost_trees(arrays[name].tobytes(), n_features))
 
 
 @PREDICTORS.add("xgboost-stacked")
@@ -164,14 +178,26 @@ class StackedXGBoostPredictor(XGBoostPredictor):
     transfers = True
 
 
+def _scikit_learn_trees(model: Any, n_features: int) -> Trees:
+    """The trees of a fitted ``HistGradientBoostingRegressor``."""
+    trees = [predictor.nodes for (predictor,) in model._predictors]
+    nodes = np.concatenate(trees)
+    leaf = nodes["is_leaf"].astype(bool)
+    children = np.stack([nodes["left"], nodes["right"]], axis=1).astype(np.int64)
+    children[leaf] = -1
+    # Rows go left where their feature, a float32, is at most the threshold, a float64.
+    at_most = np.where(leaf, 0, nodes["num_threshold"])
+    rounded = at_most.astype(np.float32)
+    above = np.nextafter(rounded, np.float32(np.inf))
+    less_than = np.where(rounded > at_most, rounded, above)
+    base, sizes = model._baseline_prediction.ravel(), [len(tree) for tree in trees]
+    features, values = nodes["feature_idx"], nodes["value"]
+    return Trees.joined(base, sizes, children, features, less_than, values, n_features)
+
+
 @PREDICTORS.add("gbdt")
 class GBDTPredictor(_BoostedPredictor):
     """Scikit-learn's histogram-based boosted trees.
-
-    Scikit-learn can store them as pickles only, which this project does not use. So the saved form
-    is the samples, and loading fits again, which is deterministic and takes a second or two. Some
-    predictions are stored too; where another release of scikit-learn does not reproduce them to the
-    bit, loading fails rather than pass a different predictor off as the saved one.
 
     Args:
         space: the search space.
@@ -185,7 +211,6 @@ class GBDTPredictor(_BoostedPredictor):
     """
 
     name = "gbdt"
-    _probes: ClassVar[int] = 64
 
     def __init__(
         self,
@@ -207,7 +232,7 @@ class GBDTPredictor(_BoostedPredictor):
         self.min_samples_leaf = min_samples_leaf
         self.l2_regularization = l2_regularization
 
-    def _grow(self, features: Features, y: FloatArray) -> _Trees:
+    def _grow(self, features: Features, y: FloatArray) -> Trees:
         from sklearn.ensemble import HistGradientBoostingRegressor
         from threadpoolctl import threadpool_limits
 
@@ -216,46 +241,8 @@ class GBDTPredictor(_BoostedPredictor):
             model = HistGradientBoostingRegressor(
                 **self._tree_parameters(), early_stopping=False, random_state=self.seed
             )
-            trees: _Trees = model.fit(features, y)
-        return trees
-
-    def _pretrain(self, X: IntArray, y: FloatArray) -> None:
-        super()._pretrain(X, y)
-        self._fp_samples = X, y
-
-    def _fit(self, X: IntArray, y: FloatArray) -> None:
-        super()._fit(X, y)
-        self._mp_samples = X, y
-
-    def _state(self) -> tuple[Arrays, dict[str, Any]]:
-        import sklearn
-
-        X, y = self._mp_samples
-        # Options of a gene rarely pass 256; the smallest type that holds them keeps files small.
-        small = np.min_scalar_type(int(self.space.n_options.max()))
-        arrays: Arrays = {"X": X.astype(small), "y": y, "probe": self._predict(X[: self._probes])}
-        if self.transfers:
-            X_fp, y_fp = self._fp_samples
-            arrays |= {"X_fp": X_fp.astype(small), "y_fp": y_fp}
-        return arrays, {"sklearn": sklearn.__version__}
-
-    def _restore(self, arrays: Arrays, settings: dict[str, Any]) -> None:
-        import sklearn
-
-        samples = {name: arrays[name] for name in ("X", "y")}
-        if self.transfers:
-            samples |= {name: arrays[name] for name in ("X_fp", "y_fp")}
-        self.fit(**samples)
-        if not np.array_equal(self._predict(self._mp_samples[0][: self._probes]), arrays["probe"]):
-            if settings["sklearn"] == sklearn.__version__:
-                raise UserError(
-                    "fitting again does not give the predictor that was saved: this version of "
-                    "apq-moo has other settings for it, or the file was altered; fit it again"
-                )
-            raise UserError(
-                f"scikit-learn {sklearn.__version__} does not reproduce this predictor, which was "
-                f"saved under {settings['sklearn']}: use that release, or fit it again"
-            )
+            model.fit(features, y)
+        return _scikit_learn_trees(model, features.shape[1])
 
 
 @PREDICTORS.add("gbdt-stacked")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import ClassVar, Protocol, TypeAlias, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -41,6 +41,10 @@ Gains: TypeAlias = tuple[float, list[FloatArray]]
 """An accuracy that adds up: of a network without blocks, and what each configuration adds."""
 
 
+def ignored(done: int) -> None:
+    """A callback that does nothing."""
+
+
 class AccuracySource(ABC):
     """Says how accurate networks are.
 
@@ -67,7 +71,11 @@ class AccuracySource(ABC):
 
     def __init__(self, name: str, space: Space, digest: Mapping[str, str] | None = None) -> None:
         self.name, self.space, self.digest = name, space, dict(digest or {})
-        self.callback: Callable[[int], None] = lambda _done: None
+        self.callback: Callable[[int], None] = ignored
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled: all but the callback, which is for those who wait in this process."""
+        return {**vars(self), "callback": ignored}
 
     @abstractmethod
     def predict_blocks(self, index: IntArray) -> ArrayLike:
@@ -136,9 +144,7 @@ class ExactSource(AccuracySource):
     exact = True
 
     @abstractmethod
-    def measure(
-        self, X: IntArray, callback: Callable[[int], None] = lambda _done: None
-    ) -> FloatArray:
+    def measure(self, X: IntArray, callback: Callable[[int], None] = ignored) -> FloatArray:
         """Accuracies on the validation and the test images in percent, shape ``(n, 2)``.
 
         Args:

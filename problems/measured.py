@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from apq_moo.data import load_images
 from apq_moo.data.assets import SUPERNET, TABLE, Assets, find_assets
 from apq_moo.data.evaluations import Evaluations
 from apq_moo.errors import UserError
-from apq_moo.problems.accuracy import SOURCES, AssetsFolder, ExactSource, checksums
+from apq_moo.problems.accuracy import SOURCES, AssetsFolder, ExactSource, checksums, ignored
 from apq_moo.problems.tabulated import TabulatedAccuracy
 from apq_moo.space import Space, embed, superspace
 from apq_moo.threads import one_torch_thread
@@ -51,6 +52,7 @@ class SupernetAccuracy(ExactSource):
         from apq_moo.supernet.scoring import Scorer
 
         super().__init__(NAME, assets.space, checksums(assets.space, assets))
+        self._assets = assets
         if self.space.spec.part_of:
             assets = find_assets(superspace(self.space))
         supernet, _ = load_supernet(assets.path(SUPERNET), assets.space)
@@ -67,14 +69,20 @@ class SupernetAccuracy(ExactSource):
             assets.space, f"supernet {assets.checksums()[SUPERNET]}", images.checksum, archive
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What is pickled: where to load it from again, rather than weights and images."""
+        return type(self)._loaded, (self._assets, self._known.path, self.device)
+
+    @classmethod
+    def _loaded(cls, assets: Assets, archive: Path, on: str) -> Self:
+        return cls(assets, archive, on=on)
+
     def predict_blocks(self, index: IntArray) -> FloatArray:
         """Accuracies on the validation images; see :class:`AccuracySource`."""
         X = self.space.from_block_index(index)
         return self._measured(X, _SPLITS[:1], self.callback)[:, 0]
 
-    def measure(
-        self, X: IntArray, callback: Callable[[int], None] = lambda _done: None
-    ) -> FloatArray:
+    def measure(self, X: IntArray, callback: Callable[[int], None] = ignored) -> FloatArray:
         """See :class:`ExactSource`."""
         return self._measured(X, _SPLITS, callback)
 

@@ -11,7 +11,7 @@ from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.data.assets import TABLE, Assets, find_assets
 from apq_moo.data.tables import SPLITS, load_table
 from apq_moo.errors import UserError
-from apq_moo.problems.accuracy import SOURCES, AssetsFolder, ExactSource, checksums
+from apq_moo.problems.accuracy import SOURCES, AssetsFolder, ExactSource, checksums, ignored
 from apq_moo.space import Space
 from apq_moo.space.subspaces import MOST_LISTED
 
@@ -56,9 +56,7 @@ class TabulatedAccuracy(ExactSource):
         """Accuracies on the validation images; see :class:`AccuracySource`."""
         return self._of(index)[:, 0]
 
-    def measure(
-        self, X: IntArray, callback: Callable[[int], None] = lambda _done: None
-    ) -> FloatArray:
+    def measure(self, X: IntArray, callback: Callable[[int], None] = ignored) -> FloatArray:
         """See :class:`ExactSource`."""
         found = self._of(self.space.block_index(X))
         callback(len(X))

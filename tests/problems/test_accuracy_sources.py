@@ -1,5 +1,7 @@
 """Every source keeps the promises of its kind, and each name has one way to it."""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -123,3 +125,12 @@ def test_exact_sources():
     assert supernet.where == "on cpu"
     assert supernet.estimate_s(DIGITS.largest()[None]) > 0
     assert resolve("mlp", DIGITS).estimate_s(DIGITS.largest()[None]) == 0
+
+
+def test_a_measuring_source_can_be_pickled():
+    source = resolve("supernet", DIGITS, on="cpu")
+    source.callback = lambda _done: None
+    X = DIGITS.sample(2, np.random.default_rng(0))
+    copy = pickle.loads(pickle.dumps(source))  # noqa: S301 - of this process
+    np.testing.assert_array_equal(copy.measure(X), source.measure(X))
+    assert copy.digest == source.digest
