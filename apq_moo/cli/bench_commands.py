@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.box import SIMPLE
 from rich.table import Table
+from rich.text import Text
 
 from apq_moo.cli.app import app, err, going_on, out, progress, refuse_existing, say
 from apq_moo.cli.options import OnOption, as_options, measuring_device, numbers, parse_limits
@@ -125,7 +126,7 @@ def _print_bench(folder: Path) -> None:
 
 
 def _score_table(problem: ProblemResults) -> Table:
-    from apq_moo.benchmarks.compare.tables import indicators_of
+    from apq_moo.benchmarks.compare.tables import caution, cell_text, indicators_of, seeds_text
 
     table = Table(title=problem.title, box=SIMPLE)
     table.add_column("algorithm", no_wrap=True)
@@ -135,20 +136,15 @@ def _score_table(problem: ProblemResults) -> Table:
     table.add_column("seeds", justify="right")
     columns = {name: problem.scores(name) for name in names}
     for i, label in enumerate(problem.labels):
-        cells = []
-        for name in names:
-            score = columns[name][i]
-            if score.summary is None:
-                cells.append("failed")
-                continue
-            text = f"{score.summary.median:.4f}"
-            cells.append(f"[bold]{text}[/bold]" if score.best else text)
-        of = columns[names[0]][i]
-        count = str(len(of.values)) + (f", {of.failed} failed" if of.failed else "")
-        table.add_row(label, *cells, count)
+        of = [columns[name][i] for name in names]
+        cells = [
+            Text(cell_text(score, quartiles=False), style="bold" if score.best else "")
+            for score in of
+        ]
+        table.add_row(label, *cells, seeds_text(of[0]))
+    marks = caution(problem) or "Bold: no other algorithm is significantly better."
     table.caption = (
-        f"medians; bold: no other algorithm is significantly better; compared with the "
-        f"{problem.known_kind} front of {len(problem.known)}"
+        f"Medians, compared with the {problem.known_kind} front of {len(problem.known)}. {marks}"
     )
     return table
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,11 +22,13 @@ from apq_moo.benchmarks.compare.fronts import known_front
 from apq_moo.benchmarks.compare.plan import Cell, data_key
 from apq_moo.benchmarks.compare.scores import INDICATORS, Bounds
 from apq_moo.benchmarks.compare.statistics import (
+    ALPHA,
     Comparison,
     Ranks,
     Summary,
     compare_pairs,
     friedman,
+    least_p,
     summarise,
 )
 from apq_moo.benchmarks.compare.store import NAME, Outcome, Store
@@ -55,24 +58,23 @@ class Score:
     Attributes:
         label: the algorithm.
         values: one for each seed that came to its end.
-        summary: median and quartiles; None if no seed did.
+        summary: median and quartiles; None if no seed did, or no run at all found anything.
+        finished: seeds that came to their end.
         failed: seeds that failed or are missing.
         worse_than: algorithms that are significantly better.
         better_than: algorithms that are significantly worse.
-        best: whether no other algorithm is significantly better.
+        best: whether it came to its end and no other algorithm is significantly better, of runs
+            enough that one could be.
     """
 
     label: str
     values: FloatArray
     summary: Summary | None
+    finished: int
     failed: int
     worse_than: tuple[str, ...] = ()
     better_than: tuple[str, ...] = ()
-
-    @property
-    def best(self) -> bool:
-        """Whether it came to its end and no other algorithm is significantly better."""
-        return self.summary is not None and not self.worse_than
+    best: bool = False
 
 
 class ProblemResults:
@@ -179,19 +181,34 @@ class ProblemResults:
         Raises:
             UserError: an unknown indicator.
         """
-        values = {label: self.values(label, indicator, part) for label in self.labels}
         comparisons = self.comparisons(indicator, part)
-        return [
-            Score(
-                label,
-                found,
-                summarise(found) if len(found) else None,
-                self.seeds - len(found),
-                tuple(c.winner for c in comparisons if _loser(c) == label and c.winner),
-                tuple(_loser(c) for c in comparisons if c.winner == label),
+        found = []
+        for label in self.labels:
+            values = self.values(label, indicator, part)
+            worse_than = tuple(c.winner for c in comparisons if _loser(c) == label and c.winner)
+            found.append(
+                Score(
+                    label,
+                    values,
+                    summarise(values) if len(values) else None,
+                    len(self.of(label)),
+                    self.seeds - len(self.of(label)),
+                    worse_than,
+                    tuple(_loser(c) for c in comparisons if c.winner == label),
+                    best=len(values) > 0 and not worse_than and not self.seeds_needed,
+                )
             )
-            for label, found in values.items()
-        ]
+        return found
+
+    @cached_property
+    def seeds_needed(self) -> int:
+        """Seeds that algorithms need to differ significantly, where these are too few; else 0."""
+        counts = [n for n in (len(self.of(label)) for label in self.labels) if n > 1]
+        n, paired = max(counts, default=0), len(set(counts)) == 1
+        if len(counts) > 1 and least_p(len(counts), n, paired=paired) <= ALPHA:
+            return 0
+        compared = max(2, len(self.labels))
+        return next(n for n in count(2) if least_p(compared, n) <= ALPHA)
 
     def comparisons(self, indicator: str, part: Part = "front") -> list[Comparison]:
         """All pairs of algorithms with at least two finished seeds; paired where seeds are."""

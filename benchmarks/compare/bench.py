@@ -10,6 +10,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from apq_moo.algorithms import ALGORITHMS
 from apq_moo.benchmarks.compare.bounds import bounds_of
 from apq_moo.benchmarks.compare.cells import carry_out
 from apq_moo.benchmarks.compare.metering import Meter
@@ -105,9 +106,9 @@ def run(
         How many cells are done, and how many have failed.
 
     Raises:
-        UserError: an unknown back end, or one that is not installed; other versions of the package
-            or its libraries, or other data, than those that the benchmark was begun with;
-            another process carries it out; or a worker was killed.
+        UserError: an unknown back end, or one that is not installed; an algorithm whose plug-in is
+            gone; other versions of the package or its libraries, or other data, than those that
+            the benchmark was begun with; another process carries it out; or a worker was killed.
     """
     check_backend(backend)
     if store.about().get("versions") != versions():
@@ -122,6 +123,8 @@ def run(
     callback(finished, len(cells), None)
     if not todo:
         return finished, 0
+    for algo in {cell.config.algo for cell in todo}:
+        ALGORITHMS.get(algo)
     if store.finished():
         known = store.about().get("data", {})  # which earlier versions did not note
         for part, found in data_of(store.plan).items():

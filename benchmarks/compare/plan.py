@@ -146,8 +146,11 @@ class BenchPlan:
     def cells(self) -> list[Cell]:
         """Every search, those of one seed together, so that an early look is a fair one.
 
+        An unknown algorithm, such as that of a plug-in which is gone, counts as one that is swept
+        where it is written so.
+
         Raises:
-            UserError: an unknown algorithm.
+            UserError: an algorithm that is not swept is given a number of limits.
         """
         return [
             cell
@@ -169,7 +172,7 @@ class BenchPlan:
         seed: int,
     ) -> list[Cell]:
         name, slash, own = algo.partition("/")
-        swept = ALGORITHMS.get(name).kind == _SWEPT
+        swept = ALGORITHMS.get(name).kind == _SWEPT if name in ALGORITHMS else bool(slash)
         sweeps = self.sweeps if swept else self.sweeps[:1]
         if slash:
             if not swept or not own.isdecimal() or len(own) > 9:

@@ -136,12 +136,31 @@ class Comparison:
     winner: str | None
 
 
+ALPHA = 0.05
+"""The level of significance."""
+
+
+def least_p(samples: int, values: int, *, paired: bool = True) -> float:
+    """The least adjusted p-value that :func:`compare_pairs` can find, whatever the values are.
+
+    Args:
+        samples: how many are compared, at least 2.
+        values: of each.
+        paired: as there.
+
+    >>> least_p(2, 5), least_p(2, 6)
+    (0.0625, 0.03125)
+    """
+    orders = 2**values if paired else math.comb(2 * values, values)
+    return min(1.0, 2 * math.comb(samples, 2) / orders)  # all signs, or all ranks, the same way
+
+
 def compare_pairs(
     samples: Mapping[str, ArrayLike],
     *,
     paired: bool,
     larger_is_better: bool,
-    alpha: float = 0.05,
+    alpha: float = ALPHA,
 ) -> list[Comparison]:
     """Compare all pairs of samples by Wilcoxon's tests.
 

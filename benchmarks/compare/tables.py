@@ -19,12 +19,29 @@ def indicators_of(problem: ProblemResults) -> list[str]:
     return [*SHOWN, *(SHOWN_IF_TRUE if problem.known_kind == "true" else ())]
 
 
-def cell_text(score: Score) -> str:
-    """Median and quartiles, or that no run came to its end."""
-    if score.summary is None:
-        return "failed"
+def cell_text(score: Score, *, quartiles: bool = True) -> str:
+    """Median and quartiles, or why there is none."""
     found = score.summary
-    return f"{found.median:.4f} [{found.q1:.4f}, {found.q3:.4f}]"
+    if found is None:
+        return "nothing found" if score.finished else "no run ended"
+    spread = f" [{found.q1:.4f}, {found.q3:.4f}]" if quartiles else ""
+    return f"{found.median:.4f}{spread}"
+
+
+def seeds_text(score: Score) -> str:
+    """How many runs came to their end, and how many did not."""
+    return f"{score.finished}" + (f" ({score.failed} failed or missing)" if score.failed else "")
+
+
+def caution(problem: ProblemResults) -> str:
+    """That nothing can be significant, where that is so; else nothing."""
+    needed = problem.seeds_needed
+    if not needed or len(problem.labels) < 2:
+        return ""
+    return (
+        f"So few runs cannot differ significantly, whatever they find: {len(problem.labels)} "
+        f"algorithms need {needed} seeds."
+    )
 
 
 def _marks(score: Score) -> str:
@@ -45,8 +62,7 @@ def _rows(
     for scores in sorted(zip(*columns, strict=True), key=lambda row: _worth(row[0], indicators[0])):
         first = scores[0]
         cells = [bold(cell_text(score)) if score.best else cell_text(score) for score in scores]
-        seeds = f"{len(first.values)}" + (f" ({first.failed} failed)" if first.failed else "")
-        rows.append([first.label, *cells, _marks(first), seeds])
+        rows.append([first.label, *cells, _marks(first), seeds_text(first)])
     return rows
 
 
@@ -60,8 +76,9 @@ def _worth(score: Score, indicator: str) -> float:
 def markdown_table(problem: ProblemResults, indicators: Sequence[str], part: Part = "front") -> str:
     """One problem's scores as a Markdown table.
 
-    Medians and quartiles over seeds; bold where no algorithm is significantly better. The last
-    column counts the algorithms that are significantly better and worse by the first indicator.
+    Medians and quartiles over seeds; bold where no algorithm is significantly better, if one could
+    be. The column before the last counts the algorithms that are significantly better and worse by
+    the first indicator.
 
     Args:
         problem: its results.
@@ -78,16 +95,21 @@ def markdown_table(problem: ProblemResults, indicators: Sequence[str], part: Par
         f"|---|{'---|' * (len(indicators) + 2)}",
     ]
     rows = _rows(problem, indicators, part, lambda text: f"**{text}**")
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+    lines += [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([*lines, "", caution(problem)] if caution(problem) else lines)
 
 
 def latex_table(problem: ProblemResults, indicators: Sequence[str], part: Part = "front") -> str:
     """The same as a LaTeX table for the package ``booktabs``."""
     rows = _rows(problem, indicators, part, lambda text: rf"\textbf{{{text}}}")
+    marks = (
+        caution(problem)
+        or "Bold: no algorithm is significantly better; better/worse: how many are, by the first "
+        "column."
+    )
     lines = [
         r"\begin{table}",
-        rf"\caption{{{_escaped(problem.title)}; {_TITLES[part]}. Medians and quartiles; bold: no "
-        r"algorithm is significantly better; better/worse: how many are, by the first column.}",
+        rf"\caption{{{_escaped(problem.title)}; {_TITLES[part]}. Medians and quartiles. {marks}}}",
         rf"\begin{{tabular}}{{l{'r' * len(indicators)}cc}}",
         r"\toprule",
         " & ".join(_head(indicators)) + r" \\",

@@ -7,6 +7,8 @@ const SHADES = ["#08306b", "#2171b5", "#6baed6", "#c6dbef", "#f0f4f9"];
 const NAMESPACE = "http://www.w3.org/2000/svg";
 const BLOCK = 46; // pixels
 const HEIGHT = 360; // of a plot without its legend
+const MOST = 830; // at first, since plotly gives a legend half of it at most
+const PRINTED = 640; // width on paper
 
 function shape(parent, name, attributes, text) {
   const node = document.createElementNS(NAMESPACE, name);
@@ -68,7 +70,7 @@ function show(plot, box, data) {
     const found = event.points.find((point) => point.customdata !== undefined);
     if (!found) return;
     const network = data.networks[found.customdata];
-    drawSubnet(box, `${found.data.name}: ${network.title}`, network.blocks, data.bits);
+    drawSubnet(box, `${found.data.legendgroup}: ${network.title}`, network.blocks, data.bits);
   };
 }
 
@@ -77,12 +79,12 @@ function read(name) {
 }
 
 // The legend stands above the plot, which grows by it: a phone shows one or two names a line.
-function fit(plot) {
+async function fit(plot) {
   const legend = plot.querySelector(".legend .bg");
   const height = HEIGHT + (legend === null ? 0 : Math.ceil(legend.getBBox().height));
-  if (Math.abs(plot.clientHeight - height) < 2) return undefined;
+  if (Math.abs(plot.clientHeight - height) < 2 && plot.layout.height === height) return;
   plot.style.height = `${height}px`;
-  return Plotly.Plots.resize(plot);
+  await Plotly.relayout(plot, { height: height }); // draws at once, which Plotly.Plots.resize does not
 }
 
 async function draw(plot) {
@@ -94,7 +96,7 @@ async function draw(plot) {
     trace.text = trace.customdata.map((i) => data.networks[i].title.replaceAll(", ", "<br>"));
   }
   const options = { responsive: true, displaylogo: false, displayModeBar: false };
-  await Plotly.newPlot(plot, figure.traces, figure.layout, options);
+  await Plotly.newPlot(plot, figure.traces, { ...figure.layout, height: MOST }, options);
   await fit(plot);
   if (box === null) return;
   plot.on("plotly_hover", show(plot, box, data));
@@ -106,6 +108,15 @@ let waiting;
 window.addEventListener("resize", () => {
   clearTimeout(waiting);
   waiting = setTimeout(() => plots.forEach(fit), 300);
+});
+window.addEventListener("beforeprint", () => {
+  for (const plot of plots) {
+    Plotly.relayout(plot, { width: PRINTED, height: MOST });
+    fit(plot);
+  }
+});
+window.addEventListener("afterprint", () => {
+  for (const plot of plots) Plotly.relayout(plot, { width: null, height: MOST }).then(() => fit(plot));
 });
 Promise.all(plots.map(draw)).then(() => {
   document.documentElement.dataset.ready = "yes";

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from itertools import combinations
 from typing import Any
 
@@ -33,10 +34,15 @@ def _look(number: int) -> tuple[str, str, str]:
     return colour, _SYMBOLS[number % len(_SYMBOLS)], _DASHES[number // len(_COLOURS) % len(_DASHES)]
 
 
+def _plain(text: str) -> str:
+    """A text that plotly.js shows as it is: no tag, entity or placeholder of a template."""
+    return escape(text, quote=False).replace("%", "&#37;")
+
+
 def _axis(problem: ProblemResults, column: int) -> Plot:
     name, unit = problem.objectives[column], problem.units[column]
     title = f"{'accuracy' if name == 'acc' else name} ({unit})"
-    return {"title": {"text": title}, "type": "linear" if name == "acc" else "log"}
+    return {"title": {"text": _plain(title)}, "type": "linear" if name == "acc" else "log"}
 
 
 def _layout(x: Plot, y: Plot) -> Plot:
@@ -154,10 +160,10 @@ def _bits(problem: ProblemResults, found: Sequence[Members]) -> Plot:
 def _front(of: Members, x: FloatArray, y: FloatArray) -> Plot:
     colour, symbol, _ = _look(of.number)
     return {
-        "type": "scatter", "mode": "markers", "name": of.label, "legendgroup": of.label,
+        "type": "scatter", "mode": "markers", "name": _plain(of.label), "legendgroup": of.label,
         "x": _rounded(x), "y": _rounded(y),
         "customdata": list(range(of.first, of.first + len(x))),
-        "hovertemplate": f"{of.label}<br>%{{text}}<extra></extra>",
+        "hovertemplate": f"{_plain(of.label)}<br>%{{text}}<extra></extra>",
         "marker": {"color": colour, "symbol": symbol, "size": 6},
     }  # fmt: skip
 
@@ -174,11 +180,11 @@ def _parallel(problem: ProblemResults, found: Sequence[Members]) -> Plot:
         colour, symbol, dash = _look(of.number)
         traces.append(
             {
-                "type": "scatter", "mode": "lines+markers", "name": of.label,
+                "type": "scatter", "mode": "lines+markers", "name": _plain(of.label),
                 "legendgroup": of.label, "x": [*names, None] * len(scaled),
                 "y": _rounded(np.hstack([scaled, gap]).ravel()),
                 "customdata": np.repeat(places, len(names) + 1).tolist(),
-                "hovertemplate": f"{of.label}<br>%{{text}}<extra></extra>",
+                "hovertemplate": f"{_plain(of.label)}<br>%{{text}}<extra></extra>",
                 "line": {"color": colour, "dash": dash, "width": 0.5},
                 "marker": {"color": colour, "symbol": symbol, "size": 5},
             }
@@ -212,9 +218,9 @@ def curves(problem: ProblemResults) -> Plot:
             traces.append({**band, **filled, "x": x, "y": _rounded(high)})
         traces.append(
             {
-                "type": "scatter", "mode": "lines", "name": label, "legendgroup": label,
+                "type": "scatter", "mode": "lines", "name": _plain(label), "legendgroup": label,
                 "x": x, "y": _rounded(middle), "line": {"color": colour, "dash": dash, "width": 2},
-                "hovertemplate": f"{label}<br>%{{x}} evaluations: %{{y:.4f}}<extra></extra>",
+                "hovertemplate": _plain(label) + "<br>%{x} evaluations: %{y:.4f}<extra></extra>",
             }
         )  # fmt: skip
     x_axis = {"title": {"text": "evaluations"}, "type": "log"}
@@ -240,13 +246,13 @@ def attainment(problem: ProblemResults, levels: Sequence[float] = (25, 50, 75)) 
             middle = level == 50
             traces.append(
                 {
-                    "type": "scatter", "mode": "lines", "name": label, "legendgroup": label,
+                    "type": "scatter", "mode": "lines", "name": _plain(label), "legendgroup": label,
                     "showlegend": middle, "x": _rounded(points[:, 1]), "y": _rounded(points[:, 0]),
                     "line": {
                         "shape": "hv", "color": colour, "width": 2 if middle else 0.7,
                         "dash": dash if middle else "dot",
                     },
-                    "hovertemplate": f"{label}, {level} % of the runs<extra></extra>",
+                    "hovertemplate": f"{_plain(label)}, {level} % of the runs<extra></extra>",
                     "visible": True if number < _SHOWN_AT_FIRST else "legendonly",
                 }
             )  # fmt: skip

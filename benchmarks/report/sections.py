@@ -13,18 +13,22 @@ from apq_moo.benchmarks.compare.analysis import Analysis, Part, ProblemResults, 
 from apq_moo.benchmarks.compare.metering import co2e_kg, country
 from apq_moo.benchmarks.compare.scores import INDICATORS
 from apq_moo.benchmarks.compare.statistics import a12
-from apq_moo.benchmarks.compare.tables import cell_text, indicators_of
+from apq_moo.benchmarks.compare.tables import caution, cell_text, indicators_of, seeds_text
 from apq_moo.data.assets import find_assets
 from apq_moo.errors import UserError
 
 
+class Best(str):
+    """A cell that stands out in a table."""
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """An HTML table; cells are HTML already, those that begin with ``*`` are the best."""
-    top = "".join(f"<th>{cell}</th>" for cell in head)
+    """An HTML table of texts."""
+    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
     body = []
     for row in rows:
         cells = (
-            f'<td class="best">{cell[1:]}</td>' if cell.startswith("*") else f"<td>{cell}</td>"
+            f"<td{' class=best' if isinstance(cell, Best) else ''}>{escape(cell)}</td>"
             for cell in row
         )
         body.append(f"<tr>{''.join(cells)}</tr>")
@@ -55,7 +59,7 @@ def compared(analysis: Analysis) -> str:
 
 
 def _cell(score: Score) -> str:
-    return f"*{cell_text(score)}" if score.best else cell_text(score)
+    return Best(cell_text(score)) if score.best else cell_text(score)
 
 
 def scores(problem: ProblemResults, part: Part) -> str:
@@ -70,14 +74,13 @@ def scores(problem: ProblemResults, part: Part) -> str:
         effect = (
             "" if best is None or not len(score.values) else f"{a12(score.values, best.values):.2f}"
         )
-        failed = f" ({score.failed} failed or missing)" if score.failed else ""
         rows.append(
             [
-                escape(score.label),
+                score.label,
                 *(_cell(columns[name][i]) for name in names),
                 f"{len(score.worse_than)} / {len(score.better_than)}",
                 effect,
-                f"{len(score.values)}{failed}",
+                seeds_text(score),
             ]
         )
     head = ["algorithm", *names, "better / worse", "A12", "seeds"]
@@ -91,31 +94,18 @@ def reading(problem: ProblemResults) -> str:
         f"{'larger' if INDICATORS.get(name).larger_is_better else 'smaller'} is better</li>"
         for name in indicators_of(problem)
     ]
-    lines.append(
-        "<li>Medians and quartiles over seeds. In colour: no other algorithm is significantly "
-        "better (signed-rank test where seeds are paired, else rank-sum, Holm's correction, 0.05). "
-        "<b>better / worse</b>: how many algorithms are significantly better and worse by the "
-        "first indicator. <b>A12</b>: chance that a run scores more than one of the best algorithm "
-        "(0.5: alike).</li>"
-    )
-    if _least_p(problem) > ALPHA:
-        lines.append("<li>So few runs cannot differ significantly, whatever they find.</li>")
+    lines.append("<li>Medians and quartiles over seeds.</li>")
+    if len(problem.labels) > 1:
+        marks = caution(problem) or (
+            "In colour: no other algorithm is significantly better (signed-rank test where seeds "
+            "are paired, else rank-sum, Holm's correction, 0.05)."
+        )
+        lines.append(
+            f"<li>{escape(marks)} <b>better / worse</b>: how many algorithms are significantly "
+            "better and worse by the first indicator. <b>A12</b>: chance that a run scores more "
+            "than one of the best algorithm (0.5: alike).</li>"
+        )
     return f'<ul class="note">{"".join(lines)}</ul>'
-
-
-ALPHA = 0.05
-"""Level of significance."""
-
-
-def _least_p(problem: ProblemResults) -> float:
-    """The least p-value that a comparison can have, after Holm's correction."""
-    counts = [len(problem.of(label)) for label in problem.labels]
-    counts = [count for count in counts if count > 1]
-    if len(counts) < 2:
-        return 1.0
-    n = max(counts)
-    paired = min(counts) == n  # all signs, or all ranks, the same way
-    return 2 * math.comb(len(counts), 2) / (2**n if paired else math.comb(2 * n, n))
 
 
 def failures(analysis: Analysis) -> str:
@@ -140,7 +130,7 @@ def ranks(analysis: Analysis) -> str:
     if found is None:
         return ""
     order = sorted(range(len(found.names)), key=lambda i: found.mean_ranks[i])
-    rows = [[escape(found.names[i]), f"{found.mean_ranks[i]:.2f}"] for i in order]
+    rows = [[found.names[i], f"{found.mean_ranks[i]:.2f}"] for i in order]
     return (
         "<h2>Over all problems</h2>"
         f"<p>Mean ranks by hypervolume over {found.problems} problems (1 is best). Friedman's "
@@ -159,7 +149,7 @@ def audit(found: Mapping[str, Any]) -> str:
     try:
         rows = [
             [
-                escape(f"{row['label']} on {row['problem']}"),
+                f"{row['label']} on {row['problem']}",
                 f"{row['predicted_hv']:.4f}",
                 f"{row['true_hv_validation']:.4f}",
                 f"{row['true_hv_test']:.4f}",

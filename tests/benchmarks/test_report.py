@@ -16,9 +16,9 @@ from apq_moo.benchmarks.compare import bench
 from apq_moo.benchmarks.compare.analysis import Analysis
 from apq_moo.benchmarks.compare.plan import BenchPlan
 from apq_moo.benchmarks.compare.scores import hypervolume
-from apq_moo.benchmarks.compare.statistics import compare_pairs
+from apq_moo.benchmarks.compare.statistics import compare_pairs, least_p
 from apq_moo.benchmarks.compare.store import Outcome, Store
-from apq_moo.benchmarks.compare.tables import latex_table, markdown_table
+from apq_moo.benchmarks.compare.tables import caution, latex_table, markdown_table
 from apq_moo.benchmarks.report import pictures, sections, write_report
 from apq_moo.data.assets import find_assets
 from apq_moo.errors import UserError
@@ -316,10 +316,12 @@ def test_a_plan_with_limits_is_a_plan(tmp_path):
 
 def test_fewest_runs_that_can_differ(folder):
     problem = Analysis.read(folder).problems[0]
-    assert sections._least_p(problem) == pytest.approx(2 * 3 / 2**3)
+    assert least_p(3, 3) == pytest.approx(2 * 3 / 2**3)
+    assert problem.seeds_needed == 7
+    assert not any(score.best for score in problem.scores("hv"))
     samples = {name: np.arange(8.0) + 10 * i for i, name in enumerate("abc")}
     least = min(c.p_adjusted for c in compare_pairs(samples, paired=True, larger_is_better=True))
-    assert least == pytest.approx(2 * 3 / 2**8)
+    assert least == pytest.approx(2 * 3 / 2**8) == least_p(3, 8)
 
 
 def test_an_audit_of_single_members_has_no_tau():
@@ -328,6 +330,9 @@ def test_an_audit_of_single_members_has_no_tau():
         found = sections.audit(AUDIT | {"rows": [row | {"kendall_tau": tau}]})
         assert f"<td>{cell}</td>" in found
         assert "<td>&lt;i&gt; on digits</td>" in found
+    found = sections.audit(AUDIT | {"rows": [row | {"networks": "<script>alert(1)</script>"}]})
+    assert "<script>" not in found
+    assert "&lt;script&gt;" in found
 
 
 def test_a_run_s_page(tmp_path, browser):
@@ -361,16 +366,17 @@ def test_markdown_and_latex(folder):
     problem = analysis.problems[0]
     lines = markdown_table(problem, ["hv", "igd+"]).splitlines()
     assert lines[2] == "| algorithm | hv | igd+ | better/worse | seeds |"
-    assert len(lines) == 4 + len(problem.labels)
+    assert lines[-2:] == ["", caution(problem)]
     medians = {s.label: s.summary.median for s in problem.scores("hv")}
-    found = [line.split(" | ")[0].removeprefix("| ") for line in lines[4:]]
+    found = [line.split(" | ")[0].removeprefix("| ") for line in lines[4:-2]]
     assert found == sorted(medians, key=medians.get, reverse=True)
     latex = latex_table(problem, ["hv"])
     assert latex.count(r" \\") == 1 + len(problem.labels)
     assert latex.index(r"\toprule") < latex.index(r"\midrule") < latex.index(r"\bottomrule")
-    assert r"\textbf{" in latex
+    assert r"\textbf{" not in latex + "".join(lines)
+    assert "3 algorithms need 7 seeds" in latex
     last = markdown_table(analysis.problems[3], ["hv"])
-    assert "(1 failed)" in last
+    assert "(1 failed or missing)" in last
 
 
 @pytest.mark.parametrize("kind", ["svg", "png", "pdf"])
