@@ -43,5 +43,12 @@ def save_picture(figure: Figure, path: str | Path, dpi: int = 120) -> None:
         UserError: another kind of file, or it cannot be written.
     """
     kind = picture_type(path)
+    for axis in figure.axes:
+        legend = axis.get_legend()
+        texts = [axis.title, axis.xaxis.label, axis.yaxis.label]
+        for text in texts + (legend.get_texts() if legend else []):
+            text.set_parse_math(False)  # names may have a dollar sign
+    if figure.get_suptitle():
+        figure._suptitle.set_parse_math(False)  # type: ignore[attr-defined]
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=dpi, format=kind, metadata=_METADATA[kind])

@@ -26,8 +26,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-out = Console()
-err = Console(stderr=True)
+out = Console(markup=False, emoji=False)
+err = Console(stderr=True, markup=False, emoji=False)
 
 _REPEATED_S = 1.0
 """Seconds within which a signal is the same one again, sent to the group and to the process."""
@@ -52,7 +52,7 @@ def _root(
 def progress_bar() -> Iterator[Progress]:
     """A progress bar on the error stream; silent where that is no terminal."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from apq_moo.files import replacing
 from apq_moo.hardware import QUANTITIES, minimised
+from apq_moo.pictures import save_picture
 from apq_moo.problems import AccuracySource, APQProblem
 from apq_moo.problems.evaluated import Evaluated
 from apq_moo.space import Space, Subnet
@@ -150,5 +150,4 @@ def draw_front(
             axis.legend(loc="lower right")
         figure.colorbar(points, ax=axes[-1], label="mean bits")
     figure.suptitle(title)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=120, format="png", metadata={"Software": None})
+    save_picture(figure, path)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+import apq_moo.space
 from apq_moo.algorithms.strategy import Context
 from apq_moo.cli import main, run_commands
 from apq_moo.data import fashion
@@ -391,3 +392,19 @@ def test_networks_of_a_table_are_verified_by_it(call, monkeypatch, tmp_path):
     assert len(rows) == 4
     assert all(float(row["acc"]) == float(row["acc_val_true"]) for row in rows)
     assert all(float(row["acc_test"]) > 70 for row in rows)
+
+
+def test_names_are_neither_markup_nor_mathematics(call):
+    """Brackets of rich, its emoji, and dollars, between which matplotlib reads formulas."""
+    folder = Path("d$x_$y[red]")
+    folder.mkdir()
+    preset = Path(apq_moo.space.__file__).parent / "presets" / "digits.toml"
+    (folder / "my.toml").write_text(preset.read_text())
+    outcome = call(
+        "run", "--space", folder / "my.toml", "--objectives", "latency,size", "--algo", "nsga2",
+        "--budget", "200", "--pop-size", "20", "--out", "a[/red]b:x:",
+    )  # fmt: skip
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.strip().endswith("in a[/red]b:x:")
+    assert "d$x_$y[red]" in "".join(outcome.out.split())
+    assert Path("a[/red]b:x:/front.png").stat().st_size > 1000
