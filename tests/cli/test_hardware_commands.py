@@ -66,15 +66,19 @@ def test_searching_on_a_table_is_searching_on_its_device(call, suffix):
         assert mine.partition('"')[2] == theirs.partition('"')[2]
 
 
-def test_a_changed_table_is_not_searched_on(call, refused, table):
+def test_a_changed_table_changes_no_run(call, refused, table):
+    """The search goes on with the folder's copy; one whose copy was changed is refused."""
     assert call("run", "--device", table, *SMALL, "--out", "r").code == 0
-    record = json.loads(Path("r/run.json").read_text())
-    Path("r/run.json").write_text(json.dumps(record | {"status": "unfinished"}))
-    assert call("run", "--resume", "r").code == 0
-    Path("r/run.json").write_text(json.dumps(record | {"status": "unfinished"}))
+    front = Path("r/front.csv").read_bytes()
+    unfinished = json.loads(Path("r/run.json").read_text()) | {"status": "unfinished"}
     table.unlink()
     call("lut", "build", "--space", "digits", "--device", "bitfusion-edge", "-o", "bf.npz")
-    assert "its device's costs come from has changed" in refused("run", "--resume", "r")
+    Path("r/run.json").write_text(json.dumps(unfinished))
+    assert call("run", "--resume", "r").code == 0
+    assert Path("r/front.csv").read_bytes() == front
+    Path("r/run.json").write_text(json.dumps(unfinished))
+    Path("r/device.npz").write_bytes(Path("bf.npz").read_bytes())
+    assert "begun with other data: device changed since" in refused("run", "--resume", "r")
 
 
 def test_missing_layers_are_named_or_infeasible(call, refused, tmp_path):
