@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import current_thread, main_thread
 from typing import Annotated
 
 import typer
@@ -16,7 +13,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from apq_moo import __version__
 from apq_moo.errors import UserError
-from apq_moo.workers import WorkerLostError
 
 app = typer.Typer(
     name="apq-moo",
@@ -28,9 +24,6 @@ app = typer.Typer(
 
 out = Console(markup=False, emoji=False)
 err = Console(stderr=True, markup=False, emoji=False)
-
-_REPEATED_S = 1.0
-"""Seconds within which a signal is the same one again, sent to the group and to the process."""
 
 
 def _version(value: bool) -> None:
@@ -67,57 +60,6 @@ def progress(description: str) -> Iterator[Callable[[int, int], None]]:
     with progress_bar() as bar:
         task = bar.add_task(description, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-class Stopped(BaseException):
-    """A signal asked the command to stop.
-
-    Args:
-        number: of the signal.
-    """
-
-    def __init__(self, number: int) -> None:
-        super().__init__("interrupted")
-        self.number = number
-
-
-@contextmanager
-def going_on(kept: Callable[[], str]) -> Iterator[None]:
-    """What is said if the work within is stopped, or loses a worker.
-
-    Args:
-        kept: says what is kept, and how to go on.
-    """
-    try:
-        yield
-    except (Stopped, WorkerLostError) as stop:
-        stop.add_note(kept())
-        raise
-
-
-@contextmanager
-def stoppable() -> Iterator[None]:
-    """Within, Ctrl-C and SIGTERM raise :class:`Stopped`; not where they were to be ignored."""
-    latest = -1.0
-
-    def stop(number: int, _frame: object) -> None:
-        nonlocal latest
-        now = time.monotonic()
-        if now - latest > _REPEATED_S:
-            latest = now
-            raise Stopped(number)
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    heard = [number for number, handler in before.items() if handler != signal.SIG_IGN]
-    if current_thread() is not main_thread():  # where Python sets no handlers
-        heard = []
-    for number in heard:
-        signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number in heard:
-            signal.signal(number, before[number])
 
 
 def say(text: str, console: Console = out) -> None:

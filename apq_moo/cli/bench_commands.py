@@ -13,8 +13,9 @@ from rich.box import SIMPLE
 from rich.table import Table
 from rich.text import Text
 
-from apq_moo.cli.app import app, err, going_on, out, progress, refuse_existing, say
+from apq_moo.cli.app import app, err, out, progress, refuse_existing, say
 from apq_moo.cli.options import OnOption, as_options, measuring_device, numbers, parse_limits
+from apq_moo.cli.stopping import going_on
 from apq_moo.defaults import MAX_JOBS
 from apq_moo.errors import UserError
 from apq_moo.texts import by_commas

@@ -5,17 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-# They register themselves.
-from apq_moo.cli import (  # noqa: F401
-    bench_commands,
-    data_commands,
-    hardware_commands,
-    measuring_commands,
-    run_commands,
-    train_commands,
-)
-from apq_moo.cli.app import Stopped, app, err, say, stoppable
-from apq_moo.cli.options import as_options
+from apq_moo.cli.stopping import Stopped, stoppable
 from apq_moo.errors import UserError
 
 _DEFAULTS = {"--verify": "10"}
@@ -41,15 +31,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = _with_defaults(sys.argv[1:] if arguments is None else arguments)
     try:
         with stoppable():
+            from apq_moo.cli.commands import app  # may take long enough to be stopped
+
             app(args=given, prog_name="apq-moo")
     except UserError as error:
-        say(f"error: {as_options(_line(error))}", err)
+        from apq_moo.cli.options import as_options
+
+        sys.stderr.write(f"error: {as_options(_line(error))}\n")
         sys.exit(2)
     except Stopped as stop:
-        say(_line(stop), err)
+        sys.stderr.write(f"{_line(stop)}\n")
         sys.exit(128 + stop.number)
 
 
 def _line(stop: BaseException) -> str:
-    """Its message and its notes, see :func:`going_on`."""
+    """Its message and its notes, see :func:`apq_moo.cli.stopping.going_on`."""
     return "; ".join((str(stop), *getattr(stop, "__notes__", ())))

@@ -12,13 +12,14 @@ import typer
 from rich.box import SIMPLE
 from rich.table import Table
 
-from apq_moo.cli.app import err, going_on, out, progress, refuse_existing, say
+from apq_moo.cli.app import err, out, progress, refuse_existing, say
 from apq_moo.cli.hardware_commands import (
     OutOption,
     SpaceOption,
     TableArgument,
     lut_app,
 )
+from apq_moo.cli.stopping import going_on
 from apq_moo.defaults import DEFAULT_SPACE, MAX_JOBS, MAX_SEED
 from apq_moo.errors import UserError
 

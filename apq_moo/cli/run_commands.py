@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from apq_moo.cli.app import app, err, going_on, out, progress_bar, refuse_existing, say
+from apq_moo.cli.app import app, err, out, progress_bar, refuse_existing, say
 from apq_moo.cli.options import OnOption, parse_limits
+from apq_moo.cli.stopping import going_on
 from apq_moo.errors import UserError
 from apq_moo.study.config import RunConfig, parse_objectives
 

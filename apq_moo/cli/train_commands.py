@@ -10,8 +10,9 @@ import typer
 from rich.box import SIMPLE
 from rich.table import Table
 
-from apq_moo.cli.app import app, err, going_on, out, progress_bar, refuse_existing
+from apq_moo.cli.app import app, err, out, progress_bar, refuse_existing
 from apq_moo.cli.options import OnOption, measuring_device
+from apq_moo.cli.stopping import going_on
 from apq_moo.defaults import DEFAULT_SPACE, MAX_JOBS, MAX_SEED
 from apq_moo.errors import UserError
 from apq_moo.pipeline import Listener, PipelineConfig, run

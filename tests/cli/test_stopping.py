@@ -98,6 +98,23 @@ def test_a_comparison_of_predictors(call, monkeypatch):
     assert (stopped.code, stopped.err) == (130, "interrupted; nothing is kept\n")
 
 
+def test_before_anything_is_imported():
+    """The first seconds of a command go to imports."""
+    code = (
+        "import os, signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(name, path, target=None):\n"
+        "        if name == 'typer': os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder)\n"
+        "from apq_moo.cli import main\n"
+        "main(['algorithms'])"
+    )
+    found = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (found.returncode, found.stdout, found.stderr) == (130, "", "interrupted\n")
+
+
 def test_any_other_command(call, monkeypatch):
     stopping(monkeypatch, RunFolder, "open", signal.SIGTERM, at=1)
     stopped = call("pick", "a")

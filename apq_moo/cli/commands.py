@@ -1,0 +1,13 @@
+"""The app with all its commands, which register themselves."""
+
+from apq_moo.cli import (  # noqa: F401
+    bench_commands,
+    data_commands,
+    hardware_commands,
+    measuring_commands,
+    run_commands,
+    train_commands,
+)
+from apq_moo.cli.app import app
+
+__all__ = ["app"]
