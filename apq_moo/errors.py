@@ -1,4 +1,4 @@
-"""The one exception that a user's mistake raises, and how its message shows values."""
+"""The one exception that a user's mistake raises, warnings, and how both show values."""
 
 from __future__ import annotations
 
@@ -58,6 +58,16 @@ def one_line(text: str) -> str:
     if len(text) > _MAX_LENGTH:
         text = f"{text[: _MAX_LENGTH // 2]} ... {text[5 - _MAX_LENGTH // 2 :]}"
     return text
+
+
+_warned: set[str] = set()
+
+
+def warn(text: str) -> None:
+    """Print a warning as one line on the error stream, the same one only once a process."""
+    if text not in _warned:
+        _warned.add(text)
+        sys.stderr.write(f"{one_line(f'warning: {text}')}\n")
 
 
 @contextmanager

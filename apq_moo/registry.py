@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
 
-from apq_moo.errors import UserError
+from apq_moo.errors import UserError, warn
 
 T = TypeVar("T")
 
@@ -15,7 +15,7 @@ class Registry(Generic[T]):
     """A dictionary of named things of one kind.
 
     Third parties add to it through the entry-point group ``apq_moo.<kind>s``; those are imported
-    only when their name is asked for, and cannot take the name of a built-in one.
+    only when their name, or all items, are asked for, and cannot take the name of a built-in one.
 
     Args:
         kind: what is registered, in the singular, as messages name it (``"predictor"``).
@@ -25,6 +25,7 @@ class Registry(Generic[T]):
         self.kind = kind
         self._items: dict[str, T] = {}
         self._loaded: dict[str, T] = {}
+        self._broken: dict[str, str] = {}
 
     def register(self, name: str, item: T) -> T:
         """Add an item.
@@ -55,12 +56,22 @@ class Registry(Generic[T]):
     def __contains__(self, name: object) -> bool:
         return name in self.names()
 
+    def usable(self) -> Iterator[tuple[str, T]]:
+        """All names and items; plug-ins that cannot be loaded are warned of and left out."""
+        for name in self.names():
+            try:
+                item = self.get(name)
+            except UserError as error:
+                warn(str(error))
+            else:
+                yield name, item
+
     def get(self, name: str) -> T:
         """Look a name up.
 
         Raises:
             UserError: no such name (the message lists the known ones), or a plug-in that cannot be
-                imported.
+                loaded.
         """
         if name in self._items:
             return self._items[name]
@@ -69,11 +80,19 @@ class Registry(Generic[T]):
             if plugin is None:
                 known = ", ".join(self.names()) or "none"
                 raise UserError(f"unknown {self.kind} {name!r}; known: {known}")
-            try:
-                self._loaded[name] = plugin.load()
-            except (ImportError, AttributeError) as error:
-                raise UserError(
-                    f"{self.kind} {name!r} is a plug-in that cannot be imported from "
-                    f"{plugin.value}: {error}"
-                ) from error
+            if name not in self._broken:
+                try:
+                    self._loaded[name] = plugin.load()
+                except (Exception, SystemExit) as error:  # whatever the plug-in's code does
+                    self._broken[name] = _why(plugin, error)
+            if name in self._broken:
+                raise UserError(f"{self.kind} {name!r} {self._broken[name]}")
         return self._loaded[name]
+
+
+def _why(plugin: EntryPoint, error: BaseException) -> str:
+    owner = plugin.dist.name if plugin.dist else "an unknown distribution"
+    return (
+        f"is a plug-in of {owner} that cannot be loaded from {plugin.value}: "
+        f"{type(error).__name__}: {error}; repair or uninstall it"
+    )

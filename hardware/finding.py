@@ -30,7 +30,15 @@ MISSING = ("error", "infeasible")
 
 @cache
 def _named(name: str) -> Device:
-    return DEVICES.get(name)()
+    make = DEVICES.get(name)
+    try:
+        return make()
+    except UserError:
+        raise
+    except Exception as error:  # whatever a plug-in's code does
+        raise UserError(
+            f"device {name!r} cannot be made: {type(error).__name__}: {error}; repair its plug-in"
+        ) from error
 
 
 def is_device_file(device: str | Path) -> bool:

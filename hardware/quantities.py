@@ -136,7 +136,7 @@ for _quantity in (
 
 def cost_names() -> list[str]:
     """Names of the quantities that are looked up rather than predicted or measured."""
-    return [name for name in QUANTITIES if not QUANTITIES.get(name).expensive]
+    return [name for name, quantity in QUANTITIES.usable() if not quantity.expensive]
 
 
 def find_cost(name: str) -> Quantity:
@@ -145,6 +145,6 @@ def find_cost(name: str) -> Quantity:
     Raises:
         UserError: there is none, or the quantity is no cost.
     """
-    if name not in cost_names():
+    if name not in QUANTITIES or QUANTITIES.get(name).expensive:
         raise UserError(f"unknown cost {name!r}; known: {', '.join(cost_names())}")
     return QUANTITIES.get(name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, overload
 
@@ -326,12 +325,7 @@ def _check_seed(seed: Any) -> None:
 
 def _with_std() -> list[str]:
     """Names of the predictors that have standard deviations."""
-    found = []
-    for name in PREDICTORS:
-        with suppress(UserError):  # a plug-in that cannot be imported
-            if PREDICTORS.get(name).has_std:
-                found.append(name)
-    return found
+    return [name for name, kind in PREDICTORS.usable() if kind.has_std]
 
 
 PREDICTORS: Registry[type[Predictor]] = Registry("predictor")

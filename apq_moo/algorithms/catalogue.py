@@ -95,8 +95,8 @@ class AlgorithmEntry:
             UserError: they are too few; the message names algorithms that take them.
         """
         if n_objectives < self.least_objectives:
-            entries = [ALGORITHMS.get(name) for name in ALGORITHMS]
-            fit = [entry.name for entry in entries if entry.least_objectives <= n_objectives]
+            entries = ALGORITHMS.usable()
+            fit = [name for name, entry in entries if entry.least_objectives <= n_objectives]
             raise UserError(
                 f"{self.name} needs at least {self.least_objectives} objectives; with "
                 f"{n_objectives} use {', '.join(fit)}"

@@ -21,14 +21,15 @@ def data_list() -> None:
     from apq_moo.data.folders import SYNTAX
     from apq_moo.data.sources import SOURCES
 
-    for name in IMAGES:
+    sources = dict(SOURCES.usable())
+    for name, _ in IMAGES.usable():
         if name not in SOURCES:
             say(f"{name}: no files to download")
-            continue
-        try:
-            say(f"{name}: {SOURCES.get(name).find()}")
-        except UserError:
-            say(f"{name}: not found; apq-moo data download {name}")
+        elif name in sources:
+            try:
+                say(f"{name}: {sources[name].find()}")
+            except UserError:
+                say(f"{name}: not found; apq-moo data download {name}")
     say(f"{SYNTAX}: your own images, in PATH/train/<class> and PATH/val/<class>")
 
 

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from apq_moo.cli.app import app, err, out, refuse_existing, say
 from apq_moo.defaults import DEFAULT_SPACE
-from apq_moo.errors import UserError, one_line
+from apq_moo.errors import UserError, one_line, warn
 
 if TYPE_CHECKING:
     from apq_moo.hardware import LayerTable
@@ -42,7 +42,11 @@ def device_list() -> None:
     from apq_moo.hardware import DEVICES, ArrayDevice, find_device
 
     for name in DEVICES:
-        device = find_device(name)
+        try:
+            device = find_device(name)
+        except UserError as error:
+            warn(str(error))
+            continue
         text = device.machine.description if isinstance(device, ArrayDevice) else ""
         costs = ", ".join(f"{cost} ({unit})" for cost, unit in device.units.items())
         say(f"{name}: {text or costs}")

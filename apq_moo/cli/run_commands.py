@@ -262,8 +262,7 @@ def algorithms() -> None:
     """List the search algorithms."""
     from apq_moo.algorithms import ALGORITHMS
 
-    for name in ALGORITHMS:
-        entry = ALGORITHMS.get(name)
+    for name, entry in ALGORITHMS.usable():
         front = "a front" if entry.kind == "multi-objective" else "one network for each limit"
         least = f", from {entry.least_objectives} objectives" if entry.least_objectives > 1 else ""
         say(f"{name}: {entry.summary} [{front}{least}] ({entry.citation})")

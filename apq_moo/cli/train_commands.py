@@ -17,6 +17,7 @@ from apq_moo.defaults import DEFAULT_SPACE, MAX_JOBS, MAX_SEED
 from apq_moo.errors import UserError
 from apq_moo.pipeline import Listener, PipelineConfig, run
 from apq_moo.study.config import parse_objectives
+from apq_moo.texts import by_commas
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -359,7 +360,7 @@ def predictor_compare(
     from apq_moo.space import load_space
 
     loaded = load_space(space)
-    chosen = [name.strip() for name in names.split(",") if name.strip()] or PREDICTORS.names()
+    chosen = by_commas(names) or tuple(name for name, _ in PREDICTORS.usable())
     for name in chosen:
         PREDICTORS.get(name)
     try:

@@ -180,13 +180,14 @@ def fit_predictors(
     folder = Path(folder)
     X, y = load_samples(folder / SAMPLES, space).rows("mp_held_out")
     taus = {}
-    for name in PREDICTORS:
+    names = [name for name, _ in PREDICTORS.usable()]
+    for name in names:
         predictor = fit_to_samples(name, space, folder / SAMPLES, seed=seed)
         if name in KEPT:
             predictor.save(folder / predictor_file(name))
         taus[name] = kendall_tau(y, predictor.predict(X))
         if callback is not None:
-            callback(len(taus), len(PREDICTORS.names()))
+            callback(len(taus), len(names))
     return taus
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from apq_moo.errors import UserError
-from apq_moo.hardware import QUANTITIES, cost_names, find_device
+from apq_moo.hardware import QUANTITIES, find_device
 from apq_moo.hardware.breakdown import breakdown
 from apq_moo.hardware.plots import network_picture
 from apq_moo.pictures import save_picture
@@ -50,7 +50,7 @@ def break_down(folder: RunFolder, columns: dict[str, list[Any]], row: int) -> tu
     asked = [
         name
         for name in dict.fromkeys([*config.objectives, *config.limits])
-        if name in cost_names() and QUANTITIES.get(name).compile is None
+        if not (quantity := QUANTITIES.get(name)).expensive and quantity.compile is None
     ]
     names = asked or list(device.units)
     found = {name: breakdown(space, subnet, name, device) for name in names}

@@ -68,7 +68,7 @@ def pick(folder: RunFolder, limits: Mapping[str, float], *, knee: bool = False) 
     for name in limits:
         if name in values:
             continue
-        if name not in cost_names():
+        if name not in QUANTITIES or QUANTITIES.get(name).expensive:
             known = ", ".join(dict.fromkeys([*values, *cost_names()]))
             raise UserError(f"limits={name}: this run knows {known}")
         values[name] = cost_table(space, name, device)(archive.genotypes)
