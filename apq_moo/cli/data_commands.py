@@ -56,3 +56,32 @@ def data_download(
         found = None
     if found is None or target.resolve() not in found.parents:
         say(f"set APQ_MOO_DATA={target.resolve()} to use it")
+
+
+@data_app.command("check")
+def data_check(
+    folder: Annotated[
+        Path, typer.Argument(metavar="PATH", help="Holds train, and val or test, as in `data list`")
+    ],
+) -> None:
+    """Read all your own images in a folder and list what is there; exits with 2 if one is bad."""
+    from apq_moo.data.folders import inspect
+
+    found = inspect(folder)
+    for split, counts in found.counts.items():
+        each = ", ".join(f"{name} {n:,}" for name, n in counts.items())
+        say(f"{split}: {sum(counts.values()):,} images of {len(counts)} classes: {each}")
+    if found.sizes:
+        (width, height), largest = (
+            extreme(found.sizes, key=lambda size: size[0] * size[1]) for extreme in (min, max)
+        )
+        say(f"sizes: from {width}x{height} to {largest[0]}x{largest[1]} pixels")
+    if found.left_out:
+        say(f"left out, since they are no images by their suffix: {len(found.left_out):,} files")
+        for path in found.left_out:
+            say(f"  {path}")
+    say(f"unreadable: {len(found.unreadable):,}")
+    for path, reason in found.unreadable.items():
+        say(f"  {path}: {reason}")
+    if found.unreadable:
+        raise typer.Exit(2)

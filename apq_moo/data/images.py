@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from apq_moo.errors import UserError
 from apq_moo.registry import Registry
+from apq_moo.space import Space
 
 FloatImages = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -49,6 +50,7 @@ class ImageSet:
         test: what is reported.
         test_clean: the undistorted test images, where ``test`` is distorted; else the same.
         augment: draws augmented copies of a batch.
+        classes: their names, in the order of the labels, where they have names.
     """
 
     name: str
@@ -58,6 +60,7 @@ class ImageSet:
     test: Split
     test_clean: Split
     augment: Augment
+    classes: tuple[str, ...] = ()
 
     def split(self, name: str) -> Split:
         """A split by its attribute's name."""
@@ -115,6 +118,28 @@ def split_off_validation(
         split_of_bytes(pixels[rows], labels[rows]) for rows in np.split(order, [len(order) - n])
     )
     return train, validation
+
+
+def check_images(space: Space, images: ImageSet) -> None:
+    """Check that images fit a space.
+
+    Raises:
+        UserError: they differ in size, channels or number of classes.
+    """
+    spec, shape = space.spec, images.train.images.shape[1:]
+    wanted = (spec.input_channels, spec.input_size, spec.input_size)
+    if shape != wanted:
+        raise UserError(
+            f"image set {images.name!r} has images of shape {shape}; space {space.name!r} expects "
+            f"{wanted}: set input_channels and input_size to these"
+        )
+    n = len(images.classes) or int(images.train.labels.max()) + 1
+    if n != spec.classes:
+        names = f" ({', '.join(map(repr, images.classes))})" if images.classes else ""
+        raise UserError(
+            f"space {space.name!r} has classes = {spec.classes}, but image set {images.name!r} has "
+            f"{n}{names}; set classes = {n}"
+        )
 
 
 IMAGES: Registry[Callable[[], ImageSet]] = Registry("image set")

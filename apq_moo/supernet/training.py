@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from apq_moo.arrays import IntArray
-from apq_moo.data.images import ImageSet
+from apq_moo.data.images import ImageSet, check_images
 from apq_moo.errors import UserError, shown
 from apq_moo.files import with_defaults
 from apq_moo.space import Space, Subnet, find_distribution
@@ -335,19 +335,3 @@ class Trainer:
             self.step, self.seconds = int(header["step"]), float(header["seconds"])
         except Exception as error:  # torch checks little of what it is given
             raise UserError(f"{path} is damaged: its optimiser's state is malformed") from error
-
-
-def check_images(space: Space, images: ImageSet) -> None:
-    """Check that images fit a space.
-
-    Raises:
-        UserError: they differ in size, channels or number of classes.
-    """
-    spec = space.spec
-    wanted = (spec.input_channels, spec.input_size, spec.input_size)
-    if images.train.images.shape[1:] != wanted or images.train.labels.max() >= spec.classes:
-        raise UserError(
-            f"image set {images.name!r} has images of shape {images.train.images.shape[1:]} and "
-            f"{images.train.labels.max() + 1} classes; space {space.name!r} expects {wanted} and "
-            f"{spec.classes}"
-        )

@@ -116,7 +116,7 @@ def test_a_space_may_name_a_folder(call, refused, tmp_path):
         )
     )
     train = ("supernet", "train", "--space", "mine.toml", "--steps", "2", "-o", "s.safetensors")
-    assert "image folder 'pictures' is no folder" in refused(*train)
+    assert f"image folder '{tmp_path / 'pictures'}' is no folder" in refused(*train)
     rng = np.random.default_rng(0)
     for split in ("train", "test"):
         for name in "ab":
@@ -125,9 +125,39 @@ def test_a_space_may_name_a_folder(call, refused, tmp_path):
             for i in range(100):
                 pixels = rng.integers(0, 256, (10, 9, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / f"{i}.png")
+    assert "has classes = 10, but image set " in refused(*train)
+    space.write_text(space.read_text().replace("classes = 10", "classes = 2"))
     outcome = call(*train)
     assert outcome.code == 0, outcome
     assert Path("s.safetensors").is_file()
+
+
+def test_a_folder_is_checked(call, refused, tmp_path):
+    for split, n in (("train", 2), ("test", 1)):
+        for name in "ab":
+            folder = tmp_path / "my pictures" / split / name
+            folder.mkdir(parents=True)
+            for i in range(n):
+                Image.new("L", (10 + i, 9)).save(folder / f"{i}.png")
+    outcome = call("data", "check", "my pictures")
+    assert outcome.code == 0, outcome
+    assert outcome.out.splitlines() == [
+        "train: 4 images of 2 classes: a 2, b 2",
+        "test: 2 images of 2 classes: a 1, b 1",
+        "sizes: from 10x9 to 11x9 pixels",
+        "unreadable: 0",
+    ]
+    (folder / "0.png").write_bytes(b"no image")
+    (folder / "1.heic").touch()
+    outcome = call("data", "check", "my pictures")
+    assert outcome.code == 2, outcome
+    assert outcome.out.splitlines()[3:6] == [
+        "left out, since they are no images by their suffix: 1 files",
+        f"  {folder / '1.heic'}",
+        "unreadable: 1",
+    ]
+    assert outcome.out.splitlines()[6].startswith(f"  {folder / '0.png'}: cannot identify")
+    assert "'none' is no folder" in refused("data", "check", "none").replace(f"{tmp_path}/", "")
 
 
 def test_without_a_command_help_is_shown(capsys):

@@ -1,15 +1,20 @@
 """Users' images in folders: which become what, how they are cut, and what is refused."""
 
+import re
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from apq_moo.data import folders, load_images
 from apq_moo.data.augmentation import Augmentation
-from apq_moo.data.folders import load_image_folder
+from apq_moo.data.folders import inspect, load_image_folder
+from apq_moo.data.images import check_images
 from apq_moo.errors import UserError
+from apq_moo.files import read_toml
+from apq_moo.space import Space, SpaceSpec
 
 COLOURS = {"cat": (200, 10, 30), "dog": (20, 220, 40), "owl": (5, 60, 240)}
 
@@ -231,6 +236,76 @@ def test_images_that_cannot_be_read(tmp_path):
     data = (tmp_path / "val/cat/x.jpg").read_bytes()
     (tmp_path / "val/cat/x.jpg").write_bytes(data[: len(data) // 2])
     refused(tmp_path, r"cannot read image .*val/cat/x\.jpg: ")
+
+
+def test_all_images_that_cannot_be_read_are_told_at_once(tmp_path):
+    fill(tmp_path, {"train": 4, "val": 2})
+    bad = [f"train/cat/{i:03}.png" for i in range(3)] + ["val/owl/001.png"]
+    for name in bad[2:]:
+        (tmp_path / name).write_bytes(b"no image")
+    refused(tmp_path, r"^cannot read 2 of 18 images in .*: train/cat/002\.png, val/owl/001\.png; ")
+    for name in bad:
+        (tmp_path / name).write_bytes(b"no image")
+    refused(
+        tmp_path, r"^cannot read 4 of 18 images in .*: train/cat/000.*002\.png, \.\.\.; `apq-moo"
+    )
+    (tmp_path / "train/owl/x.heic").write_bytes(b"")
+    found = inspect(tmp_path)
+    assert [str(Path(path).relative_to(tmp_path)) for path in found.unreadable] == bad
+    assert found.counts == {
+        split: dict.fromkeys(COLOURS, n) for split, n in (("train", 4), ("val", 2))
+    }
+    assert found.sizes == {(12, 9): 14}
+    assert found.left_out == [str(tmp_path / "train/owl/x.heic")]
+
+
+def marked(path, image, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.save(path, exif=exif, **({} if path.suffix == ".png" else {"quality": 95}))
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_are_turned_upright(tmp_path, orientation, suffix):
+    """As Pillow's own ``exif_transpose`` does it."""
+    fill(tmp_path, {"train": 2, "val": 1})
+    ramp = np.arange(16 * 16 * 3, dtype=np.uint8).reshape(16, 16, 3) // 8 * 8
+    ramp[:8, :8], ramp[8:, :8] = 250, 5
+    path = tmp_path / f"val/owl/x.{suffix}"
+    marked(path, Image.fromarray(ramp), orientation)
+    with Image.open(path) as image:
+        wanted = np.asarray(ImageOps.exif_transpose(image)).transpose(2, 0, 1)
+    found = load_image_folder(tmp_path, size=16).test.images[-1]
+    np.testing.assert_array_equal(np.rint(255 * found), wanted)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*" + 40 * b"\xff", b"\xff" * 60],
+)
+def test_malformed_orientations_are_none(tmp_path, content, recwarn):
+    fill(tmp_path, {"train": 2, "val": 1})
+    white = Image.new("RGB", (9, 7), "white")
+    white.save(tmp_path / "val/owl/x.jpg", exif=content)
+    marked(tmp_path / "val/owl/y.jpg", white, 77)
+    found = load_image_folder(tmp_path, size=4).test.images[-2:]
+    np.testing.assert_array_equal(found, np.ones((2, 3, 4, 4)))
+    assert not recwarn.list
+
+
+def test_classes_of_a_space_are_those_of_its_images(tmp_path):
+    fill(tmp_path, {"train": 4, "val": 2})
+    images = load_image_folder(tmp_path, size=8)
+    data = read_toml(files("apq_moo.space") / "presets" / "digits.toml") | {"input_channels": 3}
+    check_images(Space(SpaceSpec.from_dict(data | {"classes": 3})), images)
+    for classes in (2, 4):
+        with pytest.raises(UserError) as error:
+            check_images(Space(SpaceSpec.from_dict(data | {"classes": classes})), images)
+        assert re.search(
+            rf"classes = {classes}, but .* has 3 \('cat', 'dog', 'owl'\); set classes = 3$",
+            str(error.value),
+        )
 
 
 def test_images_of_more_than_8_bits_are_not_cut_off(tmp_path):
