@@ -35,7 +35,7 @@ class TabulatedAccuracy(ExactSource):
         if not assets.has(TABLE):
             mend = "name a predictor"
             if space.count() <= MOST_LISTED:
-                mend = f"make one with `apq-moo samples exhaust --space {space.name}`, or {mend}"
+                mend = f"make one with `apq-moo samples exhaust {space.option}`, or {mend}"
             raise UserError(
                 f"space {space.name!r} has no table of all its networks in {assets.folder}: {mend}"
             )

@@ -28,7 +28,7 @@ def load_images(name: str) -> ImageSet:
 
 
 def images_of(space: Space) -> str:
-    """The name of a space's image set.
+    """The name of a space's image set, of a user's own with the whole path of its folder.
 
     Raises:
         UserError: it names none.
@@ -38,4 +38,4 @@ def images_of(space: Space) -> str:
             f"space {space.name!r} names no image set, so that nothing can be trained or measured "
             "on it"
         )
-    return space.spec.images
+    return folders.located(space)

@@ -12,6 +12,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from apq_moo.data import folders
 from apq_moo.errors import UserError, shown
 from apq_moo.files import read_json, sha256, write_json
 from apq_moo.reading import read
@@ -70,7 +71,7 @@ class Assets:
         if not path.is_file():
             raise UserError(
                 f"space {self.space.name!r} has no assets in {self.folder}; make them with "
-                f"`apq-moo pipeline --space {self.space.name} --out DIR` and pass assets=DIR"
+                f"`apq-moo pipeline {self.space.option} --out DIR` and pass assets=DIR"
             )
         manifest = read_json(path)
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
@@ -107,8 +108,11 @@ class Assets:
 
     @property
     def images(self) -> str:
-        """The name of the data set that the assets were made from."""
-        return self._said("images")
+        """The name of the data set that the assets were made from.
+
+        A folder that is no longer there may have moved together with the space's file.
+        """
+        return folders.at_hand(self._said("images"), self.space)
 
     def checksums(self) -> dict[str, str]:
         """SHA-256 of the images and of every file, as the manifest says."""

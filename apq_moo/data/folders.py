@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import warnings
@@ -28,6 +29,7 @@ from apq_moo.data.images import (
     split_off_validation,
 )
 from apq_moo.errors import UserError, shown
+from apq_moo.space import Space
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -68,6 +70,34 @@ def load_named_folder(name: str) -> ImageSet:
         )
     channels = 1 if match["grey"] else 3
     return load_image_folder(match["path"], size=int(match["size"]), channels=channels)
+
+
+def located(space: Space) -> str:
+    """The name of a space's images, with the whole path where they lie in a folder.
+
+    A relative path begins where the space's file lies.
+    """
+    name, begin = space.spec.images, space.spec.relative_to
+    match = _NAME.fullmatch(name)
+    if match is None or match["path"].startswith("~") or not begin:
+        return name
+    path = os.path.normpath(Path(begin, match["path"]))
+    return f"{PREFIX}{path}{name[match.end('path') :]}"
+
+
+def at_hand(name: str, space: Space) -> str:
+    """The name of images as it was recorded, or where a space says that they are now."""
+    old, new = _NAME.fullmatch(name), _NAME.fullmatch(space.spec.images)
+    if old is None or new is None or _is_folder(old["path"]):
+        return name
+    return located(space)
+
+
+def _is_folder(path: str) -> bool:
+    try:
+        return Path(path).expanduser().is_dir()
+    except (OSError, RuntimeError, ValueError):
+        return False
 
 
 def load_image_folder(

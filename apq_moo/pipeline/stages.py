@@ -13,6 +13,7 @@ import torch
 
 from apq_moo.data import load_images
 from apq_moo.data.assets import SAMPLES, SUPERNET, Assets, predictor_file, write_manifest
+from apq_moo.data.images import check_images
 from apq_moo.data.samples import load_samples
 from apq_moo.data.tables import SPLITS
 from apq_moo.errors import UserError
@@ -124,6 +125,7 @@ def evaluate(
     sample = find_distribution(draw)
     supernet, _ = load_supernet(checkpoint, space)
     data = load_images(images)
+    check_images(space, data)
     scorer = Scorer(supernet.to(torch_device(on)), data)
     splits = ("validation", "test", "test_clean")
     named: dict[str, dict[str, dict[str, float]]] = {}

@@ -37,7 +37,7 @@ def load_space(space: str | Path | Space) -> Space:
         return _preset(str(space))
     path = Path(space)
     if path.suffix == ".toml" or _is_file(path):
-        return Space(SpaceSpec.from_dict(read_toml(path), source=str(path)))
+        return Space(SpaceSpec.from_dict(read_toml(path), source=str(path), path=path))
     known = ", ".join(presets())
     raise UserError(
         f"unknown space {shown(str(space))}; known: {known}, or the path of a TOML file"

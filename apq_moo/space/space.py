@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
@@ -56,6 +57,11 @@ class Space(Encoding):
     def digest(self) -> str:
         """SHA-256 of the description without its name; equal for equal spaces."""
         return self.spec.digest
+
+    @property
+    def option(self) -> str:
+        """What names it on a command line, ``--space ...``: its file, or the name of a preset."""
+        return f"--space {shlex.quote(self.spec.file or self.name)}"
 
     # -- rules and counting ------------------------------------------------------------------------
 

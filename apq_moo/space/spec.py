@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import asdict, astuple, dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 
 from apq_moo.errors import UserError, shown
@@ -76,6 +77,13 @@ _Ratios = Annotated[
 _Choice = Annotated[tuple[int, ...], ascending(1, _MAX_CHANNELS)]
 _PartOf = Annotated[
     str, Must("the name of a space or a TOML file", lambda name: isinstance(name, str))
+]
+_Folder = Annotated[
+    str,
+    Must(
+        "the whole path of a folder",
+        lambda path: isinstance(path, str) and Path(path).is_absolute(),
+    ),
 ]
 _Name = Annotated[
     str,
@@ -157,6 +165,7 @@ class _File:
     table_omits: tuple[Any, ...] = ()
     forbidden: tuple[_Rule, ...] = ()
     part_of: _PartOf = ""
+    relative_to: _Folder = ""
 
 
 @dataclass(frozen=True)
@@ -183,6 +192,9 @@ class SpaceSpec:
         stages: the searchable stages.
         table_omits: components of :data:`COMPONENTS` that a device's latency and energy leave out.
         forbidden: rules; a block that matches every field of one is not a member of the space.
+        file: where it was read from, as it was named; or ``""``. No part of what it is.
+        relative_to: the folder from which a relative path in ``images`` begins, by default that of
+            the file. No part of what it is.
     """
 
     name: str
@@ -201,12 +213,15 @@ class SpaceSpec:
     forbidden: tuple[dict[str, tuple[int, ...]], ...] = ()
     between_bits: int = FLOAT_BITS
     part_of: str = ""
+    file: str = field(default="", compare=False)
+    relative_to: str = field(default="", compare=False)
 
     @property
     def digest(self) -> str:
-        """SHA-256 of everything but the name."""
+        """SHA-256 of everything but the name and where it lies."""
         value = asdict(self)
-        del value["name"]
+        for name in ("name", "file", "relative_to"):
+            del value[name]
         if self.between_bits == FLOAT_BITS:  # as before there was a choice
             del value["between_bits"]
         if not self.part_of:
@@ -214,12 +229,15 @@ class SpaceSpec:
         return digest_of(value)
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any], *, source: str = "space") -> SpaceSpec:
+    def from_dict(
+        cls, data: dict[str, Any], *, source: str = "space", path: Path | None = None
+    ) -> SpaceSpec:
         """Check and build a description from parsed TOML.
 
         Args:
             data: the tables of the file; presets in ``apq_moo/space/presets`` are examples.
             source: how messages name it.
+            path: of the file, where it is a user's.
 
         Raises:
             UserError: a key is missing, unknown, of the wrong type or out of range.
@@ -235,6 +253,7 @@ class SpaceSpec:
                 known = ", ".join(COMPONENTS)
                 raise UserError(f"{source}: table_omits: unknown {shown(omitted)}; known: {known}")
         first, mix = file.first_block, file.feature_mix
+        place = "" if path is None else str(path.parent.absolute())
         return cls(
             name=file.name,
             images=file.images,
@@ -250,6 +269,8 @@ class SpaceSpec:
             feature_mix=None if mix is None else mix.channels,
             stages=file.stages,
             part_of=file.part_of,
+            file="" if path is None else str(path),
+            relative_to=file.relative_to or place,
             table_omits=tuple(name for name in COMPONENTS if name in file.table_omits),
             forbidden=tuple(
                 {name: options for name, options in vars(rule).items() if options}

@@ -2,16 +2,19 @@
 
 A space or a device is often a file of the user's, who edits it, moves it, or gives the results to
 somebody without it. So a run's folder keeps a copy of such files, and whoever reads the run again
-takes the copy where the file is no longer what it was.
+takes the copy where the file is no longer what it was. The copy of a space whose pictures lie
+beside its file says where that was.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from apq_moo.data import folders
 from apq_moo.errors import UserError
 from apq_moo.files import read_bytes, replacing, sha256
 from apq_moo.hardware import Device, find_device
@@ -20,6 +23,7 @@ from apq_moo.space import Space, load_space, presets
 from apq_moo.study.config import RunConfig
 
 SPACE, DEVICE = "space", "device"
+_PLACE = b"relative_to = "
 
 
 def input_files(config: RunConfig) -> dict[str, Path]:
@@ -39,9 +43,27 @@ def keep_inputs(folder: Path, config: RunConfig) -> None:
         UserError: one of them is missing, or the folder cannot be written to.
     """
     for name, file in input_files(config).items():
-        content = read_bytes(file)
+        content = _copy(name, file)
         with replacing(folder / f"{name}{file.suffix}") as temporary:
             temporary.write_bytes(content)
+
+
+def _copy(name: str, file: Path) -> bytes:
+    """A file as a run's folder keeps it; a space's begins with where its pictures are."""
+    content = read_bytes(file)
+    if name == SPACE:
+        space = load_space(file)
+        place = space.spec.relative_to
+        moved = folders.located(space) != space.spec.images
+        if moved and place == str(file.parent.absolute()) and place.isprintable():
+            return _PLACE + json.dumps(place, ensure_ascii=False).encode() + b"\n" + content
+    return content
+
+
+def _original(file: Path) -> bytes:
+    """What :func:`_copy` was made of."""
+    content = read_bytes(file)
+    return content.partition(b"\n")[2] if content.startswith(_PLACE) else content
 
 
 def at_hand(folder: Path, config: RunConfig) -> RunConfig:
@@ -49,7 +71,7 @@ def at_hand(folder: Path, config: RunConfig) -> RunConfig:
     changed: dict[str, Any] = {}
     for name, file in input_files(config).items():
         copy = folder / f"{name}{file.suffix}"
-        if copy.is_file() and not (file.is_file() and sha256(file) == sha256(copy)):
+        if copy.is_file() and not (file.is_file() and _original(file) == _original(copy)):
             changed[name] = str(copy)
     return replace(config, **changed)
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from apq_moo.arrays import BoolArray, IntArray
 from apq_moo.data import load_images
+from apq_moo.data.images import check_images
 from apq_moo.data.samples import SampleTable
 from apq_moo.data.tables import AccuracyTable
 from apq_moo.errors import UserError
@@ -119,7 +120,7 @@ def measure(
     """
     whole = superspace(space)
     load_supernet(checkpoint, whole)  # refused here, before any process starts
-    load_images(images)
+    check_images(whole, load_images(images))
     group, device = join(on)
     task = Task(
         whole.spec, whole.digest, str(checkpoint), sha256(checkpoint), images, table.splits,
@@ -186,19 +187,24 @@ def _known(table: T, out: Path, read: Callable[[Path], T]) -> tuple[T, float]:
     Raises:
         UserError: a file is unreadable or of other origin.
     """
-    spent, origin = 0.0, table.provenance
+    spent, origin = 0.0, _origin(table)
     for path in (out, *_parts(out)):
         if not path.exists():
             continue
         earlier = read(path)
         spent = max(spent, float(earlier.provenance.get("seconds", 0.0)))
-        known = {name: value for name, value in earlier.provenance.items() if name != "seconds"}
-        if known != origin or not np.array_equal(earlier.X, table.X):
+        if _origin(earlier) != origin or not np.array_equal(earlier.X, table.X):
             raise UserError(
                 f"{path} holds other networks, or those of another supernet or with other settings"
             )
         table = table.joined(earlier)
     return table, spent
+
+
+def _origin(table: SampleTable | AccuracyTable) -> dict[str, Any]:
+    """What a table was measured from: images by their checksum, wherever they lay."""
+    told = {"seconds", "images", "images_name"}
+    return {name: value for name, value in table.provenance.items() if name not in told}
 
 
 def provenance(space: Space, checksum: str, images_sha256: str) -> dict[str, Any]:

@@ -53,7 +53,8 @@ def _begin(
     table = _unmeasured(np.unique(X, axis=0), data, header)
     if path.exists():
         earlier = load_table(path, space)
-        if {**earlier.provenance, "seconds": 0.0} == header:
+        told = {name: header[name] for name in ("seconds", "images_name")}
+        if {**earlier.provenance, **told} == header:
             known = np.setdiff1d(np.arange(len(earlier.X)), earlier.unmeasured())
             table = _unmeasured(
                 np.unique(np.vstack([X, earlier.X[known]]), axis=0), data, earlier.provenance

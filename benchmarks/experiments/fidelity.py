@@ -27,7 +27,7 @@ import numpy as np
 import torch
 
 from apq_moo.arrays import IntArray
-from apq_moo.data import load_images
+from apq_moo.data import images_of, load_images
 from apq_moo.data.tables import SPLITS
 from apq_moo.errors import UserError, reported
 from apq_moo.files import growing, read_json, sha256, with_defaults, write_json
@@ -65,7 +65,7 @@ class Job:
 
 def accuracies(space: Space, supernet: Supernet, rows: IntArray) -> list[dict[str, float]]:
     """Accuracies in full precision on validation and test images, in percent, by split."""
-    scorer = Scorer(supernet, load_images(space.spec.images))
+    scorer = Scorer(supernet, load_images(images_of(space)))
     found = scorer.accuracies(space.decode(rows), SPLITS, quantised=False)
     return [dict(zip(SPLITS, row, strict=True)) for row in found.tolist()]
 
@@ -115,7 +115,7 @@ def train_alone(i: int, job: Job) -> tuple[int, dict[str, Any]]:
     space = load_space(job.space)
     (subnet,) = space.decode(job.row)
     device = torch_device(job.on)
-    trainer = Trainer(space, load_images(space.spec.images), job.config, device, alone=subnet)
+    trainer = Trainer(space, load_images(images_of(space)), job.config, device, alone=subnet)
     if job.checkpoint.is_file():
         trainer.load(job.checkpoint)
     supernet = trainer.run(checkpoint=job.checkpoint)

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from apq_moo.arrays import IntArray
-from apq_moo.data import load_images
+from apq_moo.data import images_of, load_images
 from apq_moo.data.assets import SUPERNET, find_assets
 from apq_moo.errors import reported
 from apq_moo.files import sha256, write_json
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     path = args.supernet or find_assets(space).path(SUPERNET)
     device = torch_device(args.on)
     supernet = load_supernet(path, space)[0].to(device)
-    images = load_images(space.spec.images)
+    images = load_images(images_of(space))
     scorer = Scorer(supernet, images)
     results: dict[str, Any] = {
         "space": space.name,

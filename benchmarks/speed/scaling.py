@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import torch
 
-from apq_moo.data import load_images
+from apq_moo.data import images_of, load_images
 from apq_moo.errors import reported
 from apq_moo.space import Space, load_space
 from apq_moo.supernet.distributed import Group, join
@@ -36,7 +36,7 @@ def images_a_second(
         device: where this one trains.
     """
     config = TrainConfig(steps=warmup + steps, warmup_steps=0, batch_size=batch)
-    trainer = Trainer(space, load_images(space.spec.images), config, device, group)
+    trainer = Trainer(space, load_images(images_of(space)), config, device, group)
     at: dict[int, float] = {}
 
     def clock(progress: Progress) -> None:

@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apq_moo.data import load_images
+from apq_moo.data import images_of, load_images
 from apq_moo.errors import reported
 from apq_moo.files import write_json
 from apq_moo.space import Space, Subnet, load_space
@@ -239,7 +239,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     device = torch_device(args.on)
     space = load_space(args.space)
-    data = load_images(space.spec.images)
+    data = load_images(images_of(space))
     images = torch.from_numpy(data.validation.images[: args.images]).to(device)
     labels = torch.from_numpy(data.validation.labels[: args.images]).to(device)
     calibration = torch.from_numpy(data.calibration.images).to(device)

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from apq_moo.data import folders, load_images
+from apq_moo.data import folders, images_of, load_images
+from apq_moo.data.assets import find_assets, write_manifest
 from apq_moo.data.augmentation import Augmentation
 from apq_moo.data.folders import inspect, load_image_folder
 from apq_moo.data.images import check_images
 from apq_moo.errors import UserError
 from apq_moo.files import read_toml
-from apq_moo.space import Space, SpaceSpec
+from apq_moo.space import Space, SpaceSpec, load_space
 
 COLOURS = {"cat": (200, 10, 30), "dog": (20, 220, 40), "owl": (5, 60, 240)}
 
@@ -306,6 +307,63 @@ def test_classes_of_a_space_are_those_of_its_images(tmp_path):
             rf"classes = {classes}, but .* has 3 \('cat', 'dog', 'owl'\); set classes = 3$",
             str(error.value),
         )
+
+
+PRESET = files("apq_moo.space") / "presets" / "digits.toml"
+
+
+def pictured(path, images):
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(PRESET.read_text().replace('images = "digits"', f'images = "{images}"'))
+    return load_space(path)
+
+
+@pytest.mark.parametrize(
+    ("images", "whole"),
+    [
+        ("folder:flowers@8", "folder:{}/spaces/flowers@8"),
+        ("folder:../with @ in it@8-grey", "folder:{}/with @ in it@8-grey"),
+        ("folder:/data/flowers@8", "folder:/data/flowers@8"),
+        ("folder:~/flowers@8", "folder:~/flowers@8"),
+        ("folder:flowers", "folder:flowers"),
+        ("digits", "digits"),
+    ],
+)
+def test_relative_folders_begin_where_the_file_of_the_space_lies(
+    tmp_path, monkeypatch, images, whole
+):
+    pictured(tmp_path / "spaces" / "my.toml", images)
+    monkeypatch.chdir(tmp_path)
+    space = load_space("spaces/my.toml")
+    monkeypatch.chdir("/")
+    assert images_of(space) == whole.format(tmp_path)
+    plain = SpaceSpec.from_dict(read_toml(PRESET) | {"images": images})
+    assert plain == space.spec
+    assert plain.digest == space.digest
+    assert images_of(Space(plain)) == images
+    with pytest.raises(UserError, match="relative_to must be the whole path of a folder, not 'a'"):
+        SpaceSpec.from_dict(read_toml(PRESET) | {"relative_to": "a"})
+
+
+def test_assets_find_pictures_that_moved_with_their_space(tmp_path):
+    space = pictured(tmp_path / "mine" / "my.toml", "folder:pictures@8")
+    fill(tmp_path / "mine" / "pictures", {"train": 2, "test": 1})
+    before = images_of(space)
+    write_manifest(tmp_path / "mine", space, [], images=before)
+    assert find_assets(space, tmp_path / "mine").images == before
+    (tmp_path / "mine").rename(tmp_path / "moved")
+    moved = load_space(tmp_path / "moved" / "my.toml")
+    assert find_assets(moved, tmp_path / "moved").images == f"folder:{tmp_path}/moved/pictures@8"
+
+
+def test_hints_name_the_file_of_a_space(tmp_path):
+    space = pictured(tmp_path / "my spaces" / "my.toml", "digits")
+    with pytest.raises(UserError) as error:
+        find_assets(space, tmp_path)
+    assert f"`apq-moo pipeline --space '{tmp_path}/my spaces/my.toml' --out DIR`" in str(
+        error.value
+    )
+    assert load_space("digits").option == "--space digits"
 
 
 def test_images_of_more_than_8_bits_are_not_cut_off(tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import apq_moo.space
+from apq_moo.data import images_of
 from apq_moo.errors import UserError
 from apq_moo.hardware import find_device, read_table, write_table
 from apq_moo.hardware.layer_table import build
@@ -63,6 +64,27 @@ def test_a_space_that_was_edited_changes_no_pick(made):
     problem = APQProblem(space, ("latency", "size"), device="t.npz")
     worth = problem.evaluate_raw(space.encode([after.subnet.to_dict()]))
     assert {name: float(worth[name][0]) for name in after.values} == after.values
+
+
+def test_a_copy_of_a_space_finds_the_same_pictures(made, tmp_path, monkeypatch):
+    edit('images = "digits"', 'images = "folder:pictures@8-grey"')
+    space = load_space("my.toml")
+    wanted = f"folder:{tmp_path}/pictures@8-grey"
+    assert images_of(space) == wanted
+    config = replace(CONFIG, device="bitfusion")
+    folder = RunFolder.create("pictured", config, verify=None, overwrite=False)
+    assert folder.at_hand == config
+    monkeypatch.chdir("pictured")
+    copy = load_space("space.toml")
+    assert images_of(copy) == wanted
+    assert (copy.digest, copy.spec) == (space.digest, space.spec)
+    config = replace(config, space="space.toml")
+    again = RunFolder.create("again", config, verify=None, overwrite=False)
+    assert (again.path / "space.toml").read_bytes() == Path("space.toml").read_bytes()
+    assert again.at_hand.space == "space.toml"
+    monkeypatch.chdir(tmp_path)
+    edit("width = 8\n", "width = 16\n")
+    assert RunFolder.open("pictured").at_hand.space == "pictured/space.toml"
 
 
 def test_a_table_that_was_replaced_changes_no_pick(made):
