@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -40,6 +41,7 @@ from apq_moo.predictors.network import (
     Weights,
 )
 from apq_moo.space import FIELDS, Space
+from apq_moo.threads import one_torch_thread
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -95,12 +97,16 @@ class ExactNetwork:
         """The same for what :meth:`Space.block_index` returns, shape ``(n, n_blocks)``."""
         self._rows_seen += len(index)
         worth = "torch" in sys.modules or self._rows_seen > _TORCH_AFTER
-        fast = worth and _has_byte_products()
         output = np.empty(len(index))
         room = _Room.of(min(len(index), _CHUNK))
-        for start in range(0, len(index), _CHUNK):
-            rows = index[start : start + _CHUNK] + self._space.layout.offsets
-            output[start : start + len(rows)] = self._chunk(rows, room.first(len(rows)), fast=fast)
+        # A process that was forked after its parent had used several of torch's threads would wait
+        # for them for ever; chunks are so small that others do not pay.
+        with one_torch_thread() if worth else nullcontext():
+            fast = worth and _has_byte_products()
+            for start in range(0, len(index), _CHUNK):
+                rows = index[start : start + _CHUNK] + self._space.layout.offsets
+                chunk = self._chunk(rows, room.first(len(rows)), fast=fast)
+                output[start : start + len(rows)] = chunk
         return output
 
     def _chunk(self, rows: IntArray, room: _Room, *, fast: bool) -> FloatArray:

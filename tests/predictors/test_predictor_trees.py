@@ -1,7 +1,5 @@
 """Trees evaluated as arrays: the values of the libraries that grew them; what is refused."""
 
-import multiprocessing
-import os
 import subprocess
 import sys
 
@@ -13,7 +11,7 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 
 from apq_moo.data.assets import find_assets
 from apq_moo.errors import UserError
-from apq_moo.predictors import PREDICTORS, load_predictor
+from apq_moo.predictors import load_predictor
 from apq_moo.predictors.boosting import _scikit_learn_trees, _xgboost_trees
 from apq_moo.predictors.storage import read_state, write_state
 from apq_moo.space import load_space
@@ -124,34 +122,3 @@ def test_damaged_models_with_right_checksums_never_crash(cases, tmp_path):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert int(done.stdout) > cases / 4
-
-
-_FORKED = """
-import multiprocessing, sys
-import numpy as np
-from apq_moo.predictors import load_predictor
-from apq_moo.space import load_space
-
-digits = load_space("digits")
-predictor = load_predictor(sys.argv[1], digits)
-X = digits.sample(3000, np.random.default_rng(0))
-expected = predictor.predict(X)
-with multiprocessing.get_context("fork").Pool(2) as pool:
-    found = pool.map_async(predictor.predict, [X, X]).get(timeout=20)
-assert all(np.array_equal(expected, accuracies) for accuracies in found)
-"""
-
-
-@pytest.mark.skipif(
-    "fork" not in multiprocessing.get_all_start_methods(), reason="processes cannot be forked"
-)
-@pytest.mark.parametrize("name", list(PREDICTORS))
-def test_a_forked_pool_predicts_after_its_parent_did(name, fitted, tmp_path):
-    path = tmp_path / "predictor.safetensors"
-    fitted[name].save(path)
-    command = [sys.executable, "-c", _FORKED, str(path)]
-    env = {**os.environ, "OMP_NUM_THREADS": "2"}
-    done = subprocess.run(  # noqa: S603 - runs this interpreter
-        command, check=False, env=env, capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
