@@ -42,6 +42,18 @@ def shown(value: object) -> str:
     return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 3] + "..."
 
 
+def escaped(text: str) -> str:
+    r"""A text on one line, with what a terminal would not show, or would obey, as Python writes it.
+
+    >>> escaped("a\nb\x1b[31m")
+    'a b\\x1b[31m'
+    """
+    if text.isprintable():
+        return text
+    parts = (part if part.isprintable() else repr(part)[1:-1] for part in text.split())
+    return " ".join(parts)
+
+
 def one_line(text: str) -> str:
     r"""A text fit for a message: one line of at most 300 characters that a terminal can show.
 
@@ -52,9 +64,7 @@ def one_line(text: str) -> str:
     """
     if len(text) > 8 * _MAX_LENGTH:  # so that little work is done on what is cut anyway
         text = f"{text[: 4 * _MAX_LENGTH]} {text[-4 * _MAX_LENGTH :]}"
-    if not text.isprintable():
-        parts = (part if part.isprintable() else repr(part)[1:-1] for part in text.split())
-        text = " ".join(parts)
+    text = escaped(text)
     if len(text) > _MAX_LENGTH:
         text = f"{text[: _MAX_LENGTH // 2]} ... {text[5 - _MAX_LENGTH // 2 :]}"
     return text

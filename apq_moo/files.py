@@ -10,6 +10,7 @@ import json
 import math
 import os
 import secrets
+import stat
 import struct
 import sys
 import tempfile
@@ -68,6 +69,32 @@ def replacing(path: str | Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def _mode(path: str | Path) -> int:
+    """A file's type and permissions; 0 where there is none."""
+    try:
+        return Path(path).stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:  # a NUL in the name
+        raise UserError(f"cannot read {str(path)!r}: {error}") from error
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether there is a file of a name that a user gave.
+
+    Raises:
+        UserError: nobody can tell: the name is too long, or a folder may not be searched.
+    """
+    return stat.S_ISREG(_mode(path))
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether there is a folder of a name that a user gave; see :func:`is_file`."""
+    return stat.S_ISDIR(_mode(path))
 
 
 def refuse_links(*paths: Path) -> None:

@@ -9,6 +9,7 @@ from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.data.assets import SAMPLES, Assets, find_assets, predictor_file
 from apq_moo.data.samples import load_samples
 from apq_moo.errors import UserError
+from apq_moo.files import is_file
 from apq_moo.predictors.base import PREDICTORS, Predictor, create_predictor
 from apq_moo.predictors.published import TORCH_SUFFIXES, load_published
 from apq_moo.predictors.storage import Arrays
@@ -93,7 +94,7 @@ def find_predictor(
     """
     name = str(predictor)
     if name not in PREDICTORS:
-        if not Path(predictor).is_file():
+        if not is_file(predictor):
             known = ", ".join(PREDICTORS)
             raise UserError(f"unknown predictor {name!r}; known: {known}, or the path of a file")
         return load_predictor(predictor, space)

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.data.assets import Assets, find_assets
 from apq_moo.errors import UserError, shown
-from apq_moo.files import sha256
+from apq_moo.files import is_file, sha256
 from apq_moo.predictors import PREDICTORS, find_predictor
 from apq_moo.predictors.additive import AdditivePredictor
 from apq_moo.registry import Registry
@@ -251,7 +251,7 @@ def _named(name: str, space: Space, assets: AssetsFolder, on: str | None) -> Acc
     if name in PREDICTORS:
         found = find_predictor(space, name, assets)
         return PredictedAccuracy(found, name, space, checksums(space, assets))
-    if not Path(name).is_file():
+    if not is_file(name):
         known = ", ".join([*PREDICTORS, *SOURCES])
         raise UserError(f"unknown predictor {name!r}; known: {known}, or the path of a file")
     return PredictedAccuracy(find_predictor(space, name), name, space, {name: sha256(name)})

@@ -13,6 +13,8 @@ from apq_moo.errors import UserError, shown
 from apq_moo.files import (
     check_writable,
     digest_of,
+    is_file,
+    is_folder,
     read_json,
     read_toml,
     replacing,
@@ -180,6 +182,27 @@ def test_files_that_cannot_be_read(tmp_path, read):
         with pytest.raises(UserError, match=f"^cannot read .*: {reason}$") as caught:
             read(path)
         assert "\n" not in str(caught.value)
+
+
+def test_what_is_there(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path)
+    below = tmp_path / "file" / "below"
+    assert [is_file(tmp_path / name) for name in ("file", "link", "no")] == [True, False, False]
+    assert [is_folder(tmp_path / name) for name in ("file", "link", "no")] == [False, True, False]
+    assert not is_file(below)
+    assert not is_folder(below)
+    for name, reason in [("x" * 300, "File name too long"), ("a\0b", "embedded null byte")]:
+        for ask in (is_file, is_folder):
+            with pytest.raises(UserError, match=f"^cannot read .*: {reason}$"):
+                ask(name)
+
+    def refuse(self):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    with pytest.raises(UserError, match=r"^cannot read .*link: Permission denied$"):
+        is_folder(tmp_path / "link")
 
 
 @pytest.mark.parametrize(

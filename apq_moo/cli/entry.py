@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from apq_moo.cli.stopping import Stopped, stoppable
-from apq_moo.errors import UserError
+from apq_moo.errors import UserError, escaped, one_line, shown
 
 _DEFAULTS = {"--verify": "10"}
 """Options whose value may be left out."""
@@ -30,20 +31,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     given = _with_defaults(sys.argv[1:] if arguments is None else arguments)
     try:
-        with stoppable():
+        with stoppable(), _named():
+            for argument in given:
+                if "\0" in argument:
+                    raise UserError(f"{shown(argument)}: no argument may hold a NUL; leave it out")
             from apq_moo.cli.commands import app  # may take long enough to be stopped
 
             app(args=given, prog_name="apq-moo")
     except UserError as error:
         from apq_moo.cli.options import as_options
 
-        sys.stderr.write(f"error: {as_options(_line(error))}\n")
+        sys.stderr.write(f"error: {_line(error, one_line(as_options(str(error))))}\n")
         sys.exit(2)
     except Stopped as stop:
-        sys.stderr.write(f"{_line(stop)}\n")
+        sys.stderr.write(f"{_line(stop, str(stop))}\n")
         sys.exit(128 + stop.number)
 
 
-def _line(stop: BaseException) -> str:
-    """Its message and its notes, see :func:`apq_moo.cli.stopping.going_on`."""
-    return "; ".join((str(stop), *getattr(stop, "__notes__", ())))
+@contextmanager
+def _named() -> Iterator[None]:
+    """Turn an operating system's complaint about a file into a user's mistake."""
+    try:
+        yield
+    except OSError as error:
+        if not isinstance(error.filename, str):
+            raise
+        raise UserError(f"cannot use {error.filename}: {error.strerror}") from error
+
+
+def _line(stop: BaseException, message: str) -> str:
+    """A message and its notes, see :func:`apq_moo.cli.stopping.going_on`."""
+    return "; ".join((message, *map(escaped, getattr(stop, "__notes__", ()))))

@@ -218,9 +218,11 @@ def _measure_all(space: Space, X: IntArray, file: Path, supernet: Path, on: str 
     """Measure networks, or what is left of them, into a table."""
     from apq_moo.data import images_of
     from apq_moo.data.tables import load_table
+    from apq_moo.files import check_writable
     from apq_moo.supernet.distributed import rank_of_environment
     from apq_moo.supernet.tabulate import tabulate
 
+    check_writable(file)
     with going_on(lambda: _kept(file, space, load_table)), progress_bar() as bar:
         task = bar.add_task("measuring", total=len(X))
         table = tabulate(
@@ -269,6 +271,7 @@ def samples_collect(
     """Measure random subnets; repeat the command to continue an interrupted collection."""
     from apq_moo.data import images_of
     from apq_moo.data.samples import load_samples
+    from apq_moo.files import check_writable
     from apq_moo.space import load_space
     from apq_moo.supernet.distributed import rank_of_environment
     from apq_moo.supernet.sampling import SampleConfig, collect
@@ -276,6 +279,7 @@ def samples_collect(
     config = SampleConfig(fp, mp, held_out, held_out, finetune_steps, seed, draw)
     loaded = load_space(space)
     path = _checkpoint(loaded, supernet)
+    check_writable(file)
     with going_on(lambda: _kept(file, loaded, load_samples)), progress_bar() as bar:
         task = bar.add_task("measuring", total=fp + mp + 2 * held_out)
         table = collect(

@@ -14,7 +14,7 @@ from typing import Any
 
 from apq_moo.data import folders
 from apq_moo.errors import UserError, shown
-from apq_moo.files import read_json, sha256, write_json
+from apq_moo.files import is_file, read_json, sha256, write_json
 from apq_moo.reading import read
 from apq_moo.space import Space
 
@@ -68,7 +68,7 @@ class Assets:
             UserError: it is missing, malformed, or of another space.
         """
         path = self.folder / MANIFEST
-        if not path.is_file():
+        if not is_file(path):
             raise UserError(
                 f"space {self.space.name!r} has no assets in {self.folder}; make them with "
                 f"`apq-moo pipeline {self.space.option} --out DIR` and pass assets=DIR"

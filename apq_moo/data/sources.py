@@ -87,7 +87,7 @@ def fetch(name: str, fill: Callable[[str], object], part: str, folder: str | Pat
         tarfile.TarError,
         zlib.error,
     ) as error:
-        text = " ".join(str(error).split()) or type(error).__name__
+        text = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise UserError(
             f"cannot download {name} to {folder}: {text}; try again with a network, or set "
             "APQ_MOO_DATA to a folder that has its files"

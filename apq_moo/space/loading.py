@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from apq_moo.errors import UserError, shown
-from apq_moo.files import read_toml, shipped_toml
+from apq_moo.files import is_file, read_toml, shipped_toml
 from apq_moo.space.space import Space
 from apq_moo.space.spec import SpaceSpec
 
@@ -36,16 +36,9 @@ def load_space(space: str | Path | Space) -> Space:
     if str(space) in presets():
         return _preset(str(space))
     path = Path(space)
-    if path.suffix == ".toml" or _is_file(path):
+    if path.suffix == ".toml" or is_file(path):
         return Space(SpaceSpec.from_dict(read_toml(path), source=str(path), path=path))
     known = ", ".join(presets())
     raise UserError(
         f"unknown space {shown(str(space))}; known: {known}, or the path of a TOML file"
     )
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # such as a name that is too long
-        return False

@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from apq_moo.errors import UserError, shown
-from apq_moo.files import locked, parse_json, read_csv, read_json, write_json, write_text
+from apq_moo.files import (
+    is_file,
+    is_folder,
+    locked,
+    parse_json,
+    read_csv,
+    read_json,
+    write_json,
+    write_text,
+)
 from apq_moo.reading import integer, read
 from apq_moo.study.config import RunConfig
 from apq_moo.study.inputs import DEVICE, SPACE, at_hand, check_inputs, keep_inputs
@@ -94,10 +103,10 @@ class RunFolder:
             UserError: the folder is in use, or cannot be written.
         """
         path = Path(path)
-        if path.exists() and not path.is_dir():
+        if is_file(path):
             raise UserError(f"{path} is a file; name a folder")
         if not is_empty(path):
-            if not (path / "run.json").is_file():
+            if not is_file(path / "run.json"):
                 raise UserError(f"{path} is not empty and holds no run; name another folder")
             _check_record(path, read_json(path / "run.json"))
             if not overwrite:
@@ -133,7 +142,7 @@ class RunFolder:
             UserError: it holds no run, or one of another version.
         """
         path = Path(path)
-        if not (path / "run.json").is_file():
+        if not is_file(path / "run.json"):
             raise UserError(f"{path} holds no run (no run.json)")
         record = read_json(path / "run.json")
         _check_record(path, record)
@@ -222,7 +231,7 @@ def _check_record(path: Path, record: Any) -> None:
 
 def is_empty(path: Path) -> bool:
     """Whether a folder does not exist, or holds nothing but what a killed process locked it by."""
-    return not path.is_dir() or all(file.name == LOCK for file in path.iterdir())
+    return not is_folder(path) or all(file.name == LOCK for file in path.iterdir())
 
 
 @contextmanager

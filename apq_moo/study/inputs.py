@@ -16,7 +16,7 @@ from typing import Any
 
 from apq_moo.data import folders
 from apq_moo.errors import UserError
-from apq_moo.files import read_bytes, replacing, sha256
+from apq_moo.files import is_file, read_bytes, replacing, sha256
 from apq_moo.hardware import Device, find_device
 from apq_moo.hardware.finding import is_device_file
 from apq_moo.space import Space, load_space, presets
@@ -71,9 +71,16 @@ def at_hand(folder: Path, config: RunConfig) -> RunConfig:
     changed: dict[str, Any] = {}
     for name, file in input_files(config).items():
         copy = folder / f"{name}{file.suffix}"
-        if copy.is_file() and not (file.is_file() and _original(file) == _original(copy)):
+        if copy.is_file() and not _same(file, copy):
             changed[name] = str(copy)
     return replace(config, **changed)
+
+
+def _same(file: Path, copy: Path) -> bool:
+    try:
+        return is_file(file) and _original(file) == _original(copy)
+    except UserError:  # it may not be read, which is as if it were gone
+        return False
 
 
 def input_digests(config: RunConfig, space: Space, device: Device) -> dict[str, str]:

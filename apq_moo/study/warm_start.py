@@ -7,7 +7,7 @@ from pathlib import Path
 from apq_moo.algorithms.exact.search import AdditiveAccuracy, ExactSearch
 from apq_moo.arrays import IntArray
 from apq_moo.errors import UserError
-from apq_moo.files import parse_json, read_csv, read_json
+from apq_moo.files import is_folder, parse_json, read_csv, read_json
 from apq_moo.problems import APQProblem
 from apq_moo.space import Space
 from apq_moo.study.inputs import SPACE
@@ -21,7 +21,7 @@ def source_file(source: str) -> Path | None:
     if source == EXACT:
         return None
     path = Path(source)
-    return path / "front.csv" if path.is_dir() else path
+    return path / "front.csv" if is_folder(path) else path
 
 
 def read_networks(source: str, space: Space) -> IntArray:

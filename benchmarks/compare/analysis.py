@@ -33,6 +33,7 @@ from apq_moo.benchmarks.compare.statistics import (
 )
 from apq_moo.benchmarks.compare.store import NAME, Outcome, Store
 from apq_moo.errors import UserError
+from apq_moo.files import is_file
 from apq_moo.hardware import QUANTITIES, minimised
 from apq_moo.problems import APQProblem
 from apq_moo.results.pick import read_archive
@@ -352,9 +353,9 @@ class Analysis:
             UserError: it holds neither.
         """
         folder = Path(folder)
-        if (folder / "run.json").is_file():
+        if is_file(folder / "run.json"):
             return cls.of_run(folder)
-        if (folder / NAME).is_file():
+        if is_file(folder / NAME):
             return cls.of_bench(folder)
         raise UserError(f"{folder} holds neither a run (run.json) nor a benchmark ({NAME})")
 

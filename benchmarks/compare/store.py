@@ -22,7 +22,7 @@ from apq_moo.arrays import FloatArray
 from apq_moo.benchmarks.compare.plan import MAX_CELLS, BenchPlan, Cell
 from apq_moo.databases import database
 from apq_moo.errors import UserError, shown
-from apq_moo.files import MAX_ARRAYS, parse_json, read_arrays, refuse_links, replacing
+from apq_moo.files import MAX_ARRAYS, is_file, parse_json, read_arrays, refuse_links, replacing
 from apq_moo.reading import Must, read
 from apq_moo.space import load_space
 from apq_moo.study.config import RunConfig
@@ -188,7 +188,7 @@ class Store:
     @property
     def begun(self) -> bool:
         """Whether there is a store; a file of 0 bytes, left where a disk was full, is none."""
-        return self.path.is_file() and self.path.stat().st_size > 0
+        return is_file(self.path) and self.path.stat().st_size > 0
 
     def about(self) -> dict[str, Any]:
         """What is known of the benchmark: ``format``, ``plan``, versions, costs."""

@@ -46,7 +46,7 @@ def test_a_preset_goes_before_a_file_of_its_name(tmp_path, monkeypatch):
     assert load_space("digits").name == "digits"
 
 
-@pytest.mark.parametrize("name", ["image-net", "", ".", "x" * 5000, "a\0b", "two\nlines"])
+@pytest.mark.parametrize("name", ["image-net", "", ".", "two\nlines"])
 def test_unknown_names(name):
     message = refused(name)
     assert "unknown space" in message
@@ -59,6 +59,8 @@ def test_missing_file(tmp_path):
         f"cannot read {tmp_path / 'no.toml'}: No such file or directory"
     )
     assert "cannot read" in refused("a\0b.toml")
+    assert refused("x" * 5000).endswith("xxx: File name too long")
+    assert refused("a\0b") == "cannot read 'a\\x00b': embedded null byte"
 
 
 def test_a_directory(tmp_path):
