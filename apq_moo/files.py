@@ -164,6 +164,24 @@ def check_writable(path: str | Path) -> None:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def check_suffix(path: str | Path, *allowed: str) -> str:
+    """The suffix of a file's name, in lower case.
+
+    Args:
+        path: the file.
+        *allowed: its suffix is one of these.
+
+    Raises:
+        UserError: it is none of them.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in allowed:
+        *others, last = allowed
+        known = f"{', '.join(others)} or {last}" if others else last
+        raise UserError(f"{path}: name a file that ends in {known}")
+    return suffix
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file atomically (UTF-8).
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from apq_moo.errors import UserError
-from apq_moo.files import replacing
+from apq_moo.files import check_suffix, replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+PICTURES = (".png", ".svg", ".pdf")
 
 # Without what says when, and by which version, a picture was drawn.
 _METADATA: dict[str, dict[str, None]] = {
@@ -25,10 +26,7 @@ def picture_type(path: str | Path) -> str:
     Raises:
         UserError: it ends otherwise.
     """
-    kind = Path(path).suffix.lower().lstrip(".")
-    if kind not in _METADATA:
-        raise UserError(f"{path}: name a picture that ends in .png, .svg or .pdf")
-    return kind
+    return check_suffix(path, *PICTURES).lstrip(".")
 
 
 def save_picture(figure: Figure, path: str | Path, dpi: int = 120) -> None:

@@ -20,6 +20,7 @@ from apq_moo.arrays import FloatArray
 from apq_moo.errors import UserError, shown
 from apq_moo.files import (
     HEADER,
+    check_suffix,
     header_of,
     parse_json,
     read_arrays,
@@ -68,18 +69,6 @@ class _Header:
     provenance: dict[str, Any]
 
 
-def check_suffix(path: str | Path) -> str:
-    """The suffix of a table's file.
-
-    Raises:
-        UserError: it is none of :data:`SUFFIXES`.
-    """
-    suffix = Path(path).suffix
-    if suffix not in SUFFIXES:
-        raise UserError(f"{path}: tables end in {', '.join(SUFFIXES)}, not in {suffix!r}")
-    return suffix
-
-
 def read_table(path: str | Path) -> LayerTable:
     """Read a table in either format; values may be anything (see :meth:`LayerTable.problems`).
 
@@ -87,7 +76,7 @@ def read_table(path: str | Path) -> LayerTable:
         UserError: the file is missing, unreadable, malformed or of another version.
     """
     path = Path(path)
-    suffix = check_suffix(path)
+    suffix = check_suffix(path, *SUFFIXES)
     if suffix == ".json":
         return _from_published(read_json(path), str(path))
     columns, header = _read_npz(path) if suffix == ".npz" else _read_parquet(path)
@@ -100,7 +89,7 @@ def write_table(path: str | Path, table: LayerTable) -> None:
     Raises:
         UserError: another suffix, or it cannot be written.
     """
-    suffix = check_suffix(path)
+    suffix = check_suffix(path, *SUFFIXES)
     if suffix == ".json":
         write_text(path, json.dumps(published(table), indent=1) + "\n")
     elif suffix == ".npz":

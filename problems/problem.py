@@ -428,8 +428,8 @@ def _check_limits(limits: Mapping[str, float]) -> dict[str, float]:
         if not number or not abs(limit) < _HUGE:
             raise UserError(f"the limit of {name} must be a finite number, not {shown(limit)}")
         checked[name] = float(limit)
-    if checked.get(ACC, 0.0) > 100:
-        raise UserError(f"the limit of acc is in percent, at most 100, not {checked[ACC]:g}")
+    if not 0 <= checked.get(ACC, 0.0) <= 100:
+        raise UserError(f"the limit of acc is in percent, from 0 to 100, not {checked[ACC]:g}")
     return checked
 
 

@@ -67,20 +67,37 @@ def say(text: str, console: Console = out) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def refuse_existing(*paths: Path | None, overwrite: bool | None = None) -> None:
-    """Refuse to write over a file, or where none can be written, before its contents are made.
+_SUFFIXES = {
+    "policy": (".json",),
+    "weights": (".safetensors",),
+    "networks": (".npz",),
+    "costs": (".npz", ".parquet", ".json"),
+    "figures": (".csv",),
+    "picture": (".png", ".svg", ".pdf"),
+    "page": (".html", ".htm"),
+    "Markdown": (".md", ".markdown"),
+    "LaTeX": (".tex",),
+}
+"""By what a command writes into a file, how the file's name may end."""
+
+
+def check_output(kind: str, path: Path | None, *, overwrite: bool | None = None) -> None:
+    """Find out whether a command can write its file, before what goes into it is made.
 
     Args:
-        *paths: the files.
-        overwrite: whether they may be replaced; None where the command has no such option.
+        kind: of :data:`_SUFFIXES`.
+        path: the file; None where it was not asked for.
+        overwrite: whether it may be there already; None where the command has no such option.
 
     Raises:
-        UserError: one of them exists, or cannot be written.
+        UserError: its name is that of another kind of file, it exists, or it cannot be written.
     """
-    from apq_moo.files import check_writable
+    from apq_moo.files import check_suffix, check_writable
 
-    for path in filter(None, paths):
-        if path.exists() and not overwrite:
-            mend = "remove it" if overwrite is None else "add --overwrite to replace it"
-            raise UserError(f"{path} exists; {mend} or name another file")
-        check_writable(path)
+    if path is None:
+        return
+    check_suffix(path, *_SUFFIXES[kind])
+    if path.exists() and not overwrite:
+        mend = "remove it" if overwrite is None else "add --overwrite to replace it"
+        raise UserError(f"{path} exists; {mend} or name another file")
+    check_writable(path)

@@ -13,7 +13,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 from rich.text import Text
 
-from apq_moo.cli.app import app, err, out, progress, refuse_existing, say
+from apq_moo.cli.app import app, check_output, err, out, progress, say
 from apq_moo.cli.options import OnOption, as_options, measuring_device, numbers, parse_limits
 from apq_moo.cli.stopping import going_on
 from apq_moo.defaults import MAX_JOBS
@@ -216,7 +216,8 @@ def report(
     """Write all that a run or a benchmark found to one page that needs no network."""
     from apq_moo.benchmarks.report import write_report
 
-    refuse_existing(file, markdown, latex, overwrite=overwrite)
+    for kind, path in (("page", file), ("Markdown", markdown), ("LaTeX", latex)):
+        check_output(kind, path, overwrite=overwrite)
     write_report(folder, file)
     if markdown is not None or latex is not None:
         _write_tables(folder, markdown, latex)
@@ -256,7 +257,7 @@ def plot(
 
     if kind not in KINDS:
         raise UserError(f"unknown kind of picture {kind!r}; known: {', '.join(KINDS)}")
-    refuse_existing(file)
+    check_output("picture", file)
     analysis = Analysis.read(folder)
     if kind == "ranks":
         pictures.draw_ranks(file, analysis)

@@ -11,7 +11,7 @@ import typer
 from rich.box import SIMPLE
 from rich.table import Table
 
-from apq_moo.cli.app import app, err, out, refuse_existing, say
+from apq_moo.cli.app import app, check_output, err, out, say
 from apq_moo.defaults import DEFAULT_SPACE
 from apq_moo.errors import UserError, one_line, warn
 
@@ -128,11 +128,9 @@ def lut_build(
 
     from apq_moo.hardware import ArrayDevice, find_device, write_table
     from apq_moo.hardware.layer_table import build
-    from apq_moo.hardware.table_files import check_suffix
     from apq_moo.space import load_space
 
-    check_suffix(file)
-    refuse_existing(file)
+    check_output("costs", file)
     loaded, found = load_space(space), find_device(device)
     record = {"device": asdict(found.machine) if isinstance(found, ArrayDevice) else found.name}
     table = build(loaded, found, _provenance(loaded, **record))
@@ -157,11 +155,9 @@ def lut_import(
     from apq_moo.files import sha256
     from apq_moo.hardware import TableDevice, find_device, read_table, write_table
     from apq_moo.hardware.compiled import device_tables
-    from apq_moo.hardware.table_files import check_suffix
     from apq_moo.space import load_space
 
-    check_suffix(to)
-    refuse_existing(to)
+    check_output("costs", to)
     table = read_table(file)
     device = TableDevice(table, str(file))  # refuses values that are no costs
     if space is not None:
@@ -221,10 +217,10 @@ def lut_plot(
     """Draw what a layer costs, or where in a network its costs arise."""
     from apq_moo.hardware import find_device
     from apq_moo.hardware.plots import layer_picture, network_picture, short_name
-    from apq_moo.pictures import picture_type, save_picture
+    from apq_moo.pictures import save_picture
     from apq_moo.space import load_space
 
-    picture_type(file)
+    check_output("picture", file, overwrite=True)
     loaded, found = load_space(space), find_device(device)
     if layer is not None:
         block, _, part = layer.partition(".")

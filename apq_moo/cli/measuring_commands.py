@@ -12,7 +12,7 @@ import typer
 from rich.box import SIMPLE
 from rich.table import Table
 
-from apq_moo.cli.app import err, out, progress, refuse_existing, say
+from apq_moo.cli.app import check_output, err, out, progress, say
 from apq_moo.cli.hardware_commands import (
     OutOption,
     SpaceOption,
@@ -148,11 +148,9 @@ def lut_measure(
     from apq_moo.hardware.measuring.backends import BACKENDS
     from apq_moo.hardware.measuring.layers import measure_layers
     from apq_moo.hardware.measuring.timing import Rule
-    from apq_moo.hardware.table_files import check_suffix
     from apq_moo.space import load_space
 
-    check_suffix(file)
-    refuse_existing(file)
+    check_output("costs", file)
     if not 0 < precision < 1:
         raise UserError(f"--precision {precision:g}: write a fraction, such as 0.02")
     loaded = load_space(space)

@@ -93,7 +93,9 @@ def parse_limits(texts: Iterable[str]) -> dict[str, float]:
         except ValueError:
             number = float("nan")
         if not equals or not name or not abs(number) < float("inf"):
-            raise UserError(f"--max {text!r}: write NAME=VALUE, such as latency=0.2")
+            raise UserError(
+                f"--max {text!r}: write NAME=VALUE with a finite number, such as latency=0.2"
+            )
         if name in limits:
             raise UserError(f"--max {name} is given twice")
         limits[name] = number

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from apq_moo.cli.app import app, err, out, progress_bar, refuse_existing, say
+from apq_moo.cli.app import app, check_output, err, out, progress_bar, say
 from apq_moo.cli.options import OnOption, parse_limits
 from apq_moo.cli.stopping import going_on
 from apq_moo.errors import UserError
@@ -242,7 +242,7 @@ def pick(
 
     folder = RunFolder.open(run)
     path = file or folder.path / "policy.json"
-    refuse_existing(path, overwrite=overwrite)
+    check_output("policy", path, overwrite=overwrite)
     found = choose(folder, parse_limits(limit or ()), knee=knee)
     write_json(path, found.subnet.to_dict())
     worth = ", ".join(

@@ -10,7 +10,7 @@ import typer
 from rich.box import SIMPLE
 from rich.table import Table
 
-from apq_moo.cli.app import app, err, out, progress_bar, refuse_existing
+from apq_moo.cli.app import app, check_output, err, out, progress_bar, say
 from apq_moo.cli.options import OnOption, measuring_device
 from apq_moo.cli.stopping import going_on
 from apq_moo.defaults import DEFAULT_SPACE, MAX_JOBS, MAX_SEED
@@ -56,6 +56,12 @@ def _checkpoint(space: Space, given: Path | None) -> Path:
     from apq_moo.data.assets import SUPERNET, find_assets
     from apq_moo.space import superspace
 
+    if space.spec.part_of:
+        say(
+            f"space {space.name!r} is part of {space.spec.part_of!r}: its networks are measured on "
+            "that supernet",
+            err,
+        )
     return given or find_assets(superspace(space)).path(SUPERNET)
 
 
@@ -111,9 +117,9 @@ def supernet_train(
     from apq_moo.supernet.distributed import rank_of_environment
     from apq_moo.supernet.training import TrainConfig
 
+    check_output("weights", file)
     loaded = load_space(space)
     images = images_of(loaded)
-    refuse_existing(file)
     with going_on(lambda: _steps_kept(file, steps)), progress_bar() as bar:
         task = bar.add_task("training", total=steps)
         seconds = train(
@@ -210,6 +216,7 @@ def supernet_measure(
     from apq_moo.data.tables import load_table
     from apq_moo.space import load_space
 
+    check_output("networks", file, overwrite=True)
     loaded = load_space(space)
     _measure_all(loaded, load_table(file, loaded).X, file, _checkpoint(loaded, supernet), on)
 
@@ -276,6 +283,7 @@ def samples_collect(
     from apq_moo.supernet.distributed import rank_of_environment
     from apq_moo.supernet.sampling import SampleConfig, collect
 
+    check_output("networks", file, overwrite=True)
     config = SampleConfig(fp, mp, held_out, held_out, finetune_steps, seed, draw)
     loaded = load_space(space)
     path = _checkpoint(loaded, supernet)
@@ -307,6 +315,7 @@ def samples_exhaust(
     """Measure every network of a small space; repeat the command to continue."""
     from apq_moo.space import all_networks, load_space
 
+    check_output("networks", file, overwrite=True)
     loaded = load_space(space)
     _measure_all(loaded, all_networks(loaded), file, _checkpoint(loaded, supernet), on)
 
@@ -326,7 +335,7 @@ def predictor_fit(
     from apq_moo.space import load_space
 
     PREDICTORS.get(name)
-    refuse_existing(file)
+    check_output("weights", file)
     loaded, path = load_space(space), _table(space, samples)
     predictor = fit_to_samples(name, loaded, path, seed=seed)
     predictor.save(file)
@@ -358,7 +367,6 @@ def predictor_compare(
 ) -> None:
     """Compare predictors against the number of mixed-precision samples."""
     from apq_moo.data.samples import load_samples
-    from apq_moo.pictures import picture_type
     from apq_moo.predictors import PREDICTORS, compare
     from apq_moo.predictors.curves import draw_curves, write_curves
     from apq_moo.space import load_space
@@ -371,9 +379,8 @@ def predictor_compare(
         counts = sorted({int(text) for text in sizes.split(",")})
     except ValueError:
         raise UserError(f"--sizes {sizes!r}: write numbers by commas, such as 100,500") from None
-    refuse_existing(file, picture)
-    if picture is not None:
-        picture_type(picture)
+    check_output("figures", file)
+    check_output("picture", picture)
     table = load_samples(_table(space, samples), loaded)
     X, y = table.rows("mp_held_out")
     k = min(10, len(y))

@@ -93,7 +93,8 @@ def make_assets(config: PipelineConfig, listener: Listener) -> None:
     """Train, sample and fit, continuing what is already in the folder.
 
     Raises:
-        UserError: the folder was begun with other settings, or cannot be written.
+        UserError: the folder was begun with other settings, or cannot be written; or the space
+            shares the supernet of another.
     """
     from apq_moo.data import images_of
     from apq_moo.data.assets import SAMPLES, SUPERNET
@@ -104,6 +105,7 @@ def make_assets(config: PipelineConfig, listener: Listener) -> None:
     from apq_moo.supernet.training import TrainConfig
 
     space, folder = load_space(config.space), Path(config.folder)
+    stages.check_trainable(space)
     images, seed, n = images_of(space), config.seed, config.held_out
     train = TrainConfig(steps=config.steps, draw=config.draw, seed=seed)
     samples = SampleConfig(config.fp, config.mp, n, n, config.finetune_steps, seed)

@@ -20,7 +20,7 @@ from apq_moo.errors import UserError
 from apq_moo.files import growing
 from apq_moo.predictors import PREDICTORS, fit_to_samples
 from apq_moo.predictors.metrics import kendall_tau
-from apq_moo.space import Space, find_distribution
+from apq_moo.space import Space, embed, find_distribution, superspace
 from apq_moo.supernet.checkpoint import load_supernet, save_supernet
 from apq_moo.supernet.devices import torch_device
 from apq_moo.supernet.distributed import join
@@ -57,9 +57,11 @@ def train(
         Seconds of training in all.
 
     Raises:
-        UserError: an unfinished training there is of other settings, a file cannot be written or
-            is being written by another process, or there is no such device.
+        UserError: the space shares the supernet of another, an unfinished training there is of
+            other settings, a file cannot be written or is being written by another process, or
+            there is no such device.
     """
+    check_trainable(space)
     out = Path(out)
     unfinished = out.with_suffix(".training")
     group, device = join(on)
@@ -74,6 +76,19 @@ def train(
             unfinished.unlink(missing_ok=True)
         group.wait()
     return trainer.seconds
+
+
+def check_trainable(space: Space) -> None:
+    """Refuse a space that has no supernet of its own.
+
+    Raises:
+        UserError: it is part of another space, whose supernet it shares.
+    """
+    if space.spec.part_of:
+        raise UserError(
+            f"space {space.name!r} is part of {space.spec.part_of!r} and shares its supernet: "
+            "train that one, or leave out part_of"
+        )
 
 
 @dataclass(frozen=True)
@@ -110,8 +125,8 @@ def evaluate(
     """Measure the largest, the smallest and random subnets of a supernet.
 
     Args:
-        space: the space.
-        checkpoint: the supernet's file.
+        space: of the subnets.
+        checkpoint: the supernet of the space, or of what it is part of.
         images: the name of the data set.
         n_random: random subnets, each in full precision and at its bits.
         draw: how they are drawn, one of :data:`apq_moo.space.DISTRIBUTIONS`.
@@ -123,7 +138,8 @@ def evaluate(
         UserError: the checkpoint is unusable, or there is no such way to draw.
     """
     sample = find_distribution(draw)
-    supernet, _ = load_supernet(checkpoint, space)
+    whole = superspace(space)
+    supernet, _ = load_supernet(checkpoint, whole)
     data = load_images(images)
     check_images(space, data)
     scorer = Scorer(supernet.to(torch_device(on)), data)
@@ -132,10 +148,11 @@ def evaluate(
     for name, row in (("largest", space.largest()), ("smallest", space.smallest())):
         named[name] = {}
         for kind in ("fp", "mp"):
-            found = scorer.accuracies(space.decode(row), splits, quantised=kind == "mp")[0]
+            named_subnet = whole.decode(embed(space, row[None]))
+            found = scorer.accuracies(named_subnet, splits, quantised=kind == "mp")[0]
             named[name][kind] = dict(zip(splits, found.tolist(), strict=True))
     rng = np.random.default_rng([seed, 7])
-    subnets = space.decode(sample(space, n_random, rng))
+    subnets = whole.decode(embed(space, sample(space, n_random, rng)))
     n = len(data.validation)
     first = rng.permutation(n) < n // 2
     mean, tau, spread, noise = {}, {}, {}, {}

@@ -40,7 +40,7 @@ def break_down(folder: RunFolder, columns: dict[str, list[Any]], row: int) -> tu
 
     subnets = columns["subnet"]
     if row >= len(subnets):
-        raise UserError(f"row={row}: the front's rows are 0 to {len(subnets) - 1}")
+        raise UserError(f"row={row}: the front has {len(subnets)} rows, numbered from 0")
     folder.check_inputs()
     config = folder.at_hand
     space = load_space(config.space)

@@ -71,7 +71,7 @@ def shown_rows(n: int, verified: Sequence[int] = ()) -> list[int]:
 
 
 def front_table(columns: dict[str, list[Any]], objectives: Sequence[str], title: str) -> Table:
-    """The front as a rich table.
+    """The front as a rich table, its rows numbered as in ``front.csv``, from 0.
 
     Args:
         columns: what ``front.csv`` holds; subnets as JSON text or dictionaries.
@@ -82,6 +82,7 @@ def front_table(columns: dict[str, list[Any]], objectives: Sequence[str], title:
 
     verified = [i for i, v in enumerate(columns.get("acc_test", [])) if v is not None]
     table = Table(title=title)
+    table.add_column("row", justify="right")
     for name in objectives:
         table.add_column(f"{name} ({QUANTITIES.get(name).unit})", justify="right")
     extra = [name for name in ("acc_val_true", "acc_test") if verified and name in columns]
@@ -95,7 +96,7 @@ def front_table(columns: dict[str, list[Any]], objectives: Sequence[str], title:
         cells += ["" if columns[name][i] is None else f"{columns[name][i]:.2f}" for name in extra]
         subnet = columns["subnet"][i]
         network = Subnet.from_dict(json.loads(subnet) if isinstance(subnet, str) else subnet)
-        table.add_row(*cells, str(len(network.blocks)), f"{network.mean_bits:.1f}")
+        table.add_row(str(i), *cells, str(len(network.blocks)), f"{network.mean_bits:.1f}")
     return table
 
 

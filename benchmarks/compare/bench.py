@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
@@ -203,10 +205,20 @@ def _dask(jobs: int, scheduler: str | None) -> AbstractContextManager[Any]:
 
 @contextmanager
 def _local_dask(client: Any, cluster: Any, jobs: int) -> Iterator[Any]:
-    with signals_blocked():
-        workers = cluster(n_workers=jobs, threads_per_worker=1, dashboard_address=None)
-    with workers, client(workers) as found:
+    with ExitStack() as begun:
+        with signals_blocked():  # also so that there is no client half begun
+            workers = cluster(
+                n_workers=jobs, threads_per_worker=1, dashboard_address=None,
+                silence_logs=logging.CRITICAL,  # what goes wrong is raised here
+            )  # fmt: skip
+            found = begun.enter_context(client(begun.enter_context(workers)))
+        found.run(_quiet)
         yield found
+
+
+def _quiet() -> None:
+    """Let a worker of dask say nothing of what its end leaves open."""
+    sys.unraisablehook = lambda _: None
 
 
 def _ray(jobs: int, scheduler: str | None) -> None:

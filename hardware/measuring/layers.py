@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from apq_moo.errors import UserError
-from apq_moo.files import growing
+from apq_moo.files import check_suffix, growing
 from apq_moo.hardware.layer_set import layer_set
 from apq_moo.hardware.layer_table import LayerTable
 from apq_moo.hardware.measuring.backends import Backend
 from apq_moo.hardware.measuring.campaign import Callback, Campaign, CampaignFile
 from apq_moo.hardware.measuring.timing import Rule
-from apq_moo.hardware.table_files import check_suffix, write_table
+from apq_moo.hardware.table_files import SUFFIXES, write_table
 from apq_moo.space import Layer, Space
 from apq_moo.versions import versions
 
@@ -78,7 +78,7 @@ def measure_layers(
         UserError: the table exists already, the unfinished measurement is another's, or a file
             cannot be written.
     """
-    if check_suffix(path) == ".json":
+    if check_suffix(path, *SUFFIXES) == ".json":
         raise UserError(
             f"{path}: the published format has no place for spread and provenance; "
             "measure into .npz or .parquet"

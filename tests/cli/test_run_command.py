@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 from datetime import datetime
@@ -61,6 +62,22 @@ def test_fronts(call, algo, objectives):
     assert {"versions", "data", "seconds"} <= found.keys() or "acc" not in names
     assert (Path("a") / "front.png").read_bytes().startswith(b"\x89PNG")
     assert f"{names[0]} (" in outcome.out
+
+
+def test_printed_rows_have_the_numbers_that_breakdown_takes(call):
+    """A terminal shows twenty rows of a front at most."""
+    printed = call("run", "--algo", "nsga2", *QUICK, "--out", "a").out
+    rows = front("a")
+    assert len(rows) > 20
+    numbers = re.findall(r"^│ +(\d+) │ +([\d.]+) │", printed, flags=re.MULTILINE)
+    assert len(numbers) == 20
+    for number, acc in numbers:
+        assert f"{float(rows[int(number)]['acc']):.2f}" == acc
+    number, acc = numbers[7]
+    assert int(number) > 7
+    again = call("run", "--resume", "a", "--breakdown", number)
+    assert f"row {number} of the front" in again.out
+    assert Path(f"a/breakdown-{number}.png").is_file()
 
 
 def test_accuracies_are_the_predictors(call):

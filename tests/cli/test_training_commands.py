@@ -59,7 +59,9 @@ def test_stages_one_by_one(call, refused):
     assert call("run", "--predictor", "a.safetensors", "--budget", "600", "--sweep", "1").code == 0
     Path("cut.safetensors").write_bytes(Path("net.safetensors").read_bytes()[:500])
     assert "cut.safetensors" in refused("supernet", "eval", "--supernet", "cut.safetensors")
-    assert "names no image set" in refused("supernet", "train", "--space", "imagenet", "-o", "n")
+    assert "names no image set" in refused(
+        "supernet", "train", "--space", "imagenet", "-o", "n.safetensors"
+    )
 
 
 def test_the_pipeline_resumes_at_every_stage(call, refused, monkeypatch):

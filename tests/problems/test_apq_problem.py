@@ -232,7 +232,8 @@ def test_predictors_get_canonical_integers(tiny):
         ({"constraints": {"size": "small"}}, "limit of size must be a finite number, not 'small'"),
         ({"constraints": {"size": float("nan")}}, "must be a finite number, not nan"),
         ({"constraints": {"size": True}}, "must be a finite number, not True"),
-        ({"constraints": {"acc": 101}}, "limit of acc is in percent, at most 100, not 101"),
+        ({"constraints": {"acc": 101}}, "limit of acc is in percent, from 0 to 100, not 101"),
+        ({"constraints": {"acc": -5}}, "limit of acc is in percent, from 0 to 100, not -5"),
     ],
 )
 def test_mistakes_are_named(tiny, arguments, message):

@@ -11,15 +11,21 @@ import pytest
 
 from apq_moo.data import load_images
 from apq_moo.data.assets import SUPERNET, TABLE, find_assets, write_manifest
+from apq_moo.data.samples import SETS
 from apq_moo.data.tables import MISSING, SPLITS, AccuracyTable, load_table
 from apq_moo.errors import UserError
+from apq_moo.pipeline import Listener, PipelineConfig
+from apq_moo.pipeline.chain import make_assets
+from apq_moo.pipeline.stages import evaluate, train
 from apq_moo.problems import APQProblem
 from apq_moo.problems.measured import SupernetAccuracy
 from apq_moo.problems.tabulated import TabulatedAccuracy
 from apq_moo.space import all_networks, embed, load_space
 from apq_moo.supernet.checkpoint import load_supernet
+from apq_moo.supernet.sampling import SampleConfig, collect
 from apq_moo.supernet.scoring import Scorer
 from apq_moo.supernet.tabulate import begin_table, tabulate
+from apq_moo.supernet.training import TrainConfig
 
 PART = """
 name = "part"
@@ -91,6 +97,35 @@ def test_all_networks_are_measured_as_those_of_the_whole_space_are(space, folder
     subnets = supernet.space.decode(embed(space, table.X[rows]))
     wanted = Scorer(supernet, load_images("digits")).accuracies(subnets, SPLITS, quantised=True)
     np.testing.assert_allclose(table.accuracies()[rows], wanted, atol=1e-9)
+
+
+def test_samples_and_evaluation_of_a_part_are_those_of_its_table(space, folder, tmp_path):
+    """They are measured on the supernet of the whole space."""
+    table, supernet = load_table(folder / TABLE, space), digits().path(SUPERNET)
+    known = {bytes(x): acc for x, acc in zip(table.X, table.accuracies(), strict=True)}
+    config = SampleConfig(1, 3, 0, 3)
+    samples = collect(space, supernet, "digits", config, tmp_path / "s.npz")
+    of = {name: samples.rows(name) for name in SETS}
+    assert [len(y) for _, y in of.values()] == [1, 3, 0, 3]
+    for X, y in (of["mp"], of["mp_held_out"]):
+        assert y == pytest.approx([known[bytes(x)][0] for x in X], abs=1e-9)
+    found = evaluate(space, supernet, "digits", n_random=4)
+    for name, row in (("smallest", space.smallest()), ("largest", space.largest())):
+        accuracies = known[bytes(space.canonical(row[None])[0])]
+        again = [found.named[name]["mp"][split] for split in SPLITS]
+        assert again == pytest.approx(accuracies, abs=1e-9)
+    drawn = space.sample(4, np.random.default_rng([0, 7]))
+    assert found.mean["mp"] == pytest.approx(np.mean([known[bytes(x)][0] for x in drawn]))
+
+
+def test_a_part_has_no_supernet_of_its_own(space, tmp_path):
+    with pytest.raises(UserError, match="space 'part' is part of 'digits' and shares its supernet"):
+        train(space, "digits", TrainConfig(steps=1), tmp_path / "n.safetensors")
+    config = PipelineConfig(tmp_path / "p", str(tmp_path / "part.toml"), objectives=("macs",))
+    (tmp_path / "part.toml").write_text(PART)
+    with pytest.raises(UserError, match="shares its supernet: train that one"):
+        make_assets(config, Listener())
+    assert not (tmp_path / "p").exists()
 
 
 def test_an_interrupted_table_goes_on(space, folder, tmp_path, monkeypatch):
