@@ -8,7 +8,7 @@ import numpy as np
 
 from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.predictors.base import PREDICTORS, Predictor
-from apq_moo.predictors.storage import Arrays
+from apq_moo.predictors.storage import MOST, Arrays, real
 
 _PENALTIES = np.logspace(-3, 5, 33)
 
@@ -73,8 +73,10 @@ class AdditivePredictor(Predictor):
         coefficients = arrays["coefficients"]
         if coefficients.shape != (self.space.n_inputs,) or coefficients.dtype != np.float64:
             raise ValueError(f"it needs {self.space.n_inputs} float64 coefficients")
+        if not (np.abs(coefficients) <= MOST).all():
+            raise ValueError(f"its coefficients must be numbers of at most {MOST:,.0f}")
         self.coefficients = coefficients
-        self.intercept = float(settings["intercept"])
+        self.intercept = real(settings, "intercept")
 
 
 def _ridge(Z: FloatArray, target: FloatArray) -> FloatArray:

@@ -10,7 +10,7 @@ from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.predictors.base import PREDICTORS, Predictor
 from apq_moo.predictors.inference import ExactNetwork
 from apq_moo.predictors.network import Float32, Weights, check_weights
-from apq_moo.predictors.storage import Arrays
+from apq_moo.predictors.storage import Arrays, real
 from apq_moo.predictors.training import Recipe, initial_weights, train
 from apq_moo.space import Space
 
@@ -69,7 +69,7 @@ class _NetworkPredictor(Predictor):
         return dict(self.weights), {"center": self.center, "scale": self.scale}
 
     def _restore(self, arrays: Arrays, settings: dict[str, Any]) -> None:
-        center, scale = float(settings["center"]), float(settings["scale"])
+        center, scale = real(settings, "center"), real(settings, "scale")
         self.set_network(arrays, center=center, scale=scale)
 
 

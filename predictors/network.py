@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apq_moo.errors import UserError
+from apq_moo.predictors.storage import MOST
 from apq_moo.space import Space
 
 WIDTH = 400
@@ -58,7 +59,7 @@ def check_weights(weights: Mapping[str, NDArray[np.generic]], space: Space) -> W
         The arrays as contiguous float32.
 
     Raises:
-        UserError: an array is missing, unexpected, of another shape or not finite.
+        UserError: an array is missing, unexpected, of another shape or too large.
     """
     shapes = weight_shapes(space)
     unexpected = sorted(set(weights) - set(shapes))
@@ -74,7 +75,7 @@ def check_weights(weights: Mapping[str, NDArray[np.generic]], space: Space) -> W
                 f"{name} has shape {array.shape}; space {space.name!r} needs {shape}: "
                 "was it trained on another space?"
             )
-        if array.dtype.kind != "f" or not (np.abs(array) <= np.finfo(np.float32).max).all():
-            raise UserError(f"{name} must hold finite floating-point numbers")
+        if array.dtype.kind != "f" or not (np.abs(array) <= MOST).all():
+            raise UserError(f"{name} must hold floating-point numbers of at most {MOST:,.0f}")
         checked[name] = array.astype(np.float32)
     return checked

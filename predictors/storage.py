@@ -16,13 +16,30 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from apq_moo.errors import UserError
+from apq_moo.errors import UserError, shown
 from apq_moo.files import replacing
 from apq_moo.space import Space
+from apq_moo.tensors import read_tensors
 
 FORMAT = "apq-moo predictor 1"
+_MAX_BYTES = 2**27
+
+MOST = 1e6
+"""No number that a predictor learns is larger; with such ones no prediction overflows."""
 
 Arrays = dict[str, NDArray[Any]]
+
+
+def real(settings: Mapping[str, Any], name: str) -> float:
+    """A number among a predictor's settings.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is missing, none, or too large.
+    """
+    value = float(settings[name])
+    if not abs(value) <= MOST:
+        raise ValueError(f"{name} must lie between {-MOST:,.0f} and {MOST:,.0f}, not be {value:g}")
+    return value
 
 
 def _checksum(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> str:
@@ -61,21 +78,13 @@ def read_state(path: str | Path, space: Space) -> tuple[Arrays, dict[str, Any]]:
     Raises:
         UserError: it is missing, truncated, altered, no predictor, or of another space.
     """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="np") as handle:
-            header = json.loads((handle.metadata() or {}).get("header", "{}"))
-            arrays = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, ValueError, RecursionError) as error:
-        raise UserError(f"cannot read predictor {path}: {error}") from error
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise UserError(f"{path} is not a file of kind {FORMAT!r}")
+    arrays, header = read_tensors(path, FORMAT, "np", _MAX_BYTES)
     checksum = header.pop("sha256", None)
     if checksum != _checksum(header, arrays):
         raise UserError(f"{path} is damaged: its contents do not match its checksum; fit it again")
     if header.get("digest") != space.digest:
         raise UserError(
-            f"{path} belongs to another space ({header.get('space')!r}), not to this {space.name!r}"
+            f"{path} belongs to another space ({shown(header.get('space'))}), not to this "
+            f"{space.name!r}"
         )
     return arrays, header

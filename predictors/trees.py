@@ -21,9 +21,14 @@ Features = NDArray[np.float32]
 
 _MAX_NODES = 2**21
 _MAX_DEPTH = 1000
+_MAX_STEPS = 2**23
+"""On the ways of a row to a leaf of each tree."""
 
 _WHOLE = 3
 """Trees of at most this depth are faster evaluated in all their nodes than walked."""
+
+_MAX_WHOLE = 2**20
+"""Leaves of trees that are evaluated in all their nodes, whether they have these leaves or not."""
 
 _CHUNK = 64
 """Rows computed at a time; what is computed of them stays in the processor's cache."""
@@ -73,7 +78,10 @@ class Trees:
             self._depth += 1
             if self._depth > _MAX_DEPTH:
                 raise ValueError(f"its trees are deeper than {_MAX_DEPTH}")
-        if self._depth <= _WHOLE:
+        if len(self.roots) * self._depth > _MAX_STEPS:
+            raise ValueError("its trees are too many for their depth")
+        self._is_whole = self._depth <= _WHOLE and len(self.roots) << self._depth <= _MAX_WHOLE
+        if self._is_whole:
             self._fill_up()
 
     def _fill_up(self) -> None:
@@ -189,8 +197,7 @@ class Trees:
         chunk = max(min(_CHUNK, _CHUNK_VALUES // len(self.roots)), 1)
         for start in range(0, len(features), chunk):
             columns = np.ascontiguousarray(features[start : start + chunk].T)
-            whole = self._depth <= _WHOLE
-            values = self._whole(columns) if whole else self._walked(columns)
+            values = self._whole(columns) if self._is_whole else self._walked(columns)
             values[0] += self.base
             # Sums are added tree by tree only along columns, of which there must be more than one.
             one = values.shape[1] == 1

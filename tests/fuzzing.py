@@ -27,6 +27,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import safetensors.numpy
 
 from apq_moo.benchmarks.compare.plan import BenchPlan
 from apq_moo.benchmarks.compare.store import NAME, Outcome, Store
@@ -52,7 +53,10 @@ from apq_moo.hardware.compiled import _read as read_compiled
 from apq_moo.hardware.measuring.campaign import Campaign, CampaignFile
 from apq_moo.hardware.measuring.timing import Rule
 from apq_moo.pipeline.chain import _begin
-from apq_moo.predictors import published
+from apq_moo.predictors import PREDICTORS, create_predictor, load_predictor, published
+from apq_moo.predictors.storage import _checksum as predictor_checksum
+from apq_moo.predictors.storage import read_state, write_state
+from apq_moo.predictors.training import initial_weights
 from apq_moo.problems.evaluated import Evaluated
 from apq_moo.results.report import front_table
 from apq_moo.space import load_space
@@ -69,12 +73,15 @@ LONGEST_MESSAGE = 300
 MOST_BYTES = 2**30
 
 SPACE = load_space("digits")
+ROWS = SPACE.sample(3, np.random.default_rng(0))
 ASSETS = find_assets(SPACE)
 ODD = [
     *(None, True, 0, -1, 1, 2**31, 2**63, -(2**63), 10**400, 1e-320, 1e308, float("nan")),
     *(float("inf"), "", "x", "x" * 5000, "\ud800", "\n\x1b[31m", [], {}, [[]], {"a": {}}, [1, "a"]),
     *("acc", "../../etc/passwd", {"kind": 1}, {"array": "X"}, {"dict": []}, [None] * 50),
 ]
+ODD_REALS = [float("nan"), float("inf"), -float("inf"), 1e308, -3e38, 1e-320, 1e7, -0.0]
+ODD_INTEGERS = [-1, -2, 0, 1, 2, 7, 100, 10**6, 2**31 - 1, -(2**31)]
 TOKENS = [
     *(b"nan", b"inf", b"-1", b"0", b"1e999", b"1e-320", b"9" * 5000, b"true", b"null", b'""'),
     *(b'"x"', b"[]", b"{}", b"[" * 3000, b'{"a":' * 3000, b'"\\ud800"', b"\0", b"\xff\xfe"),
@@ -256,6 +263,48 @@ def safetensors_of(rng, data):
         header = value_of(rng, header)
     text = json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + data[8 + length :]
+
+
+def predictor_of(rng, data):
+    """The header or arrays changed under a checksum that is right again; or without one."""
+    if rng.random() < 0.15:
+        return safetensors_of(rng, data)
+    arrays = safetensors.numpy.load(data)
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["header"])
+    del header["sha256"]
+    for _ in range(rng.randint(1, 2)):
+        a, b = rng.choice(list(arrays)), rng.choice(list(arrays))
+        match rng.randrange(10):
+            case 0:
+                arrays[a], arrays[b] = arrays[b], arrays[a]
+            case 1:
+                arrays["other" if rng.random() < 0.5 else a] = array_of(rng, arrays[b])
+            case 2:
+                del arrays[a]
+                break
+            case 3:
+                header["predictor"] = rng.choice(list(PREDICTORS))
+            case 4 | 5:
+                key = rng.choice(list(header))
+                header[key] = value_of(rng, header[key])
+            case 6 if arrays[a].dtype == np.uint8:  # a model of XGBoost's own format
+                arrays[a] = np.frombuffer(bytes_of(rng, arrays[a].tobytes()), np.uint8)
+            case 6:
+                arrays[a] = array_of(rng, arrays[a])
+            case _ if arrays[a].size:
+                values = arrays[a].ravel().copy()
+                odd = ODD_REALS if values.dtype.kind == "f" else ODD_INTEGERS
+                with np.errstate(all="ignore"):
+                    place = rng.randrange(len(values))
+                    values[place] = np.array(rng.choice(odd)).astype(values.dtype)
+                arrays[a] = values.reshape(arrays[a].shape)
+    try:
+        arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+        signed = {**header, "sha256": predictor_checksum(header, arrays)}
+        return safetensors.numpy.save(arrays, metadata={"header": json.dumps(signed)})
+    except (KeyError, safetensors.SafetensorError):  # a type that such files have not
+        return bytes_of(rng, data)
 
 
 def zip_of(rng, data):
@@ -522,6 +571,40 @@ def read_evaluations(path):
     assert values.shape == (1, 1)
 
 
+def predictor(folder, name):
+    """A small one; ``ubjson`` as files of ``xgboost-stacked`` were before."""
+    path = folder / "p.safetensors"
+    table = load_samples(ASSETS.folder / "samples.npz", SPACE)
+    fp, mp = ([part[::40] for part in table.rows(group)] for group in ("fp", "mp"))
+    if name.startswith("mlp"):
+        found = create_predictor(name, SPACE)
+        weights = initial_weights(SPACE, np.random.default_rng(0), zero_bits=False)
+        found.set_network(weights, center=70.0, scale=5.0)
+    elif name == "additive":
+        found = create_predictor(name, SPACE).fit(*mp)
+    else:
+        kind = PREDICTORS.get("xgboost-stacked" if name == "ubjson" else name)
+        size = "max_iter" if "gbdt" in name else "rounds"
+        found = kind(SPACE, **{size: 12}).fit(*mp, X_fp=fp[0], y_fp=fp[1])
+    found.save(path)
+    if name == "ubjson":
+        import xgboost
+
+        _, header = read_state(path, SPACE)
+        models = {}
+        for part, n in (("fp", SPACE.n_var), ("mp", SPACE.n_var + 1)):
+            rows = np.random.default_rng(0).random((50, n))
+            given = {"max_depth": 2, "nthread": 1, "base_score": 70.0}
+            model = xgboost.train(given, xgboost.DMatrix(rows, rows[:, 0]), num_boost_round=4)
+            models[part] = np.frombuffer(bytes(model.save_raw("ubj")), np.uint8)
+        write_state(path, SPACE, models, header)
+    return path
+
+
+def predict(path):
+    assert np.isfinite(load_predictor(path, SPACE).predict(ROWS)).all()
+
+
 def torch_checkpoint(folder, **options):
     import torch
 
@@ -625,6 +708,10 @@ FORMATS = {
         safetensors_of,
         lambda path: load_supernet(path, SPACE),
     ),
+    **{
+        f"predictor {name}": (lambda f, name=name: predictor(f, name), predictor_of, predict)
+        for name in (*PREDICTORS, "ubjson")
+    },
     "checkpoint.pt": (torch_checkpoint, zip_of, read_checkpoint),
     "legacy.pt": (
         lambda f: torch_checkpoint(f, _use_new_zipfile_serialization=False),

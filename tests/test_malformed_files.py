@@ -39,7 +39,7 @@ from apq_moo.study.folder import RunFolder
 from apq_moo.study.record import ARCHIVE, CHECKPOINT, EVALUATIONS, Recorder, finished, row_type
 
 FUZZING = Path(__file__).with_name("fuzzing.py")
-FORMATS = 27
+FORMATS = 35
 SPACE = load_space("digits")
 ROW = row_type(SPACE, 2)
 
@@ -76,7 +76,7 @@ CASES = 500
 
 @pytest.mark.slow
 def test_many_damaged_copies():
-    found = fuzzed(10_000, 7200)
+    found = fuzzed(10_000, 10_000)
     assert {f["format"]: f["wrong"] for f in found if f["wrong"]} == {}
 
 

@@ -9,9 +9,10 @@ from typing import Any
 from torch import Tensor
 
 from apq_moo.errors import UserError, shown
-from apq_moo.files import parse_json, replacing
+from apq_moo.files import replacing
 from apq_moo.space import Space
 from apq_moo.supernet.network import Supernet
+from apq_moo.tensors import read_tensors
 
 FORMAT = "apq-moo supernet 1"
 _MAX_BYTES = 2**29
@@ -40,24 +41,7 @@ def load_tensors(path: str | Path, kind: str) -> tuple[dict[str, Tensor], dict[s
     Raises:
         UserError: it is missing, truncated, altered or of another kind.
     """
-    from safetensors import safe_open
-
-    try:
-        if Path(path).stat().st_size > _MAX_BYTES:
-            raise UserError(f"cannot read {path}: it has more than {_MAX_BYTES:,} bytes")
-        with safe_open(path, framework="pt") as handle:
-            text = (handle.metadata() or {}).get("header", "{}")
-            header = parse_json(text, f"the header of {path}")
-            tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
-    except UserError:
-        raise
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except Exception as error:  # such as of types that torch has not
-        raise UserError(f"cannot read {path}: {error}") from error
-    if not isinstance(header, dict) or header.get("format") != kind:
-        raise UserError(f"{path} is not a file of kind {kind!r}")
-    return tensors, header
+    return read_tensors(path, kind, "pt", _MAX_BYTES)
 
 
 def save_supernet(path: str | Path, supernet: Supernet, **header: Any) -> None:

@@ -1,8 +1,5 @@
 """Trees evaluated as arrays: the values of the libraries that grew them; what is refused."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import xgboost
@@ -72,53 +69,3 @@ def test_edited_trees_are_refused(name, part, place, value, match, fitted, digit
     with pytest.raises(UserError, match=match) as caught:
         load_predictor(path, digits)
     assert "\n" not in str(caught.value)
-
-
-_DAMAGE = """
-import sys
-from pathlib import Path
-
-import numpy as np
-
-from apq_moo.data.assets import find_assets
-from apq_moo.errors import UserError
-from apq_moo.predictors import load_predictor
-from apq_moo.predictors.storage import read_state, write_state
-from apq_moo.space import load_space
-
-digits, path = load_space("digits"), Path(sys.argv[1])
-source = find_assets(digits).folder / "predictors" / "xgboost-stacked.safetensors"
-X = digits.sample(5, np.random.default_rng(0))
-refused = 0
-for case in range(int(sys.argv[2])):
-    rng = np.random.default_rng(case)
-    arrays, header = read_state(source, digits)
-    part = ["mp", "fp"][case % 2]
-    model = bytearray(arrays[part].tobytes())
-    # Half of the cases damage the links of a tree.
-    at = model.find(b"_children", int(rng.integers(len(model)))) + 22 if case % 4 < 2 else None
-    for _ in range(int(rng.integers(1, 4))):
-        place = int(rng.integers(len(model))) if at is None else at + int(rng.integers(60))
-        model[place % len(model)] = int(rng.integers(256))
-    if case % 10 == 9:
-        del model[int(rng.integers(len(model))):]
-    arrays[part] = np.frombuffer(bytes(model), dtype=np.uint8)
-    write_state(path, digits, arrays, header)
-    try:
-        load_predictor(path, digits).predict(X)
-    except UserError as error:
-        assert "\\n" not in str(error), case
-        assert len(str(error).replace(str(path), "")) < 300, case
-        refused += 1
-print(refused)
-"""
-
-
-@pytest.mark.parametrize("cases", [60, pytest.param(10_000, marks=pytest.mark.slow)])
-def test_damaged_models_with_right_checksums_never_crash(cases, tmp_path):
-    command = [sys.executable, "-c", _DAMAGE, str(tmp_path / "damaged.safetensors"), str(cases)]
-    done = subprocess.run(  # noqa: S603 - runs this interpreter
-        command, check=False, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert int(done.stdout) > cases / 4
