@@ -139,9 +139,14 @@ class AccuracySource(ABC):
 
 
 class ExactSource(AccuracySource):
-    """A source of true accuracies, on images that searches may see and on images that they not."""
+    """A source of true accuracies, on images that searches may see and on images that they not.
+
+    Attributes:
+        n_images: of the validation and the test split, where it knows.
+    """
 
     exact = True
+    n_images: tuple[int, int] | None = None
 
     @abstractmethod
     def measure(self, X: IntArray, callback: Callable[[int], None] = ignored) -> FloatArray:

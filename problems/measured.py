@@ -62,6 +62,7 @@ class SupernetAccuracy(ExactSource):
                 f"the images {assets.images!r} here are not those that {assets.folder} was made "
                 "from; install the same version of their source"
             )
+        self.n_images = (len(images.validation), len(images.test))
         device = chosen_device(on)
         self.device, self.where = str(device), f"on {device}"
         self._scorer = Scorer(supernet.to(device), images)

@@ -46,6 +46,7 @@ class TabulatedAccuracy(ExactSource):
         codes = self._codes(space.block_index(table.X))
         self._places = np.full(math.prod(self._shape), -1, dtype=np.int64)
         self._places[codes] = np.arange(len(codes))
+        self.n_images = table.images
         self._X, self._accuracies = table.X, table.accuracies()
 
     def _codes(self, index: IntArray) -> IntArray:

@@ -20,14 +20,36 @@ OnOption = Annotated[
     ),
 ]
 
+DeviceOption = Annotated[
+    str, typer.Option(help="The cost model: a name, or an accelerator's or table's file.")
+]
+MissingOption = Annotated[
+    str, typer.Option(help="Layers that a table lacks: error, or infeasible.")
+]
+LimitOption = Annotated[
+    list[str] | None,
+    typer.Option("--max", metavar="NAME=VALUE", help="Upper limit (acc: a lower one)."),
+]
+WarmupOption = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        show_default="500, at most a sixth of --steps",
+        help="Of these, first ones for the largest subnet alone.",
+    ),
+]
+
 _OPTIONS = {
     **{name: f"--{name}" for name in ("assets", "backend", "budget", "jobs", "missing", "most")},
     **{name: f"--{name}" for name in ("on", "overwrite", "predictor", "seed", "seeds", "sweep")},
+    "batch_size": "--batch-size",
     "verify": "--verify",
     "limits": "--max",
     "n": "--end-to-end",
     "pop_size": "--pop-size",
     "row": "--breakdown",
+    "steps": "--steps",
+    "warmup_steps": "--warmup-steps",
 }
 """The option that stands for an argument of the library."""
 

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand
 
 from apq_moo.cli.app import app, check_output, err, out, progress_bar, say
-from apq_moo.cli.options import OnOption, parse_limits
+from apq_moo.cli.options import DeviceOption, LimitOption, MissingOption, OnOption, parse_limits
 from apq_moo.cli.stopping import going_on
 from apq_moo.errors import UserError
 from apq_moo.study.config import RunConfig, parse_objectives
@@ -36,12 +36,8 @@ def run(
         ),
     ] = ",".join(_DEFAULT.objectives),
     space: Annotated[str, typer.Option(help="A preset or a TOML file.")] = _DEFAULT.space,
-    device: Annotated[
-        str, typer.Option(help="The cost model: a name, or an accelerator's or table's file.")
-    ] = _DEFAULT.device,
-    missing: Annotated[
-        str, typer.Option(help="Layers that a table lacks: error, or infeasible.")
-    ] = _DEFAULT.missing,
+    device: DeviceOption = _DEFAULT.device,
+    missing: MissingOption = _DEFAULT.missing,
     predictor: Annotated[
         str,
         typer.Option(help="A predictor's name, the file of a fitted one, or supernet: measure."),
@@ -49,10 +45,7 @@ def run(
     assets: Annotated[
         str | None, typer.Option(help="Folder made by `apq-moo pipeline`; default: shipped.")
     ] = None,
-    limit: Annotated[
-        list[str] | None,
-        typer.Option("--max", metavar="NAME=VALUE", help="Upper limit (acc: a lower one)."),
-    ] = None,
+    limit: LimitOption = None,
     budget: Annotated[int, typer.Option(help="Evaluations in all.")] = _DEFAULT.budget,
     sweep: Annotated[int, typer.Option(help="Limits over which apq-ga is swept.")] = _DEFAULT.sweep,
     pop_size: Annotated[int, typer.Option(help="Networks a round.")] = _DEFAULT.pop_size,
@@ -179,7 +172,7 @@ def carry_out(
             )
     objectives = folder.config.objectives
     out.print(front_table(columns, objectives, title_of(folder)))
-    _print_summary(folder, len(columns["subnet"]))
+    _print_summary(folder, columns)
     if breakdown is not None:
         _print_breakdown(folder, columns, breakdown)
 
@@ -203,7 +196,9 @@ def _print_breakdown(folder: RunFolder, columns: dict[str, list[Any]], row: int)
     say(f"drawn in {picture}")
 
 
-def _print_summary(folder: RunFolder, size: int) -> None:
+def _print_summary(folder: RunFolder, columns: dict[str, list[Any]]) -> None:
+    from apq_moo.results.verification import noise_of
+
     verified: dict[str, Any] = folder.record.get("verified") or {}
     for split in ("validation", "test"):
         tau = verified.get(f"kendall_tau_{split}")
@@ -212,22 +207,21 @@ def _print_summary(folder: RunFolder, size: int) -> None:
                 f"Kendall tau of predicted and measured ({split}, {verified.get('networks')} "
                 f"networks): {tau:.3f}"
             )
+    if noisy := noise_of(folder, columns):
+        say(noisy)
     gap = folder.record.get("gap")
     if gap is not None:
         from apq_moo.results.gap import Gap
 
         say(str(Gap(**gap)))
     seconds = sum(folder.record["seconds"].values())
-    say(f"{size} networks on the front, {seconds:.1f} s, in {folder.path}")
+    say(f"{len(columns['subnet'])} networks on the front, {seconds:.1f} s, in {folder.path}")
 
 
 @app.command()
 def pick(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
-    limit: Annotated[
-        list[str] | None,
-        typer.Option("--max", metavar="NAME=VALUE", help="Upper limit (acc: a lower one)."),
-    ] = None,
+    limit: LimitOption = None,
     knee: Annotated[bool, typer.Option("--knee", help="The knee of the front.")] = False,
     file: Annotated[
         Path | None, typer.Option("--out", "-o", help="The policy; default: policy.json in RUN.")

@@ -11,7 +11,15 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from apq_moo.cli.app import app, check_output, err, out, progress_bar, say
-from apq_moo.cli.options import OnOption, measuring_device
+from apq_moo.cli.options import (
+    DeviceOption,
+    LimitOption,
+    MissingOption,
+    OnOption,
+    WarmupOption,
+    measuring_device,
+    parse_limits,
+)
 from apq_moo.cli.stopping import going_on
 from apq_moo.defaults import DEFAULT_SPACE, MAX_JOBS, MAX_SEED
 from apq_moo.errors import UserError
@@ -77,14 +85,7 @@ def supernet_train(
     file: Annotated[Path, typer.Option("--out", "-o", help="Where the supernet goes.")],
     space: SpaceOption = DEFAULT_SPACE,
     steps: Annotated[int, typer.Option(min=1, max=100_000_000, help="Optimiser steps.")] = 3600,
-    warmup_steps: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            show_default="500, at most a sixth of --steps",
-            help="Of these, first ones for the largest subnet alone.",
-        ),
-    ] = None,
+    warmup_steps: WarmupOption = None,
     batch_size: Annotated[int, typer.Option(min=1, max=100_000, help="Images of a step.")] = 128,
     random_subnets: Annotated[
         int, typer.Option(min=0, max=10_000, help="Random subnets of a step.")
@@ -118,33 +119,30 @@ def supernet_train(
     from apq_moo.supernet.training import TrainConfig
 
     check_output("weights", file)
+    config = TrainConfig(
+        steps=steps,
+        warmup_steps=warmup_steps,
+        batch_size=batch_size,
+        random_subnets=random_subnets,
+        draw=draw,
+        learning_rate=learning_rate,
+        ramp_steps=ramp_steps,
+        weight_decay=weight_decay,
+        label_smoothing=label_smoothing,
+        shrink=shrink,
+        quantised_steps=quantised_steps,
+        seed=seed,
+    )
     loaded = load_space(space)
     images = images_of(loaded)
     with going_on(lambda: _steps_kept(file, steps)), progress_bar() as bar:
         task = bar.add_task("training", total=steps)
         seconds = train(
-            loaded,
-            images,
-            TrainConfig(
-                steps=steps,
-                warmup_steps=warmup_steps,
-                batch_size=batch_size,
-                random_subnets=random_subnets,
-                draw=draw,
-                learning_rate=learning_rate,
-                ramp_steps=ramp_steps,
-                weight_decay=weight_decay,
-                label_smoothing=label_smoothing,
-                shrink=shrink,
-                quantised_steps=quantised_steps,
-                seed=seed,
-            ),
-            file,
-            lambda p: bar.update(task, completed=p.step),
-            on=on,
+            loaded, images, config, file, lambda p: bar.update(task, completed=p.step), on=on
         )
     if rank_of_environment() == 0:
-        out.print(f"trained {steps} steps in {seconds:.0f} s: {file}", soft_wrap=True)
+        done = f"trained {steps} steps, the first {config.warmup} as a warm-up"
+        out.print(f"{done}, in {seconds:.0f} s: {file}", soft_wrap=True)
 
 
 def _steps_kept(file: Path, steps: int) -> str:
@@ -201,6 +199,8 @@ def supernet_eval(
             f"validation-test {found.tau[kind]:.3f}",
             soft_wrap=True,
         )
+    if found.of_few_images:
+        say(found.of_few_images)
 
 
 @supernet_app.command("measure")
@@ -276,7 +276,8 @@ def samples_collect(
     seed: SeedOption = 0,
 ) -> None:
     """Measure random subnets; repeat the command to continue an interrupted collection."""
-    from apq_moo.data import images_of
+    from apq_moo.data import images_of, load_images
+    from apq_moo.data.noise import few_images
     from apq_moo.data.samples import load_samples
     from apq_moo.files import check_writable
     from apq_moo.space import load_space
@@ -303,6 +304,9 @@ def samples_collect(
     if rank_of_environment() == 0:
         counts = ", ".join(f"{n} {name}" for name, n in table.counts().items())
         out.print(f"{counts}: {file}", soft_wrap=True)
+        n = len(load_images(images_of(loaded)).validation)
+        if len(table.X) and (line := few_images({"validation": (n, float(table.acc.mean()))})):
+            say(line)
 
 
 @samples_app.command("exhaust")
@@ -449,6 +453,7 @@ def pipeline(
     steps: Annotated[
         int, typer.Option(min=1, max=100_000_000, help="Training steps.")
     ] = _PIPELINE.steps,
+    warmup_steps: WarmupOption = None,
     fp: Annotated[
         int, typer.Option(min=2, max=10_000_000, help="Full-precision samples.")
     ] = _PIPELINE.fp,
@@ -471,7 +476,14 @@ def pipeline(
     objectives: Annotated[str, typer.Option(help="Of the search.")] = ",".join(
         _PIPELINE.objectives
     ),
+    device: DeviceOption = _PIPELINE.device,
+    missing: MissingOption = _PIPELINE.missing,
+    limit: LimitOption = None,
     budget: Annotated[int, typer.Option(help="Evaluations of the search.")] = _PIPELINE.budget,
+    verify: Annotated[
+        int,
+        typer.Option(metavar="[K]", min=1, help="Measure K front members (10) on the supernet."),
+    ] = _PIPELINE.verify,
     jobs: Annotated[
         int, typer.Option(min=1, max=MAX_JOBS, help="Processes that measure samples.")
     ] = _PIPELINE.jobs,
@@ -484,6 +496,7 @@ def pipeline(
         folder=folder,
         space=space,
         steps=steps,
+        warmup_steps=warmup_steps,
         fp=fp,
         mp=mp,
         held_out=held_out,
@@ -491,24 +504,25 @@ def pipeline(
         draw=draw,
         algo=algo,
         objectives=parse_objectives(objectives),
+        device=device,
+        missing=missing,
+        limits=parse_limits(limit or ()),
         budget=budget,
+        verify=verify,
         jobs=jobs,
         seed=seed,
     )
-
-    def say(text: str) -> None:
-        err.print(text, markup=False)
 
     kept = f"what it has done is kept in {folder}: repeat the command to go on"
     with going_on(lambda: kept), progress_bar() as bar:
         task = bar.add_task("")
 
         def begin(name: str) -> None:
-            say(name)
+            say(name, err)
             bar.reset(task, description=name, total=None)
 
         def progress(done: int, total: int) -> None:
             bar.update(task, completed=done, total=total)
 
-        finished = run(config, Listener(begin, progress, say))
+        finished = run(config, Listener(begin, progress, lambda text: say(text, err)))
     carry_out(finished)

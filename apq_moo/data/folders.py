@@ -29,6 +29,7 @@ from apq_moo.data.images import (
     split_off_validation,
 )
 from apq_moo.errors import UserError, shown
+from apq_moo.files import digest_of, sha256
 from apq_moo.space import Space
 
 if TYPE_CHECKING:
@@ -91,6 +92,26 @@ def at_hand(name: str, space: Space) -> str:
     if old is None or new is None or _is_folder(old["path"]):
         return name
     return located(space)
+
+
+def files_digest(name: str) -> str | None:
+    """SHA-256 of the names and contents of all images in a folder.
+
+    Args:
+        name: ``folder:PATH@SIZE``; of any other name, or where there is no such folder, it is None.
+
+    Raises:
+        UserError: an image cannot be read, or the folder is not as :func:`load_image_folder` wants.
+    """
+    match = _NAME.fullmatch(name)
+    if match is None or not _is_folder(match["path"]):
+        return None
+    folder, found = _splits(match["path"])
+    paths = [path for dataset in found.values() for path, _ in dataset.samples]
+    with ThreadPoolExecutor() as pool:
+        digests = list(pool.map(sha256, paths))
+    names = [Path(path).relative_to(folder).as_posix() for path in paths]
+    return digest_of(list(zip(names, digests, strict=True)))
 
 
 def _is_folder(path: str) -> bool:

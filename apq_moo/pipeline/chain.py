@@ -5,20 +5,26 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from apq_moo.errors import UserError
+from apq_moo.errors import UserError, shown
 from apq_moo.pipeline.config import PipelineConfig
 
 if TYPE_CHECKING:
+    from apq_moo.study.config import RunConfig
     from apq_moo.study.folder import RunFolder
+    from apq_moo.supernet.training import TrainConfig
 
 _STATE = "pipeline.json"
 _RUN = "run"
-_VERIFIED = 10
-"""Members of the front that are measured."""
+_LABELS = {
+    "digest": "the space's description",
+    "device's digest": "the device's description",
+    "pictures": "the pictures",
+}
+"""What messages call settings that are checksums."""
 
 
 @dataclass(frozen=True)
@@ -54,19 +60,22 @@ def run(config: PipelineConfig, listener: Listener | None = None) -> RunFolder:
     """
     from apq_moo.files import locked
     from apq_moo.study.folder import LOCK
+    from apq_moo.study.inputs import input_digests
     from apq_moo.study.search import check
 
     listener = listener or Listener()
-    check(config.search)
+    problem = check(config.search)
+    data = input_digests(config.search, problem.space, problem.device)
+    _training(config)
     refusal = (
         f"another process carries out the pipeline in {config.folder}; wait for its end, or name "
         "another folder"
     )
     with locked(Path(config.folder) / LOCK, refusal):
-        return _run(config, listener)
+        return _run(config, data, listener)
 
 
-def _run(config: PipelineConfig, listener: Listener) -> RunFolder:
+def _run(config: PipelineConfig, data: dict[str, str], listener: Listener) -> RunFolder:
     from apq_moo.files import refuse_links
     from apq_moo.results.run import Listener as RunListener
     from apq_moo.results.run import execute
@@ -75,18 +84,67 @@ def _run(config: PipelineConfig, listener: Listener) -> RunFolder:
     path = Path(config.folder) / _RUN
     if path.parent.is_dir():
         refuse_links(*path.parent.iterdir())
-    begun = RunFolder.open(path) if (path / "run.json").is_file() else None
-    if begun is not None and replace(begun.config, assets=config.search.assets) != config.search:
-        raise UserError(
-            f"the search in {path} was begun with other settings; repeat those, or name another "
-            "folder"
-        )
+    begun = _begun(path, config, data) if (path / "run.json").is_file() else None
     make_assets(config, listener)
-    folder = begun or RunFolder.create(path, config.search, verify=_VERIFIED, overwrite=False)
+    folder = begun
+    if folder is None:
+        search, verify = config.search, config.verify
+        folder = RunFolder.create(path, search, verify=verify, overwrite=False)
+        folder.store(data=data)
     if not folder.finished:
         listener.stage("searching")
         execute(folder, RunListener(listener.progress, listener.say, listener.progress))
     return folder
+
+
+def _begun(path: Path, config: PipelineConfig, data: dict[str, str]) -> RunFolder:
+    """The search that was begun, with files named as they are named now.
+
+    Raises:
+        UserError: it has other settings, or its space or device has changed.
+    """
+    from apq_moo.study.folder import RunFolder
+    from apq_moo.study.inputs import input_files
+
+    folder, search = RunFolder.open(path), config.search
+    files = input_files(folder.config).keys() & input_files(search).keys()
+    named = {name: getattr(search, name) for name in ("assets", *files)}
+    recorded = {**data, **(folder.record.get("data") or {})}
+    earlier = {**_asked(folder.config, folder.record.get("verify"), recorded), **named}
+    _refuse_others(earlier, _asked(search, config.verify, data), f"the search in {path}")
+    return RunFolder(path, {**folder.record, "config": search.to_dict()})
+
+
+def _asked(search: RunConfig, verify: int | None, data: dict[str, str]) -> dict[str, Any]:
+    digests = {"digest": data["space"], "device's digest": data["device"]}
+    return {**search.to_dict(), "verify": verify, **digests}
+
+
+def _refuse_others(earlier: Any, given: Any, what: str) -> None:
+    """Refuse settings that differ from those that something was begun with."""
+    if differing := list(_differing(earlier, given)):
+        raise UserError(
+            f"{what} was begun with other settings ({'; '.join(differing[:2])}); repeat those, or "
+            "name another folder"
+        )
+
+
+def _differing(earlier: Any, given: Any, name: str = "") -> Iterator[str]:
+    if name in {"", "train", "samples"} and isinstance(earlier, dict):
+        for key in {**earlier, **given}:
+            yield from _differing(earlier.get(key), given.get(key), str(key))
+    elif earlier != given and name in _LABELS:
+        yield f"{_LABELS[name]} changed since"
+    elif earlier != given:
+        yield f"{name} {shown(earlier)}, not {shown(given)}"
+
+
+def _training(config: PipelineConfig) -> TrainConfig:
+    from apq_moo.supernet.training import TrainConfig
+
+    return TrainConfig(
+        steps=config.steps, warmup_steps=config.warmup_steps, draw=config.draw, seed=config.seed
+    )
 
 
 def make_assets(config: PipelineConfig, listener: Listener) -> None:
@@ -96,26 +154,29 @@ def make_assets(config: PipelineConfig, listener: Listener) -> None:
         UserError: the folder was begun with other settings, or cannot be written; or the space
             shares the supernet of another.
     """
-    from apq_moo.data import images_of
+    from apq_moo.data import folders, images_of, load_images
     from apq_moo.data.assets import SAMPLES, SUPERNET
+    from apq_moo.data.images import check_images
     from apq_moo.files import write_json
     from apq_moo.pipeline import stages
     from apq_moo.space import load_space
     from apq_moo.supernet.sampling import SampleConfig
-    from apq_moo.supernet.training import TrainConfig
 
     space, folder = load_space(config.space), Path(config.folder)
     stages.check_trainable(space)
     images, seed, n = images_of(space), config.seed, config.held_out
-    train = TrainConfig(steps=config.steps, draw=config.draw, seed=seed)
+    train = _training(config)
     samples = SampleConfig(config.fp, config.mp, n, n, config.finetune_steps, seed)
     settings = {
         "space": space.name,
         "digest": space.digest,
-        "images": images,
+        "images": space.spec.images,
+        "pictures": folders.files_digest(images),
         "train": asdict(train),
         "samples": asdict(samples),
     }
+    if not (folder / _STATE).is_file():
+        check_images(space, load_images(images))
     state = _begin(folder, settings)
     seconds: dict[str, float] = state["seconds"]
 
@@ -131,6 +192,8 @@ def make_assets(config: PipelineConfig, listener: Listener) -> None:
         return
     if not (folder / SUPERNET).is_file():
         listener.stage("training the supernet")
+        if config.warmup_steps is None:
+            listener.say(f"the first {train.warmup:,} of {train.steps:,} steps are its warm-up")
         spent = stages.train(
             space, images, train, folder / SUPERNET, lambda p: listener.progress(p.step, p.steps)
         )
@@ -176,17 +239,19 @@ def _begin(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
         if (
             not isinstance(state, dict)
             or not isinstance(known := state.get("settings"), dict)
-            or {
-                **known,
-                "train": with_defaults(known.get("train"), TrainConfig),
-                "samples": with_defaults(known.get("samples"), SampleConfig),
-            }
-            != settings
             or not isinstance(state.get("seconds"), dict)
         ):
-            raise UserError(
-                f"{folder} was begun with other settings; repeat those, or name another folder"
-            )
+            raise UserError(f"{path} is damaged; name another folder")
+        pictures = settings.get("pictures")
+        known = {
+            "pictures": pictures,
+            **known,
+            "train": with_defaults(known.get("train"), TrainConfig),
+            "samples": with_defaults(known.get("samples"), SampleConfig),
+        }
+        if pictures is None:  # they are gone, which a finished pipeline does not mind
+            known["pictures"] = None
+        _refuse_others(known, settings, str(folder))
         return state
     if not is_empty(folder):
         raise UserError(f"{folder} is not empty and holds no pipeline; name another folder")

@@ -14,6 +14,7 @@ import torch
 from apq_moo.data import load_images
 from apq_moo.data.assets import SAMPLES, SUPERNET, Assets, predictor_file, write_manifest
 from apq_moo.data.images import check_images
+from apq_moo.data.noise import few_images
 from apq_moo.data.samples import load_samples
 from apq_moo.data.tables import SPLITS
 from apq_moo.errors import UserError
@@ -102,6 +103,7 @@ class Evaluation:
         tau: Kendall tau between validation and test over them.
         spread: standard deviation of the validation accuracy over them.
         noise: standard deviation of half the difference between two random halves of validation.
+        images: of each split.
     """
 
     named: dict[str, dict[str, dict[str, float]]]
@@ -109,6 +111,18 @@ class Evaluation:
     tau: dict[str, float]
     spread: dict[str, float]
     noise: dict[str, float]
+    images: dict[str, int]
+
+    @property
+    def of_few_images(self) -> str | None:
+        """How noisy the accuracies are, if they are; see :func:`apq_moo.data.noise.few_images`."""
+        kinds = [kinds for of in self.named.values() for kinds in of.values()]
+        return few_images(
+            {
+                split: (n, sum(kind[split] for kind in kinds) / len(kinds))
+                for split, n in self.images.items()
+            }
+        )
 
 
 def evaluate(
@@ -171,7 +185,8 @@ def evaluate(
             tau[kind] = kendall_tau(test, validation)
             spread[kind] = float(validation.std())
             noise[kind] = float(halves.std())
-    return Evaluation(named, mean, tau, spread, noise)
+    sizes = {name: len(data.split(name)) for name in ("validation", "test")}
+    return Evaluation(named, mean, tau, spread, noise, sizes)
 
 
 KEPT = ("mlp", "xgboost-stacked")

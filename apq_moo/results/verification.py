@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from apq_moo.arrays import FloatArray, IntArray
+from apq_moo.data.noise import few_images
 from apq_moo.predictors.metrics import kendall_tau
 from apq_moo.problems import exact_source
 from apq_moo.problems.evaluated import Evaluated
@@ -77,8 +78,27 @@ def verify_front(
             "kendall_tau_validation": _finite(kendall_tau(found[:, 0], predicted)),
             "kendall_tau_test": _finite(kendall_tau(found[:, 1], predicted)),
         }
+    if source.n_images is not None:
+        result |= dict(zip(("images_validation", "images_test"), source.n_images, strict=True))
     folder.store(verified={"networks": len(rows), **result})
     return columns, time.perf_counter() - begun
+
+
+def noise_of(folder: RunFolder, columns: dict[str, list[Any]]) -> str | None:
+    """How noisy the measured accuracies of a run are, if they are; see :func:`few_images`.
+
+    Args:
+        folder: the run's.
+        columns: of ``front.csv``.
+    """
+    verified = folder.record.get("verified") or {}
+    measured = {}
+    for split, name in zip(("validation", "test"), MEASURED, strict=True):
+        n = verified.get(f"images_{split}")
+        found = [value for value in columns.get(name, []) if value is not None]
+        if n and found:
+            measured[split] = int(n), sum(found) / len(found)
+    return few_images(measured)
 
 
 def _finite(value: float) -> float | None:

@@ -218,7 +218,8 @@ class Search:
     def key(self) -> str:
         """Changes with the configuration, the data and the version of the package."""
         config = self.config.to_dict()
-        for name in ("on", SPACE, DEVICE):  # nothing depends on it; or their digests are data
+        # Nothing depends on the first; of the others the digests are data.
+        for name in ("on", "assets", SPACE, DEVICE):
             del config[name]
         return digest_of({"config": config, "data": self.data, "version": __version__})
 

@@ -46,7 +46,7 @@ class TrainConfig:
         steps: optimiser steps in all.
         warmup_steps: leading steps that train the largest subnet alone; by default 500, at most a
             sixth of the steps.
-        batch_size: images a step.
+        batch_size: images a step; the default is all training images where there are fewer.
         random_subnets: random subnets a step, beside the largest and the smallest.
         draw: how these are drawn, one of :data:`apq_moo.space.DISTRIBUTIONS`.
         shrink: whether dimensions become elastic one after the other, each for a third of the steps
@@ -81,9 +81,7 @@ class TrainConfig:
         if self.warmup_steps is None:
             object.__setattr__(self, "warmup_steps", min(_MOST_WARMUP, self.steps // 6))
         if not 0 <= self.warmup <= self.steps:
-            raise UserError(
-                f"warmup_steps must be within 0 and steps, {self.steps}; not {self.warmup}"
-            )
+            raise UserError(f"warmup_steps={self.warmup} must lie between 0 and steps={self.steps}")
         find_distribution(self.draw)
         for name in ("learning_rate", "weight_decay", "clip_norm"):
             if not 0 <= getattr(self, name) < math.inf:
@@ -166,12 +164,13 @@ class Trainer:
         self.images = images
         self.config = config
         check_images(space, images)
-        if config.batch_size > len(images.train):
-            raise UserError(
-                f"batch_size {config.batch_size} exceeds the {len(images.train)} training images"
-            )
-        if config.batch_size < group.size:
-            raise UserError(f"batch_size {config.batch_size} is less than {group.size} processes")
+        size, n = config.batch_size, len(images.train)
+        if size == TrainConfig.batch_size:
+            size = min(size, n)
+        if size > n:
+            raise UserError(f"batch_size={size} is more than the {n} training images; lower it")
+        if size < group.size:
+            raise UserError(f"batch_size={size} is less than {group.size} processes; raise it")
         self.group = group
         self.device = torch.device(device)
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
@@ -186,7 +185,7 @@ class Trainer:
         self.step = 0
         self.seconds = 0.0
         self._gradients = gradients_on(self.supernet, config.label_smoothing)
-        self._batches = Batches(images, config.batch_size, config.seed, self.device)
+        self._batches = Batches(images, size, config.seed, self.device)
 
     def _others(self) -> list[Student]:
         """The subnets that learn from the largest in this step."""

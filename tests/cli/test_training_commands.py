@@ -3,19 +3,24 @@
 import json
 import re
 import shlex
+import shutil
 from dataclasses import replace
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from apq_moo.cli import train_commands
 from apq_moo.data.assets import find_assets
 from apq_moo.data.samples import load_samples
 from apq_moo.errors import UserError
+from apq_moo.files import locked
 from apq_moo.pipeline import Listener, PipelineConfig, run, stages
 from apq_moo.space import load_space
+from apq_moo.study.folder import LOCK
 
 TINY = (
     *("--steps", "4", "--fp", "40", "--mp", "40", "--held-out", "12", "--budget", "4800"),
@@ -135,6 +140,8 @@ def test_the_command_of_a_manifest_makes_those_assets(call, monkeypatch):
         *("--out", "two words", "--space", "my space.toml", "--steps", "400", "--fp", "41"),
         *("--mp", "42", "--held-out", "13", "--finetune-steps", "2", "--draw", "sizes", "--algo"),
         *("nsga2", "--objectives", "acc,size", "--budget", "500", "--jobs", "1", "--seed", "9"),
+        *("--warmup-steps", "0", "--device", "my table.npz", "--missing", "infeasible"),
+        *("--max", "size=60", "--max", "acc=70.5", "--verify", "3"),
     )
     for arguments in (given, (*given[:8], "--seed", "3")):
         call("pipeline", *arguments)
@@ -181,11 +188,121 @@ def test_a_pipeline_of_a_space_in_a_file(tmp_path, monkeypatch):
         replace(config, mp=1)
 
 
-def test_a_warm_up_longer_than_the_training_is_one_line(refused):
-    line = refused(
-        "supernet", "train", "--steps", "4", "--warmup-steps", "5", "-o", "a.safetensors"
-    )
-    assert "warmup_steps must be within 0 and steps, 4; not 5" in line
+@pytest.mark.parametrize(
+    "command", [("supernet", "train", "-o", "made.safetensors"), ("pipeline", "--out", "made")]
+)
+def test_a_warm_up_longer_than_the_training_is_one_line(refused, command):
+    line = refused(*command, "--steps", "4", "--warmup-steps", "5")
+    assert line == "error: --warmup-steps 5 must lie between 0 and --steps 4"
+    assert not Path("made").exists()
+
+
+def fill(folder, classes, n=30, marked=0):
+    """Pictures of 8x8 pixels of every class: noise, brighter the later it stands."""
+    rng = np.random.default_rng(marked)
+    for split, share in (("train", n), ("test", n // 3)):
+        for number, name in enumerate(classes):
+            place = Path(folder, split, name)
+            place.mkdir(parents=True, exist_ok=True)
+            for i in range(share):
+                pixels = rng.integers(40 * number, 40 * number + 90, (8, 8), dtype=np.uint8)
+                Image.fromarray(pixels).save(place / f"{i:02}.png")
+
+
+def pictured(path, images="folder:my pictures@8-grey", classes=3):
+    text = (files("apq_moo.space") / "presets" / "digits.toml").read_text()
+    for old, new in (("images", f'"{images}"'), ("classes", classes), ("name", '"mine"')):
+        text = re.sub(rf"(?m)^{old} = .*$", f"{old} = {new}", text)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+
+
+OWN = (
+    *("--steps", "4", "--fp", "12", "--mp", "12", "--held-out", "4", "--budget", "300"),
+    *("--algo", "nsga2", "--jobs", "1", "--verify", "3", "--max", "size=60"),
+    *("--warmup-steps", "1"),
+)
+
+
+def test_a_pipeline_of_own_pictures(call, refused, tmp_path, monkeypatch):
+    """Begun in one working folder, continued in another; what changed since is told."""
+    monkeypatch.setattr(stages, "evaluate", partial(stages.evaluate, n_random=4))
+    monkeypatch.setattr(stages, "fit_predictors", lambda *_given, **_options: {})
+    fill("my spaces/my pictures", "abc")
+    pictured(Path("my spaces/my.toml"))
+    machine = files("apq_moo.hardware") / "machines" / "bitfusion.toml"
+    Path("machine.toml").write_text(machine.read_text())
+    given = ("--space", "my spaces/my.toml", "--device", "machine.toml", "--out", "made")
+    made = call("pipeline", *given, *OWN)
+    assert made.code == 0, made
+    assert "steps are its warm-up" not in made.err
+    run_file = Path("made/run/run.json")
+    record = json.loads(run_file.read_text())
+    assert record["verify"] == record["verified"]["networks"] == 3
+    assert record["config"]["limits"] == {"size": 60.0}
+    assert record["config"]["device"] == "machine.toml"
+    noise = r"validation has 9 images: accuracies move in steps of 11 points, standard error about "
+    assert re.search(rf"(?m)^{noise}[0-9.]+ points; test has 30 images: .* points$", made.out)
+    manifest = json.loads(Path("made/manifest.json").read_text())
+    assert manifest["supernet"]["images"] == {"validation": 9, "test": 30}
+    assets = ("--space", "my spaces/my.toml", "--supernet", "made/supernet.safetensors")
+    assert re.search(noise, call("supernet", "eval", *assets, "--random", "2").out)
+    few = ("--fp", "4", "--mp", "4", "--held-out", "3", "--jobs", "1", "-o", "few.npz")
+    assert re.search(rf"(?m)^{noise}[0-9.]+ points$", call("samples", "collect", *assets, *few).out)
+    assert manifest["images"] == f"folder:{tmp_path}/my spaces/my pictures@8-grey"
+    assert manifest["train"]["warmup_steps"] == 1
+    again = call(*shlex.split(manifest["command"])[1:])
+    assert again == replace(made, err="")
+
+    Path("away").mkdir()
+    monkeypatch.chdir("away")
+    moved = [str(Path("..", text)) if Path("..", text).exists() else text for text in given]
+    run_file = Path("..", run_file)
+    run_file.write_text(run_file.read_text().replace('"finished"', '"unfinished"'))
+    elsewhere = call("pipeline", *moved, *OWN)
+    assert elsewhere.code == 0, elsewhere
+    assert json.loads(run_file.read_text())["status"] == "finished"
+    monkeypatch.chdir("..")
+
+    for option, value, what in (
+        ("--max", "macs=1e9", "limits {'size': 60.0}, not {'macs': 1000000000.0, 'size': 60.0}"),
+        ("--verify", "4", "verify 3, not 4"),
+        ("--device", "bitfusion", "device '../machine.toml', not 'bitfusion'"),
+        ("--missing", "infeasible", "missing 'error', not 'infeasible'"),
+        ("--warmup-steps", "2", "warmup_steps 1, not 2"),
+    ):
+        line = refused("pipeline", *given, *OWN, option, value)
+        assert f"was begun with other settings ({what}" in line
+        assert line.endswith("); repeat those, or name another folder")
+    for path, old, new, what in (
+        ("machine.toml", "\n", "\n\n", "device"),
+        ("my spaces/my.toml", "width = 8\n", "width = 16\n", "space"),
+    ):
+        before = Path(path).read_text()
+        Path(path).write_text(before.replace(old, new, 1))
+        assert f"(the {what}'s description changed since)" in refused("pipeline", *given, *OWN)
+        Path(path).write_text(before)
+    fill("my spaces/my pictures", "abc", n=30, marked=1)
+    assert "(the pictures changed since)" in refused("pipeline", *given, *OWN)
+    shutil.rmtree("my spaces/my pictures")
+    again = call("pipeline", *given, *OWN)
+    assert again.out.splitlines()[:-1] == made.out.splitlines()[:-1]
+
+
+def test_a_pipeline_of_other_classes_begins_nothing(refused):
+    fill("my pictures", "abcd", n=6)
+    pictured(Path("my.toml"), classes=5)
+    line = refused("pipeline", "--space", "my.toml", "--out", "made", *OWN)
+    assert "has classes = 5, but image set " in line
+    assert line.endswith("has 4 ('a', 'b', 'c', 'd'); set classes = 4")
+    assert not Path("made/pipeline.json").exists()
+
+
+def test_a_second_pipeline_in_a_folder_is_refused(refused):
+    with locked(Path("made") / LOCK, ""):
+        line = refused("pipeline", *TINY)
+    mend = "wait for its end, or name another folder"
+    assert line == f"error: another process carries out the pipeline in made; {mend}"
 
 
 def test_a_folder_that_is_not_a_pipeline(refused):

@@ -135,7 +135,7 @@ def test_without_torchrun_a_process_is_alone(monkeypatch):
 
 
 def test_a_batch_smaller_than_the_group_is_refused(digits, image_set):
-    with pytest.raises(UserError, match="batch_size 2 is less than 3 processes"):
+    with pytest.raises(UserError, match="batch_size=2 is less than 3 processes"):
         Trainer(digits, image_set, TrainConfig(batch_size=2), "cpu", Group(0, 3))
 
 

@@ -66,7 +66,7 @@ def test_what_does_not_fit_is_refused(digits, full, image_set, tmp_path):
         Trainer(digits, other, SHORT).load(path)
     with pytest.raises(UserError, match="images of shape"):
         Trainer(full, image_set, SHORT)
-    with pytest.raises(UserError, match="exceeds the 897"):
+    with pytest.raises(UserError, match="batch_size=1000 is more than the 897"):
         Trainer(digits, image_set, replace(SHORT, batch_size=1000))
     tensors, header = load_tensors(path, FORMAT)
     del header["config"]["draw"]  # as before there were several ways
