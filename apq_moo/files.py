@@ -183,13 +183,13 @@ def check_suffix(path: str | Path, *allowed: str) -> str:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text file atomically (UTF-8).
+    """Write a text file atomically (UTF-8; what that cannot encode is escaped).
 
     Raises:
         UserError: it cannot be written.
     """
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: str | Path, value: object) -> None:

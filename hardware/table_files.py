@@ -222,8 +222,8 @@ def _write_parquet(path: Path, table: LayerTable) -> None:
             for name, values in _columns(table).items()
         }
     ).replace_schema_metadata({"apq_moo": _header(table)})
-    with replacing(path) as temporary:
-        arrow.parquet.write_table(columns, temporary)
+    with replacing(path) as temporary, temporary.open("wb") as handle:  # of any name
+        arrow.parquet.write_table(columns, handle)
 
 
 def _read_parquet(path: Path) -> tuple[dict[str, np.ndarray], Any]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from apq_moo import __version__
-from apq_moo.errors import UserError
+from apq_moo.errors import UserError, escaped
 
 app = typer.Typer(
     name="apq-moo",
@@ -22,8 +23,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-out = Console(markup=False, emoji=False)
-err = Console(stderr=True, markup=False, emoji=False)
+
+class _Console(Console):
+    """Prints texts as they are, but for what a terminal would obey or that cannot be encoded."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """See the base class; also the cells of tables come here."""
+        return super().render_str(escaped(text), **options)
+
+
+out = _Console(markup=False, emoji=False)
+err = _Console(stderr=True, markup=False, emoji=False)
 
 
 def _version(value: bool) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from apq_moo.errors import UserError
+from apq_moo.errors import UserError, escaped
 from apq_moo.hardware import minimised
 from apq_moo.problems.evaluated import Evaluated
 from apq_moo.results.gap import certified_gap
@@ -112,4 +112,5 @@ def _nothing_found(
 def title_of(folder: RunFolder) -> str:
     """One line that says what the run searched."""
     config = folder.config
-    return f"{config.algo} on {config.space}: {folder.record['evaluations']:,} evaluations"
+    what = f"{config.algo} on {config.space}"
+    return escaped(f"{what}: {folder.record['evaluations']:,} evaluations")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from apq_moo.algorithms import ALGORITHMS
-from apq_moo.errors import UserError, shown
+from apq_moo.errors import UserError, escaped, shown
 from apq_moo.files import digest_of, read_toml
 from apq_moo.hardware import QUANTITIES
 from apq_moo.reading import read
@@ -46,7 +46,7 @@ class Cell:
             for name, value in config.limits.items()
         )
         of = f"{config.space} {'+'.join(config.objectives)}{limits}"
-        return f"{of} ({config.predictor}, {config.device})"
+        return escaped(f"{of} ({config.predictor}, {config.device})")
 
     @property
     def key(self) -> str:

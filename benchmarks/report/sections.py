@@ -15,7 +15,7 @@ from apq_moo.benchmarks.compare.scores import INDICATORS
 from apq_moo.benchmarks.compare.statistics import a12
 from apq_moo.benchmarks.compare.tables import caution, cell_text, indicators_of, seeds_text
 from apq_moo.data.assets import find_assets
-from apq_moo.errors import UserError
+from apq_moo.errors import UserError, escaped
 
 
 class Best(str):
@@ -52,7 +52,7 @@ def compared(analysis: Analysis) -> str:
         "device": [config.device for config in configs],
     }
     items = (
-        f"<dt>{name}</dt><dd>{escape('; '.join(dict.fromkeys(values)))}</dd>"
+        f"<dt>{name}</dt><dd>{escape(escaped('; '.join(dict.fromkeys(values))))}</dd>"
         for name, values in facts.items()
     )
     return f"<dl>{''.join(items)}</dl>"
