@@ -29,9 +29,11 @@ from pathlib import Path
 import numpy as np
 import safetensors.numpy
 
+from apq_moo.benchmarks.compare.analysis import Analysis
 from apq_moo.benchmarks.compare.plan import BenchPlan
 from apq_moo.benchmarks.compare.store import NAME, Outcome, Store
-from apq_moo.benchmarks.report import sections
+from apq_moo.benchmarks.compare.tables import indicators_of, latex_table, markdown_table
+from apq_moo.benchmarks.report import page, sections
 from apq_moo.cli.hardware_commands import _describe
 from apq_moo.data.assets import find_assets
 from apq_moo.data.evaluations import Evaluations
@@ -537,7 +539,8 @@ def store(folder):
         spaces=("digits",), algos=("nsga2",), seeds=2, budgets=(40,), predictors=("additive",)
     )
     about = {"versions": {"a": "1"}, "processor": "x", "data": {"digits": {"a": "b"}}}
-    about["cost"] = [{"seconds": 1.0, "jobs": 1}]
+    metered = {"energy_kwh": 0.1, "co2e_kg": 0.2, "cpu": "x", "country": "DEU"}
+    about["cost"] = [{"seconds": 1.0, "jobs": 1}, {"seconds": 1.0, "jobs": 1, **metered}]
     found = Store.create(folder / "b", given, about)
     rng = np.random.default_rng(0)
     for cell in given.cells():
@@ -558,6 +561,18 @@ def read_store(path):
         assert outcome.front.shape[1:] in {(2,), (0,)} or not len(outcome.front)
         SPACE.decode(outcome.genotypes.astype(np.int64)) if len(outcome.front) else None
     assert len(found.plan.cells()) < 10**6
+    report(path.parent)
+
+
+def report(folder):
+    """All that a report says of a benchmark, but for the page around it."""
+    analysis = Analysis.read(folder)
+    page._head(analysis), sections.failures(analysis), sections.ranks(analysis)
+    sections.costs(analysis), sections.reproducing(analysis)
+    for number, problem in enumerate(analysis.problems):
+        page._problem(problem, number)
+        for write in (markdown_table, latex_table):
+            write(problem, indicators_of(problem))
 
 
 def evaluations(folder):

@@ -333,7 +333,7 @@ class Analysis:
             Cell(config, config.algo),
             "ok",
             evaluations=len(archive),
-            seconds=run.record.get("seconds", {}),
+            seconds=run.record.get("seconds") or {},
             genotypes=front.X,
             front=front.F,
             population=front.F[:0],
@@ -342,8 +342,8 @@ class Analysis:
             curve_seconds=np.full(len(at), np.nan),
         )
         data = {data_key(config.space, config.predictor): run.record.get("data")}
-        about = {**run.record, "data": data}
-        return cls([outcome], seeds=1, missing=0, about=about, folder=run.path)
+        about = {name: run.record.get(name) for name in ("config", "versions", "processor")}
+        return cls([outcome], seeds=1, missing=0, about={**about, "data": data}, folder=run.path)
 
     @classmethod
     def read(cls, folder: str | Path) -> Analysis:

@@ -265,4 +265,5 @@ _SHOWN_AT_FIRST = 8
 
 def as_json(plot: Plot) -> str:
     """JSON that may stand in a page: nothing in it ends a script."""
-    return json.dumps(plot, separators=(",", ":")).replace("<", "\\u003c")
+    text = json.dumps(plot, separators=(",", ":"))  # all but ASCII is escaped
+    return text.translate({ord(letter): f"\\u{ord(letter):04x}" for letter in "<>&"})

@@ -193,7 +193,7 @@ def costs(analysis: Analysis) -> str:
     ]
     for entry in analysis.about.get("cost") or []:
         line = f"{entry['seconds']:,.0f} s of wall time, {entry['jobs']} searches at a time"
-        if "energy_kwh" in entry and "co2e_kg" in entry:
+        if entry.get("energy_kwh") is not None and entry.get("co2e_kg") is not None:
             line += (
                 f": {1000 * entry['energy_kwh']:.3g} Wh and {1000 * entry['co2e_kg']:.3g} g of "
                 f"CO2e, estimated by codecarbon for {entry.get('cpu')} on the grid of "
@@ -245,7 +245,7 @@ def reproducing(analysis: Analysis) -> str:
     versions = ", ".join(f"{name} {text}" for name, text in known.items())
     return (
         f"<h2>How to reproduce it</h2><pre>{escape(plan)}</pre><pre>{escape(command)}</pre>"
-        f"<p>{escape(versions)}; {escape(str(about.get('processor', '')))}.</p>"
+        f"<p>{escape(versions)}; {escape(about.get('processor') or '')}.</p>"
     )
 
 

@@ -7,6 +7,7 @@ import time
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from apq_moo.benchmarks.compare.scores import hypervolume
 from apq_moo.benchmarks.compare.statistics import compare_pairs, least_p
 from apq_moo.benchmarks.compare.store import Outcome, Store
 from apq_moo.benchmarks.compare.tables import caution, latex_table, markdown_table
-from apq_moo.benchmarks.report import pictures, sections, write_report
+from apq_moo.benchmarks.report import pictures, plots, sections, write_report
 from apq_moo.data.assets import find_assets
 from apq_moo.errors import UserError
 from apq_moo.results.run import execute
@@ -349,6 +350,21 @@ def test_a_run_s_page(tmp_path, browser):
     assert "--max latency=0.03" in text
 
 
+def test_records_with_less_or_more_than_is_known(tmp_path, folder):
+    config = RunConfig(algo="random", space="digits", predictor="additive", budget=40, pop_size=10)
+    run = RunFolder.create(tmp_path / "r", config, verify=None, overwrite=False)
+    execute(run)
+    run.store(cost=[3], plan=3, processor=None, versions=None)
+    write_report(run.path, tmp_path / "r.html")
+    body = (tmp_path / "r.html").read_text(encoding="utf-8").partition("<script>")[0]
+    assert "s of searching in all" in body
+    assert "apq-moo run --algo random" in body
+    shutil.copytree(folder, tmp_path / "b")
+    entry = {"seconds": 1.0, "jobs": 1, "energy_kwh": None, "co2e_kg": 1.0}
+    Store.open(tmp_path / "b").note(cost=[entry])
+    assert "energy was not metered" in sections.costs(Analysis.read(tmp_path / "b"))
+
+
 def test_pages_that_cannot_be_written(tmp_path, folder):
     with pytest.raises(UserError, match="holds neither a run"):
         write_report(tmp_path, tmp_path / "x.html")
@@ -359,6 +375,59 @@ def test_pages_that_cannot_be_written(tmp_path, folder):
     for found in ({}, {"rows": [{}], "networks": 3, "rule": "", "seconds": 1}, {"rows": 3}):
         with pytest.raises(UserError, match=r"audit\.json is malformed"):
             sections.audit(found)
+
+
+HOSTILE = (
+    """<img src=x onerror="document.title='owned'">""",
+    "</script><script>document.title='owned'</script>",
+    """"><svg onload="document.title='owned'">""",
+    "</title><script>document.title='owned'</script>",
+    "<!--<script>\u2028${document.title='owned'}",
+)
+
+
+def test_no_text_of_a_file_is_markup_or_runs(folder, tmp_path, browser, monkeypatch):
+    text = " ".join(HOSTILE)
+    names = dict(zip(PLAN.algos, HOSTILE, strict=False))
+    about = {"versions": {text: text}, "processor": text}
+    store = Store.create(tmp_path / "b", PLAN, about)
+    entry = {"seconds": 1.0, "jobs": 1, "energy_kwh": 1.0, "co2e_kg": 1.0}
+    store.note(cost=[{**entry, "cpu": text, "country": text}])
+    for outcome in Store.open(folder).outcomes():
+        cell = replace(outcome.cell, label=names[outcome.cell.label])
+        store.put(replace(outcome, cell=cell, error=text))
+    row = AUDIT["rows"][0] | {"label": text, "problem": text, "networks": text}
+    (store.folder / "audit.json").write_text(json.dumps(AUDIT | {"rows": [row], "rule": text}))
+    manifest = {"accelerator": text, "seconds": {text: 1.0}, "gpu_joules": {text: 1.0}}
+    manifest["gpu_joules_note"] = text
+    monkeypatch.setattr(sections, "find_assets", lambda *_: SimpleNamespace(manifest=manifest))
+    monkeypatch.setattr(sections, "country", lambda: text)
+    write_report(store.folder, tmp_path / "r.html")
+    visit(browser, tmp_path / "r.html")
+    assert browser.title == "3 algorithms on digits"
+    assert browser.get_log("browser") == []  # none was blocked either
+    assert (
+        browser.execute_script("return document.querySelector('img, [onerror], [onload]')") is None
+    )
+    kinds = "return [...document.scripts].filter(s => s.type !== 'application/json').length"
+    assert browser.execute_script(kinds) == 2
+    legend = "return [...document.querySelectorAll('.legendtext')].map(t => t.textContent)"
+    assert set(names.values()) <= set(browser.execute_script(legend))
+    shown = browser.execute_script("return document.body.textContent")
+    for words in (
+        f"{text} on {text}",
+        f"for {text} on the grid of {text}",
+        f"({text})",
+        f"{text} 1 s",
+    ):
+        assert words in shown
+
+
+def test_json_in_a_page_ends_no_script():
+    value = {"a": [*HOSTILE, "&amp;\u2028\u2029-->"]}
+    found = plots.as_json(value)
+    assert json.loads(found) == value
+    assert not set(found) & set("<>&\u2028\u2029")
 
 
 def test_markdown_and_latex(folder):
