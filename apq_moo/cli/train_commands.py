@@ -225,11 +225,9 @@ def _measure_all(space: Space, X: IntArray, file: Path, supernet: Path, on: str 
     """Measure networks, or what is left of them, into a table."""
     from apq_moo.data import images_of
     from apq_moo.data.tables import load_table
-    from apq_moo.files import check_writable
     from apq_moo.supernet.distributed import rank_of_environment
     from apq_moo.supernet.tabulate import tabulate
 
-    check_writable(file)
     with going_on(lambda: _kept(file, space, load_table)), progress_bar() as bar:
         task = bar.add_task("measuring", total=len(X))
         table = tabulate(
@@ -279,7 +277,6 @@ def samples_collect(
     from apq_moo.data import images_of, load_images
     from apq_moo.data.noise import few_images
     from apq_moo.data.samples import load_samples
-    from apq_moo.files import check_writable
     from apq_moo.space import load_space
     from apq_moo.supernet.distributed import rank_of_environment
     from apq_moo.supernet.sampling import SampleConfig, collect
@@ -288,7 +285,6 @@ def samples_collect(
     config = SampleConfig(fp, mp, held_out, held_out, finetune_steps, seed, draw)
     loaded = load_space(space)
     path = _checkpoint(loaded, supernet)
-    check_writable(file)
     with going_on(lambda: _kept(file, loaded, load_samples)), progress_bar() as bar:
         task = bar.add_task("measuring", total=fp + mp + 2 * held_out)
         table = collect(
