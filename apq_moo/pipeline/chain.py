@@ -176,6 +176,7 @@ def make_assets(config: PipelineConfig, listener: Listener) -> None:
         "samples": asdict(samples),
     }
     if not (folder / _STATE).is_file():
+        folders.load_named_folder.cache_clear()  # pictures may have changed since
         check_images(space, load_images(images))
     state = _begin(folder, settings)
     seconds: dict[str, float] = state["seconds"]

@@ -193,8 +193,8 @@ class SpaceSpec:
         table_omits: components of :data:`COMPONENTS` that a device's latency and energy leave out.
         forbidden: rules; a block that matches every field of one is not a member of the space.
         file: where it was read from, as it was named; or ``""``. No part of what it is.
-        relative_to: the folder from which a relative path in ``images`` begins, by default that of
-            the file. No part of what it is.
+        relative_to: the folder from which relative paths in ``images`` and ``part_of`` begin, by
+            default that of the file. No part of what it is.
     """
 
     name: str
@@ -253,7 +253,7 @@ class SpaceSpec:
                 known = ", ".join(COMPONENTS)
                 raise UserError(f"{source}: table_omits: unknown {shown(omitted)}; known: {known}")
         first, mix = file.first_block, file.feature_mix
-        place = "" if path is None else str(path.parent.absolute())
+        place = "" if path is None else str(path.parent.resolve())
         return cls(
             name=file.name,
             images=file.images,

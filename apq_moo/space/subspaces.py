@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 
 from apq_moo.arrays import IntArray
 from apq_moo.errors import UserError
-from apq_moo.space.loading import load_space
+from apq_moo.space.loading import load_space, presets
 from apq_moo.space.space import Space
 from apq_moo.space.subnet import Subnet
 
@@ -18,7 +19,10 @@ MOST_LISTED = 2**20
 
 def superspace(space: Space) -> Space:
     """The space that a space is a subspace of, whose supernet it shares; itself if of none."""
-    return load_space(space.spec.part_of) if space.spec.part_of else space
+    name = space.spec.part_of
+    if not name:
+        return space
+    return load_space(name if name in presets() else Path(space.spec.relative_to, name))
 
 
 def embed(space: Space, X: IntArray) -> IntArray:

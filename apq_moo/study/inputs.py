@@ -49,15 +49,18 @@ def keep_inputs(folder: Path, config: RunConfig) -> None:
 
 
 def _copy(name: str, file: Path) -> bytes:
-    """A file as a run's folder keeps it; a space's begins with where its pictures are."""
+    """A file as a run's folder keeps it; one that names others tells where it lay."""
     content = read_bytes(file)
-    if name == SPACE:
-        space = load_space(file)
-        place = space.spec.relative_to
-        moved = folders.located(space) != space.spec.images
-        if moved and place == str(file.parent.absolute()) and place.isprintable():
-            return _PLACE + json.dumps(place, ensure_ascii=False).encode() + b"\n" + content
-    return content
+    if name != SPACE:
+        return content
+    space = load_space(file)
+    place, part_of = space.spec.relative_to, space.spec.part_of
+    tells = place != str(file.parent.resolve())  # as in a copy of a copy
+    relative = part_of not in ("", *presets()) and not Path(part_of).is_absolute()
+    names = relative or folders.located(space) != space.spec.images
+    if tells or not names or not place.isprintable():
+        return content
+    return _PLACE + json.dumps(place, ensure_ascii=False).encode() + b"\n" + content
 
 
 def _original(file: Path) -> bytes:

@@ -17,7 +17,7 @@ from apq_moo.problems import APQProblem
 from apq_moo.results.breakdown import break_down
 from apq_moo.results.pick import pick
 from apq_moo.results.run import execute
-from apq_moo.space import load_space
+from apq_moo.space import load_space, superspace
 from apq_moo.study.config import RunConfig
 from apq_moo.study.folder import RunFolder
 from apq_moo.study.search import Search
@@ -85,6 +85,16 @@ def test_a_copy_of_a_space_finds_the_same_pictures(made, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     edit("width = 8\n", "width = 16\n")
     assert RunFolder.open("pictured").at_hand.space == "pictured/space.toml"
+
+
+def test_a_copy_of_a_subspace_finds_the_same_superspace(made, monkeypatch):
+    sub = Path("my.toml").read_text().replace('name = "my"', 'name = "sub"\npart_of = "my.toml"')
+    Path("sub.toml").write_text(sub)
+    config = replace(CONFIG, space="sub.toml", device="bitfusion")
+    RunFolder.create("of a part", config, verify=None, overwrite=False)
+    wanted = superspace(load_space("sub.toml")).digest
+    monkeypatch.chdir("of a part")
+    assert superspace(load_space("space.toml")).digest == wanted == load_space("../my.toml").digest
 
 
 def test_a_table_that_was_replaced_changes_no_pick(made):
