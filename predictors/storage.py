@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from apq_moo.errors import UserError, shown
+from apq_moo.errors import UserError
 from apq_moo.files import replacing
-from apq_moo.space import Space
+from apq_moo.space import Space, belonging, refuse_other_space
 from apq_moo.tensors import read_tensors
 
 FORMAT = "apq-moo predictor 1"
@@ -66,7 +66,7 @@ def write_state(path: str | Path, space: Space, arrays: Arrays, header: Mapping[
     from safetensors.numpy import save
 
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-    header = {**header, "format": FORMAT, "space": space.name, "digest": space.digest}
+    header = json.loads(json.dumps({**header, "format": FORMAT, **belonging(space)}))
     signed = {**header, "sha256": _checksum(header, arrays)}
     with replacing(path) as temporary:
         temporary.write_bytes(save(arrays, metadata={"header": json.dumps(signed)}))
@@ -82,9 +82,5 @@ def read_state(path: str | Path, space: Space) -> tuple[Arrays, dict[str, Any]]:
     checksum = header.pop("sha256", None)
     if checksum != _checksum(header, arrays):
         raise UserError(f"{path} is damaged: its contents do not match its checksum; fit it again")
-    if header.get("digest") != space.digest:
-        raise UserError(
-            f"{path} belongs to another space ({shown(header.get('space'))}), not to this "
-            f"{space.name!r}"
-        )
+    refuse_other_space(header, space, path)
     return arrays, header

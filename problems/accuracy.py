@@ -21,7 +21,7 @@ from apq_moo.files import is_file, sha256
 from apq_moo.predictors import PREDICTORS, find_predictor
 from apq_moo.predictors.additive import AdditivePredictor
 from apq_moo.registry import Registry
-from apq_moo.space import Space, superspace
+from apq_moo.space import Space, belonging, refuse_other_space, superspace
 
 AssetsFolder: TypeAlias = str | Path | Assets | None
 """A folder of assets; None for those that ship with the package."""
@@ -233,11 +233,8 @@ def resolve(
     if isinstance(predictor, str | Path):
         return _named(str(predictor), space, assets, on)
     owner = getattr(predictor, "space", None)
-    if isinstance(owner, Space) and owner.digest != space.digest:
-        raise UserError(
-            f"the predictor was fitted to space {owner.name!r}, not to {space.name!r}; "
-            "pass one of the same space"
-        )
+    if isinstance(owner, Space):
+        refuse_other_space(belonging(owner), space, "the predictor")
     if isinstance(predictor, AccuracySource):
         return predictor
     if isinstance(predictor, AccuracyModel):

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from apq_moo.data import folders
-from apq_moo.errors import UserError, shown
+from apq_moo.errors import UserError
 from apq_moo.files import is_file, read_json, sha256, write_json
 from apq_moo.reading import read
-from apq_moo.space import Space
+from apq_moo.space import Space, belonging, refuse_other_space
 
 MANIFEST = "manifest.json"
 SUPERNET = "supernet.safetensors"
@@ -80,11 +80,7 @@ class Assets:
             raise UserError(f"{path} lists no files")
         known = {item.name: manifest[item.name] for item in fields(_Used) if item.name in manifest}
         read(_Used, known, str(path), "it")
-        if manifest.get("digest") != self.space.digest:
-            raise UserError(
-                f"{path} is of another space ({shown(manifest.get('space'))}), not of this "
-                f"{self.space.name!r}"
-            )
+        refuse_other_space(manifest, self.space, path)
         return manifest
 
     def has(self, name: str) -> bool:
@@ -165,8 +161,7 @@ def write_manifest(
     }
     manifest = {
         "format": FORMAT,
-        "space": space.name,
-        "digest": space.digest,
+        **belonging(space),
         **provenance,
         "files": listed,
     }

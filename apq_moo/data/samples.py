@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apq_moo.arrays import BoolArray, FloatArray, IntArray
-from apq_moo.errors import UserError, shown
+from apq_moo.errors import UserError
 from apq_moo.files import HEADER, header_of, read_arrays, replacing
-from apq_moo.space import Space
+from apq_moo.space import Space, refuse_other_space
 
 SETS = ("fp", "mp", "fp_held_out", "mp_held_out")
 """Full-precision and mixed-precision samples to fit to, and disjoint ones to judge by."""
@@ -118,11 +118,7 @@ def load_samples(path: str | Path, space: Space) -> SampleTable:
     X, group, acc = (arrays[name] for name in ("X", "group", "acc"))
     if header.pop("format", None) != FORMAT:
         raise UserError(f"{path} is not a sample table of this version")
-    if header.get("digest") != space.digest:
-        raise UserError(
-            f"{path} belongs to another space ({shown(header.get('space'))}), not to this "
-            f"{space.name!r}"
-        )
+    refuse_other_space(header, space, path)
     good = (
         group.shape == acc.shape == (len(X),)
         and group.dtype == np.int8

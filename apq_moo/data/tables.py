@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from apq_moo.arrays import BoolArray, FloatArray, IntArray
 from apq_moo.data.samples import MAX_BYTES
-from apq_moo.errors import UserError, shown
+from apq_moo.errors import UserError
 from apq_moo.files import HEADER, header_of, read_arrays, replacing
-from apq_moo.space import Space
+from apq_moo.space import Space, refuse_other_space
 
 SPLITS = ("validation", "test")
 FORMAT = "apq-moo accuracies 1"
@@ -102,11 +102,7 @@ def load_table(path: str | Path, space: Space) -> AccuracyTable:
     header, X, right = header_of(arrays, path), arrays["X"], arrays["right"]
     if header.pop("format", None) != FORMAT:
         raise UserError(f"{path} is not a table of accuracies of this version")
-    if header.get("digest") != space.digest:
-        raise UserError(
-            f"{path} belongs to another space ({shown(header.get('space'))}), not to this "
-            f"{space.name!r}"
-        )
+    refuse_other_space(header, space, path)
     images = header.pop("images", None)
     if (
         not isinstance(images, list)

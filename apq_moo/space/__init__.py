@@ -1,6 +1,7 @@
 """The search space: declarative description, integer encoding, features, layers."""
 
 from apq_moo.arrays import IntArray
+from apq_moo.space.belonging import belonging, refuse_other_space
 from apq_moo.space.distributions import (
     DISTRIBUTIONS,
     SamplingDistribution,
@@ -35,11 +36,13 @@ __all__ = [
     "Stage",
     "Subnet",
     "all_networks",
+    "belonging",
     "embed",
     "find_distribution",
     "gene_matrix",
     "load_space",
     "presets",
+    "refuse_other_space",
     "sample_sizes",
     "superspace",
 ]

@@ -217,8 +217,8 @@ class SpaceSpec:
     relative_to: str = field(default="", compare=False)
 
     @property
-    def digest(self) -> str:
-        """SHA-256 of everything but the name and where it lies."""
+    def content(self) -> dict[str, Any]:
+        """Everything but the name and where it lies, fit for JSON."""
         value = asdict(self)
         for name in ("name", "file", "relative_to"):
             del value[name]
@@ -226,7 +226,12 @@ class SpaceSpec:
             del value["between_bits"]
         if not self.part_of:
             del value["part_of"]
-        return digest_of(value)
+        return value
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of :attr:`content`."""
+        return digest_of(self.content)
 
     @classmethod
     def from_dict(

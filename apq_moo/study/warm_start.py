@@ -9,7 +9,7 @@ from apq_moo.arrays import IntArray
 from apq_moo.errors import UserError
 from apq_moo.files import is_folder, parse_json, read_csv, read_json
 from apq_moo.problems import APQProblem
-from apq_moo.space import Space
+from apq_moo.space import Space, belonging, load_space, refuse_other_space
 from apq_moo.study.inputs import SPACE
 
 EXACT = "exact"
@@ -39,11 +39,13 @@ def read_networks(source: str, space: Space) -> IntArray:
     if (run := path.with_name("run.json")).is_file():
         record = read_json(run)
         data = record.get("data") if isinstance(record, dict) else None
-        if isinstance(data, dict) and data.get(SPACE, space.digest) != space.digest:
-            raise UserError(
-                f"warm_start={source}: that run searched another space than this {space.name!r}, "
-                "or the space has changed since"
-            )
+        if isinstance(data, dict) and SPACE in data:
+            copy = run.with_name(f"{SPACE}.toml")
+            config = record.get("config")
+            said = {"space": config.get("space") if isinstance(config, dict) else None}
+            said |= belonging(load_space(copy)) if copy.is_file() else {}
+            said["digest"] = data[SPACE]
+            refuse_other_space(said, space, f"warm_start={source}: that run")
     if path.suffix == ".json":
         data = read_json(path)
         return space.encode(data if isinstance(data, list) else [data])

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from apq_moo.errors import UserError, shown
+from apq_moo.errors import UserError
 from apq_moo.files import replacing
-from apq_moo.space import Space
+from apq_moo.space import Space, belonging, refuse_other_space
 from apq_moo.supernet.network import Supernet
 from apq_moo.tensors import read_tensors
 
@@ -50,21 +50,8 @@ def save_supernet(path: str | Path, supernet: Supernet, **header: Any) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    header |= {"format": FORMAT, "space": supernet.space.name, "digest": supernet.space.digest}
+    header |= {"format": FORMAT, **belonging(supernet.space)}
     save_tensors(path, supernet.state_dict(), header)
-
-
-def check_space(header: dict[str, Any], space: Space, path: str | Path) -> None:
-    """Check that a file belongs to a space.
-
-    Raises:
-        UserError: it belongs to another.
-    """
-    if header.get("digest") != space.digest:
-        raise UserError(
-            f"{path} belongs to another space ({shown(header.get('space'))}), not to this "
-            f"{space.name!r}"
-        )
 
 
 def load_supernet(path: str | Path, space: Space) -> tuple[Supernet, dict[str, Any]]:
@@ -74,7 +61,7 @@ def load_supernet(path: str | Path, space: Space) -> tuple[Supernet, dict[str, A
         UserError: the file is unreadable, no supernet, or of another space.
     """
     tensors, header = load_tensors(path, FORMAT)
-    check_space(header, space, path)
+    refuse_other_space(header, space, path)
     supernet = Supernet(space)
     try:
         supernet.load_state_dict(tensors)

@@ -20,13 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apq_moo.arrays import BoolArray, IntArray
+from apq_moo.changes import refuse_other_settings
 from apq_moo.data import load_images
 from apq_moo.data.images import check_images
 from apq_moo.data.samples import SampleTable
 from apq_moo.data.tables import AccuracyTable
 from apq_moo.errors import UserError
 from apq_moo.files import growing, sha256
-from apq_moo.space import Space, SpaceSpec, embed, superspace
+from apq_moo.space import Space, SpaceSpec, belonging, embed, superspace
+from apq_moo.space.belonging import CONTENT
 from apq_moo.supernet.checkpoint import load_supernet
 from apq_moo.supernet.devices import torch_device
 from apq_moo.supernet.distributed import Group, join
@@ -187,23 +189,22 @@ def _known(table: T, out: Path, read: Callable[[Path], T]) -> tuple[T, float]:
     Raises:
         UserError: a file is unreadable or of other origin.
     """
-    spent, origin = 0.0, _origin(table)
+    spent, origin = 0.0, origin_of(table)
     for path in (out, *_parts(out)):
         if not path.exists():
             continue
         earlier = read(path)
         spent = max(spent, float(earlier.provenance.get("seconds", 0.0)))
-        if _origin(earlier) != origin or not np.array_equal(earlier.X, table.X):
-            raise UserError(
-                f"{path} holds other networks, or those of another supernet or with other settings"
-            )
+        refuse_other_settings(path, origin_of(earlier), origin, "name another file")
+        if not np.array_equal(earlier.X, table.X):
+            raise UserError(f"{path} holds other networks than these; name another file")
         table = table.joined(earlier)
     return table, spent
 
 
-def _origin(table: SampleTable | AccuracyTable) -> dict[str, Any]:
+def origin_of(table: SampleTable | AccuracyTable) -> dict[str, Any]:
     """What a table was measured from: images by their checksum, wherever they lay."""
-    told = {"seconds", "images", "images_name"}
+    told = {"seconds", "images", "images_name", CONTENT}
     return {name: value for name, value in table.provenance.items() if name not in told}
 
 
@@ -216,8 +217,7 @@ def provenance(space: Space, checksum: str, images_sha256: str) -> dict[str, Any
         images_sha256: of the images.
     """
     return {
-        "space": space.name,
-        "digest": space.digest,
+        **belonging(space),
         "images_sha256": images_sha256,
         "supernet_sha256": checksum,
     }

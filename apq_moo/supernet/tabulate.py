@@ -15,7 +15,7 @@ from apq_moo.data.assets import SUPERNET, Assets
 from apq_moo.data.tables import MISSING, SPLITS, AccuracyTable, load_table
 from apq_moo.files import growing, sha256
 from apq_moo.space import Space
-from apq_moo.supernet.measuring import measure, provenance
+from apq_moo.supernet.measuring import measure, origin_of, provenance
 
 
 def begin_table(space: Space, assets: Assets, X: IntArray, path: str | Path) -> AccuracyTable:
@@ -53,8 +53,7 @@ def _begin(
     table = _unmeasured(np.unique(X, axis=0), data, header)
     if path.exists():
         earlier = load_table(path, space)
-        told = {name: header[name] for name in ("seconds", "images_name")}
-        if {**earlier.provenance, **told} == header:
+        if origin_of(earlier) == origin_of(table):
             known = np.setdiff1d(np.arange(len(earlier.X)), earlier.unmeasured())
             table = _unmeasured(
                 np.unique(np.vstack([X, earlier.X[known]]), axis=0), data, earlier.provenance

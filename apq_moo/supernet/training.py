@@ -21,13 +21,14 @@ import torch
 from torch import Tensor
 
 from apq_moo.arrays import IntArray
+from apq_moo.changes import refuse_other_settings
 from apq_moo.data.images import ImageSet, check_images
-from apq_moo.errors import UserError, shown
+from apq_moo.errors import UserError
 from apq_moo.files import with_defaults
-from apq_moo.space import Space, Subnet, find_distribution
+from apq_moo.space import Space, Subnet, belonging, find_distribution, refuse_other_space
 from apq_moo.supernet.backends import gradients_on
 from apq_moo.supernet.batches import Batches
-from apq_moo.supernet.checkpoint import check_space, load_tensors, save_tensors
+from apq_moo.supernet.checkpoint import load_tensors, save_tensors
 from apq_moo.supernet.distributed import ALONE, Group
 from apq_moo.supernet.gradients import Student
 from apq_moo.supernet.network import Supernet
@@ -291,8 +292,7 @@ class Trainer:
             tensors |= {f"opt.{index}.{name}": value for name, value in state.items()}
         header = {
             "format": FORMAT,
-            "space": self.space.name,
-            "digest": self.space.digest,
+            **belonging(self.space),
             "images": self.images.checksum,
             "config": asdict(self.config),
             "alone": self._alone(),
@@ -311,11 +311,11 @@ class Trainer:
             UserError: the file is unreadable, or of another space, data set or configuration.
         """
         tensors, header = load_tensors(path, FORMAT)
-        check_space(header, self.space, path)
+        refuse_other_space(header, self.space, path)
         if header.get("images") != self.images.checksum:
             raise UserError(f"{path} was trained on other images")
-        if with_defaults(header.get("config"), TrainConfig) != asdict(self.config):
-            raise UserError(f"{path} was begun with other settings: {shown(header.get('config'))}")
+        then = with_defaults(header.get("config"), TrainConfig)
+        refuse_other_settings(path, then, asdict(self.config), "name another file")
         if header.get("alone") != self._alone():
             raise UserError(f"{path} is the training of another subnet")
         net = {name[4:]: value for name, value in tensors.items() if name.startswith("net.")}

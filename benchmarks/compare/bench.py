@@ -18,6 +18,7 @@ from apq_moo.benchmarks.compare.cells import carry_out
 from apq_moo.benchmarks.compare.metering import Meter
 from apq_moo.benchmarks.compare.plan import BenchPlan, Cell, data_key
 from apq_moo.benchmarks.compare.store import Outcome, Store
+from apq_moo.changes import changed
 from apq_moo.errors import UserError
 from apq_moo.study.config import RunConfig, parse_objectives
 from apq_moo.study.folder import alone
@@ -113,10 +114,11 @@ def run(
             the benchmark was begun with; another process carries it out; or a worker was killed.
     """
     check_backend(backend)
-    if store.about().get("versions") != versions():
+    then, now = store.about().get("versions"), versions()
+    if then != now:
         raise UserError(
-            f"{store.folder} was begun with other versions of the package or its libraries; "
-            "begin a new benchmark, so that its cells can be compared"
+            f"{store.folder} was begun with other versions ({changed(then, now)}); begin a new "
+            "benchmark, so that its cells can be compared"
         )
     cells = store.plan.cells()
     done = store.finished() & {cell.key for cell in cells}

@@ -27,13 +27,14 @@ import numpy as np
 import torch
 
 from apq_moo.arrays import IntArray
+from apq_moo.changes import refuse_other_settings
 from apq_moo.data import images_of, load_images
 from apq_moo.data.tables import SPLITS
-from apq_moo.errors import UserError, reported
+from apq_moo.errors import reported
 from apq_moo.files import growing, read_json, sha256, with_defaults, write_json
 from apq_moo.pictures import picture_type, save_picture
 from apq_moo.predictors.metrics import kendall_tau
-from apq_moo.space import Space, Subnet, load_space
+from apq_moo.space import Space, Subnet, load_space, refuse_other_space
 from apq_moo.supernet.checkpoint import load_supernet
 from apq_moo.supernet.devices import torch_device
 from apq_moo.supernet.network import Supernet
@@ -255,8 +256,8 @@ def _begin(args: argparse.Namespace, space: Space, settings: dict[str, Any]) -> 
         known = state.get("settings")
         if isinstance(known, dict):
             known["train"] = with_defaults(known.get("train"), TrainConfig)
-        if known != settings:
-            raise UserError(f"{args.out} was begun with other settings")
+            refuse_other_space(known, space, args.out)
+        refuse_other_settings(args.out, known, settings, "name another file")
         return state
     begun = time.perf_counter()
     device = torch_device(args.on.partition(",")[0])

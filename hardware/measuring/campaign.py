@@ -12,6 +12,7 @@ import numpy as np
 from scipy.stats import iqr
 
 from apq_moo.arrays import FloatArray, IntArray
+from apq_moo.changes import refuse_other_settings
 from apq_moo.errors import UserError
 from apq_moo.files import HEADER, header_of, read_arrays, replacing
 from apq_moo.hardware.measuring.timing import Rule, Runner, half_width, observe
@@ -157,14 +158,11 @@ class CampaignFile:
         except UserError as error:
             raise UserError(f"{error}; remove it to begin anew") from error
         counts, lengths = data["visits"], data["lengths"]
-        if settings != self.settings or len(counts) != len(campaign.visits):
-            differs = [key for key in self.settings if settings.get(key) != self.settings[key]]
-            raise UserError(
-                f"{self.path} was begun with another {', '.join(differs) or 'space'}; repeat that "
-                "command, or remove the file to begin anew"
-            )
+        mend = "remove the file to begin anew"
+        refuse_other_settings(self.path, settings, self.settings, mend)
         if (
-            (counts < 0).any()
+            len(counts) != len(campaign.visits)
+            or (counts < 0).any()
             or (lengths < 1).any()
             or counts.sum() != len(lengths)
             or lengths.sum() != len(data["observations"])

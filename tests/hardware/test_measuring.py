@@ -164,7 +164,7 @@ def test_an_interrupted_campaign_continues_with_what_is_left(tmp_path):
     assert log == order
     assert [len(visits) for visits in part.visits] == [ROUNDS] * 5
     np.testing.assert_array_equal(part.medians(), whole.medians())
-    with pytest.raises(UserError, match="begun with another a; repeat that command, or remove"):
+    with pytest.raises(UserError, match=r"a was 1, is 2\); repeat those, or remove"):
         CampaignFile(path, {"a": 2}).load(part)
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UserError, match=r"is damaged .*; remove it to begin anew"):
@@ -274,9 +274,11 @@ def test_an_interrupted_measurement_continues(tmp_path, small):
     with pytest.raises(Stopped):
         measure_layers(space, first, path, rule=QUICK, callback=stop)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.npz.partial"]
-    with pytest.raises(UserError, match="was begun with another version"):
+    with pytest.raises(UserError, match=r"begun with other settings \(version was 1, is 2\)"):
         measure_layers(space, FakeBackend(version=2), path, rule=QUICK)
-    with pytest.raises(UserError, match="was begun with another seed"):
+    with pytest.raises(
+        UserError, match=r"begun with other settings \(seed was 0, is 1\); repeat those, or"
+    ):
         measure_layers(space, FakeBackend(), path, rule=QUICK, seed=1)
     second = FakeBackend()
     measure_layers(space, second, path, rule=QUICK)

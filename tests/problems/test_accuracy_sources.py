@@ -85,7 +85,10 @@ def test_what_is_no_source_is_refused():
         resolve("mlq", DIGITS)
     with pytest.raises(UserError, match="neither a name, a path"):
         resolve(7, DIGITS)
-    with pytest.raises(UserError, match="was fitted to space 'digits', not to 'tiny'"):
+    with pytest.raises(
+        UserError,
+        match=r"another space .'digits'., not to this 'tiny': images was 'digits', is",
+    ):
         resolve(resolve("mlp", DIGITS), load_space("tiny"))
 
 

@@ -177,7 +177,7 @@ def test_a_fitted_predictor_is_used_as_it_is():
 
 
 def test_a_predictor_of_another_space_is_refused(tiny):
-    with pytest.raises(UserError, match="fitted to space 'digits', not to 'tiny'"):
+    with pytest.raises(UserError, match=r"another space \('digits'\), not to this 'tiny': "):
         make(tiny, predictor=create_predictor("additive", load_space("digits")))
 
 

@@ -145,7 +145,8 @@ def test_inputs_that_are_gone_for_good_are_refused(made, name):
 def test_warm_starts_are_of_the_same_space(made):
     assert len(read_networks("r", load_space("my.toml"))) > 0
     edit("width = 8\n", "width = 16\n")
-    with pytest.raises(UserError, match="that run searched another space than this 'my'"):
+    different = "that run belongs to another space of the same name, not to this 'my': "
+    with pytest.raises(UserError, match=rf"{different}stages\[0\].width was 8, is 16$"):
         read_networks("r", load_space("my.toml"))
 
 
