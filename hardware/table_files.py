@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -39,6 +40,7 @@ from apq_moo.hardware.layer_table import (
     LayerTable,
     parse_key,
 )
+from apq_moo.memory import limited_memory
 from apq_moo.reading import Must, read
 from apq_moo.space.spec import COMPONENTS
 
@@ -52,6 +54,9 @@ _MAX_ROWS = 2**18
 _MAX_COLUMNS = 64
 _MAX_TEXT = 120
 _MAX_PARQUET = 2**24
+_MAX_MEMORY = 2**29
+"""Taken while a Parquet file is read, whose pages may claim other sizes than its description."""
+
 _MAX_BITS = 64
 _BitPair = Annotated[
     tuple[int, int],
@@ -204,6 +209,8 @@ def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def _arrow() -> Any:
+    # Other allocators keep room in store, up to which a bound on memory would not hold.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     try:
         import pyarrow
         import pyarrow.parquet
@@ -230,20 +237,27 @@ def _read_parquet(path: Path) -> tuple[dict[str, np.ndarray], Any]:
     arrow = _arrow()
     content = read_bytes(path, _MAX_PARQUET)
     try:
-        schema = arrow.parquet.read_schema(arrow.BufferReader(content))
-        texts = [field.name for field in schema if arrow.types.is_string(field.type)]
-        _check_parquet(arrow, schema, arrow.parquet.read_metadata(arrow.BufferReader(content)))
-        # Texts stay numbers in a list of distinct ones, which unpack to no more than was read.
-        data = arrow.parquet.read_table(arrow.BufferReader(content), read_dictionary=texts)
-        columns = {
-            name: _texts_of(data[name]) if name in texts else data[name].to_numpy()
-            for name in data.column_names
-        }
-        header = (data.schema.metadata or {})[b"apq_moo"]
+        with limited_memory(_MAX_MEMORY):
+            columns, header = _parquet_columns(arrow, content)
     except Exception as error:  # damaged files make pyarrow raise almost anything
         text = str(error) or type(error).__name__
         raise UserError(f"cannot read {path}: {text}") from error
     return columns, parse_json(header, f"the header of {path}")
+
+
+def _parquet_columns(arrow: Any, content: bytes) -> tuple[dict[str, np.ndarray], bytes]:
+    schema = arrow.parquet.read_schema(arrow.BufferReader(content))
+    texts = [field.name for field in schema if arrow.types.is_string(field.type)]
+    _check_parquet(arrow, schema, arrow.parquet.read_metadata(arrow.BufferReader(content)))
+    # Texts stay numbers in a list of distinct ones, which unpack to no more than was read.
+    data = arrow.parquet.read_table(
+        arrow.BufferReader(content), read_dictionary=texts, use_threads=False
+    )
+    columns = {
+        name: _texts_of(data[name]) if name in texts else data[name].to_numpy()
+        for name in data.column_names
+    }
+    return columns, (data.schema.metadata or {})[b"apq_moo"]
 
 
 def _check_parquet(arrow: Any, schema: Any, about: Any) -> None:

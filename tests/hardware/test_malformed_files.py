@@ -3,6 +3,7 @@
 Damaged copies at random are tried in ``tests/test_malformed_files.py``.
 """
 
+import sys
 import time
 import zipfile
 
@@ -92,6 +93,41 @@ def test_small_files_that_unpack_to_huge_ones(suffix, table, tmp_path):
     assert path.stat().st_size < 2**22
     with pytest.raises(UserError, match=r"unpacks to more than 134,217,728|has 1048577 rows"):
         read_table(path)
+
+
+def thrift(number):
+    """An integer as in Parquet's descriptions."""
+    number, found = 2 * number, b""
+    while number > 127:
+        found, number = found + bytes([number & 127 | 128]), number >> 7
+    return found + bytes([number])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is bound on Linux only")
+def test_a_page_that_unpacks_to_more_than_its_description_says(tmp_path):
+    import resource
+
+    path, n_bytes = tmp_path / "x.parquet", 120 * 2**24
+    fields = pyarrow.schema([pyarrow.field("latency", pyarrow.float64(), nullable=False)])
+    options = {"compression": "zstd", "use_dictionary": False, "write_statistics": False}
+    table = pyarrow.table({"latency": np.zeros(4)}, schema=fields)
+    pyarrow.parquet.write_table(table, path, store_schema=False, **options)
+    said = pyarrow.parquet.read_metadata(path).row_group(0).column(0)
+    data = path.read_bytes()
+    packed = 120 * pyarrow.Codec("zstd").compress(bytes(2**24)).to_pybytes()
+    head = b"\x15\x00\x15" + thrift(n_bytes) + b"\x15" + thrift(len(packed))
+    page = head + b"\x2c\x15\x08\x15\x00\x15\x06\x15\x06\x00\x00" + packed
+    about = data[-8 - int.from_bytes(data[-8:-4], "little") : -8]
+    size = b"\x16" + thrift(said.total_uncompressed_size) + b"\x16"
+    old = size + thrift(said.total_compressed_size)
+    assert about.count(old) == 1
+    about = about.replace(old, size + thrift(len(page)))
+    path.write_bytes(b"PAR1" + page + about + len(about).to_bytes(4, "little") + b"PAR1")
+    assert path.stat().st_size < 2**17
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    with pytest.raises(UserError, match=f"malloc of size {n_bytes} failed"):
+        read_table(path)
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
 
 
 def test_an_array_that_claims_to_be_huge(table, tmp_path):
