@@ -80,6 +80,7 @@ def _run(config: PipelineConfig, data: dict[str, str], listener: Listener) -> Ru
     from apq_moo.results.run import Listener as RunListener
     from apq_moo.results.run import execute
     from apq_moo.study.folder import RunFolder
+    from apq_moo.study.inputs import keep_inputs
 
     path = Path(config.folder) / _RUN
     if path.parent.is_dir():
@@ -91,6 +92,8 @@ def _run(config: PipelineConfig, data: dict[str, str], listener: Listener) -> Ru
         search, verify = config.search, config.verify
         folder = RunFolder.create(path, search, verify=verify, overwrite=False)
         folder.store(data=data)
+    elif not folder.finished:
+        keep_inputs(path, config.search)  # what was checked, whatever lies there
     if not folder.finished:
         listener.stage("searching")
         execute(folder, RunListener(listener.progress, listener.say, listener.progress))

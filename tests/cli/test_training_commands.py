@@ -259,6 +259,8 @@ def test_a_pipeline_of_own_pictures(call, refused, tmp_path, monkeypatch):
     moved = [str(Path("..", text)) if Path("..", text).exists() else text for text in given]
     run_file = Path("..", run_file)
     run_file.write_text(run_file.read_text().replace('"finished"', '"unfinished"'))
+    copy = run_file.with_name("space.toml")  # as of a space that was edited meanwhile, and mended
+    copy.write_text(copy.read_text().replace("width = 8\n", "width = 16\n"))
     elsewhere = call("pipeline", *moved, *OWN)
     assert elsewhere.code == 0, elsewhere
     assert json.loads(run_file.read_text())["status"] == "finished"
