@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from apq_moo.cli import train_commands
+from apq_moo.data import folders
 from apq_moo.data.assets import find_assets
 from apq_moo.data.samples import load_samples
 from apq_moo.errors import UserError
@@ -286,6 +287,10 @@ def test_a_pipeline_of_own_pictures(call, refused, tmp_path, monkeypatch):
         Path(path).write_text(before)
     fill("my spaces/my pictures", "abc", n=30, marked=1)
     assert "(the pictures changed since)" in refused("pipeline", *given, *OWN)
+    fill("my spaces/my pictures", "d", n=6)
+    folders.load_named_folder.cache_clear()
+    for command in (("supernet", "eval"), ("samples", "collect", "-o", "other.npz")):
+        assert "has classes = 3, but image set " in refused(*command, *assets)
     shutil.rmtree("my spaces/my pictures")
     again = call("pipeline", *given, *OWN)
     assert again.out.splitlines()[:-1] == made.out.splitlines()[:-1]
