@@ -108,6 +108,19 @@ def supernet_train(
             min=0, max=100_000_000, help="Last steps, in which random bits are trained too."
         ),
     ] = 0,
+    distillation: Annotated[
+        str,
+        typer.Option(
+            help="What the others learn from the largest: `kl`, or `alpha`: the larger of two "
+            "alpha-divergences."
+        ),
+    ] = "kl",
+    average_decay: Annotated[
+        float,
+        typer.Option(
+            min=0, max=1, help="Share that the weights' moving average keeps in a step; 0: none."
+        ),
+    ] = 0.0,
     on: TrainOnOption = "cpu",
     seed: SeedOption = 0,
 ) -> None:
@@ -131,6 +144,8 @@ def supernet_train(
         label_smoothing=label_smoothing,
         shrink=shrink,
         quantised_steps=quantised_steps,
+        distillation=distillation,
+        average_decay=average_decay,
         seed=seed,
     )
     loaded = load_space(space)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,14 @@ def train(
         group.wait()  # all have read it
         supernet = trainer.run(checkpoint=unfinished, callback=callback)
         if group.leads:
-            save_supernet(out, supernet, images=images, seconds=trainer.seconds, steps=config.steps)
+            save_supernet(
+                out,
+                supernet,
+                images=images,
+                seconds=trainer.seconds,
+                steps=config.steps,
+                train=asdict(config),
+            )
             unfinished.unlink(missing_ok=True)
         group.wait()
     return trainer.seconds

@@ -24,13 +24,13 @@ def evaluator_for(supernet: Supernet, calibration: Tensor) -> LogitsOf:
     return Evaluator(supernet, calibration.to(device_of(supernet)))
 
 
-def gradients_on(supernet: Supernet, smoothing: float = 0.0) -> Gradients:
+def gradients_on(supernet: Supernet, smoothing: float = 0.0, distillation: str = "kl") -> Gradients:
     """The fastest way to get gradients where a supernet lies."""
     if _has_kernels(supernet):
         from apq_moo.supernet.gpu.training import GpuGradients
 
-        return GpuGradients(supernet, smoothing)
-    return TorchGradients(supernet, smoothing)
+        return GpuGradients(supernet, smoothing, distillation)
+    return TorchGradients(supernet, smoothing, distillation)
 
 
 def _has_kernels(supernet: Supernet) -> bool:

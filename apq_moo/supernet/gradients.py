@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from apq_moo.space import Subnet
+from apq_moo.supernet.distillation import DISTILLATIONS
 from apq_moo.supernet.network import Supernet, forward
 
 
@@ -50,11 +51,16 @@ class TorchGradients:
         supernet: the weights.
         smoothing: share of the labels spread evenly over all classes (Szegedy et al., "Rethinking
             the Inception Architecture", CVPR 2016).
+        distillation: what the others learn from, one of
+            :data:`apq_moo.supernet.distillation.DISTILLATIONS`.
     """
 
-    def __init__(self, supernet: Supernet, smoothing: float = 0.0) -> None:
+    def __init__(
+        self, supernet: Supernet, smoothing: float = 0.0, distillation: str = "kl"
+    ) -> None:
         self.supernet = supernet
         self.smoothing = smoothing
+        self.distillation = distillation
 
     def step(self, x: Tensor, y: Tensor, students: Sequence[Student]) -> Tensor:
         """See :meth:`Gradients.step`."""
@@ -64,7 +70,11 @@ class TorchGradients:
         loss = F.cross_entropy(logits.detach(), y)
         soft = logits.detach().softmax(1)
         for student in students[1:]:
-            F.cross_entropy(self._logits(student, x), soft).backward()
+            logits = self._logits(student, x)
+            if self.distillation == "kl":  # to the bit what training has always done
+                F.cross_entropy(logits, soft).backward()
+            else:
+                logits.backward(DISTILLATIONS[self.distillation](soft, logits.detach()))
         return loss
 
     def _logits(self, student: Student, x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,14 @@ from apq_moo.space import Space, Subnet, belonging, find_distribution, refuse_ot
 from apq_moo.supernet.backends import gradients_on
 from apq_moo.supernet.batches import Batches
 from apq_moo.supernet.checkpoint import load_tensors, save_tensors
+from apq_moo.supernet.distillation import DISTILLATIONS
 from apq_moo.supernet.distributed import ALONE, Group
 from apq_moo.supernet.gradients import Student
 from apq_moo.supernet.network import Supernet
 
 FORMAT = "apq-moo training 1"
 
+_CHOICES: dict[str, Collection[str]] = {"distillation": DISTILLATIONS}
 _MOST_WARMUP = 500
 """Steps of warm-up by default, where they are at most a sixth of all."""
 
@@ -58,6 +60,10 @@ class TrainConfig:
         weight_decay: AdamW's.
         label_smoothing: share of the labels spread evenly over all classes.
         clip_norm: largest norm of the gradient.
+        distillation: what the other subnets learn from the largest, one of
+            :data:`apq_moo.supernet.distillation.DISTILLATIONS`.
+        average_decay: share of the moving average of the weights that a step keeps; the average is
+            what the training ends with. 0: the weights themselves.
         seed: of the initial weights, batches, augmentation and subnets.
     """
 
@@ -73,6 +79,8 @@ class TrainConfig:
     weight_decay: float = 1e-4
     label_smoothing: float = 0.0
     clip_norm: float = 5.0
+    distillation: str = "kl"
+    average_decay: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -84,20 +92,26 @@ class TrainConfig:
         if not 0 <= self.warmup <= self.steps:
             raise UserError(f"warmup_steps={self.warmup} must lie between 0 and steps={self.steps}")
         find_distribution(self.draw)
+        self._check_choices()
         for name in ("learning_rate", "weight_decay", "clip_norm"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise UserError(
                     f"{name} must be a finite number, at least 0; not {getattr(self, name)}"
                 )
-        if not 0 <= self.label_smoothing < 1:
-            raise UserError(
-                f"label_smoothing must be at least 0 and below 1, not {self.label_smoothing}"
-            )
+        for name in ("label_smoothing", "average_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 0 and below 1, not {getattr(self, name)}")
         if not 0 <= self.quantised_steps <= self.steps:
             raise UserError(
                 f"quantised_steps must be within 0 and steps, {self.steps}; not "
                 f"{self.quantised_steps}"
             )
+
+    def _check_choices(self) -> None:
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                allowed = ", ".join(known)
+                raise UserError(f"{name} must be one of {allowed}; not {getattr(self, name)!r}")
 
     @property
     def warmup(self) -> int:
@@ -183,9 +197,12 @@ class Trainer:
             weight_decay=config.weight_decay,
             fused=self.device.type == "cuda" or None,
         )
+        self._average: dict[str, Tensor] = {}
+        if config.average_decay:
+            self._average = {n: p.detach().clone() for n, p in self.supernet.named_parameters()}
         self.step = 0
         self.seconds = 0.0
-        self._gradients = gradients_on(self.supernet, config.label_smoothing)
+        self._gradients = gradients_on(self.supernet, config.label_smoothing, config.distillation)
         self._batches = Batches(images, size, config.seed, self.device)
 
     def _others(self) -> list[Student]:
@@ -258,6 +275,7 @@ class Trainer:
             self.step += 1
             if self.step == self.config.warmup and self.alone is None:
                 self._order_channels()
+            self._keep_average()
             now = time.perf_counter()
             self.seconds = before + now - begun
             if checkpoint is not None and self.group.leads and now - stored > every_s:
@@ -266,7 +284,19 @@ class Trainer:
             if callback is not None:
                 callback(Progress(self.step, self.config.steps, loss))
         self._refuse_divergence()
+        self.supernet.load_state_dict(self._average, strict=False)
         return self.supernet.eval()
+
+    @torch.no_grad()
+    def _keep_average(self) -> None:
+        """Move the average towards the weights; it begins as those that follow the warm-up."""
+        if not self._average:
+            return
+        since = max(0, self.step - self.config.warmup)
+        # A young average would else be little but its first weights.
+        share = 1 - min(self.config.average_decay, since / (since + 9))
+        weights: list[Tensor] = list(self.supernet.parameters())
+        torch._foreach_lerp_(list(self._average.values()), weights, share)
 
     def _refuse_divergence(self) -> None:
         if not all(bool(weight.isfinite().all()) for weight in self.supernet.parameters()):
@@ -290,6 +320,7 @@ class Trainer:
         tensors = {f"net.{name}": value for name, value in self.supernet.state_dict().items()}
         for index, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"opt.{index}.{name}": value for name, value in state.items()}
+        tensors |= {f"avg.{name}": value for name, value in self._average.items()}
         header = {
             "format": FORMAT,
             **belonging(self.space),
@@ -321,7 +352,9 @@ class Trainer:
         net = {name[4:]: value for name, value in tensors.items() if name.startswith("net.")}
         try:
             self.supernet.load_state_dict(net)
-        except RuntimeError as error:
+            for name, value in self._average.items():
+                value.copy_(tensors[f"avg.{name}"])
+        except (RuntimeError, KeyError) as error:
             raise UserError(f"{path} does not hold this space's weights") from error
         state: dict[int, dict[str, Tensor]] = {}
         try:

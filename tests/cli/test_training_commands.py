@@ -4,7 +4,7 @@ import json
 import re
 import shlex
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -22,6 +22,8 @@ from apq_moo.files import locked
 from apq_moo.pipeline import Listener, PipelineConfig, run, stages
 from apq_moo.space import load_space
 from apq_moo.study.folder import LOCK
+from apq_moo.supernet.checkpoint import load_supernet
+from apq_moo.supernet.training import TrainConfig
 
 TINY = (
     *("--steps", "4", "--fp", "40", "--mp", "40", "--held-out", "12", "--budget", "4800"),
@@ -31,6 +33,8 @@ TINY = (
 
 def test_stages_one_by_one(call, refused):
     assert call("supernet", "train", "--steps", "3", "-o", "net.safetensors").code == 0
+    _, header = load_supernet(Path("net.safetensors"), load_space("digits"))
+    assert header["train"] == asdict(TrainConfig(steps=3))
     assert "exists" in refused("supernet", "train", "-o", "net.safetensors")
     evaluate = ("supernet", "eval", "--supernet", "net.safetensors", "--random", "3")
     shown = call(*evaluate)
@@ -350,3 +354,14 @@ def test_the_whole_pipeline_meets_what_digits_promises(call):
 def test_an_unknown_device_is_one_line(command, refused):
     assert "no device 'gpu'; known: cpu, cuda" in refused(*command, "--on", "gpu")
     assert not list(Path().glob("new*"))
+
+
+def test_options_of_a_training_are_its_settings(call, monkeypatch):
+    asked = []
+    monkeypatch.setattr(stages, "train", lambda *given, **_: asked.append(given[2]) or 0.0)
+    given = ("--distillation", "alpha", "--average-decay", "0.9")
+    for options in ((), given):
+        assert call("supernet", "train", "-o", "a.safetensors", *options).code == 0
+    plain, levers = asked
+    assert plain == TrainConfig(steps=3600)
+    assert levers == replace(plain, distillation="alpha", average_decay=0.9)

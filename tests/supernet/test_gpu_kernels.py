@@ -105,22 +105,22 @@ def _step(way, students):
     return float(way.step(x, torch.arange(4, device=DEVICE), students))
 
 
-def _kernels(supernet):
+def _kernels(supernet, distillation="kl"):
     exact = {} if DEVICE == "cuda" else {"backward_type": torch.float32}
-    return GpuGradients(supernet, 0.2, forward_type=torch.float32, **exact)
+    return GpuGradients(supernet, 0.2, distillation, forward_type=torch.float32, **exact)
 
 
-@pytest.mark.parametrize("quantised", [False, True])
-def test_gradients_are_autograd_s(supernet, spatial, quantised):
+@pytest.mark.parametrize(("quantised", "distillation"), [(False, "alpha"), (True, "kl")])
+def test_gradients_are_autograd_s(supernet, spatial, quantised, distillation):
     """Relative to their norm; the shift behind a projection that feeds a norm has none."""
     students = [Student(subnet, quantised) for subnet in subnets()]
-    loss = _step(TorchGradients(supernet, 0.2), students)
+    loss = _step(TorchGradients(supernet, 0.2, distillation), students)
     wanted = {
         name: torch.zeros_like(p) if p.grad is None else p.grad.clone()
         for name, p in supernet.named_parameters()
     }
     supernet.zero_grad(set_to_none=True)
-    assert _step(_kernels(supernet), students) == pytest.approx(loss, abs=1e-3)
+    assert _step(_kernels(supernet, distillation), students) == pytest.approx(loss, abs=1e-3)
     typical = float(np.median([float(g.norm()) for g in wanted.values()]))
     tolerance = 0.05 if DEVICE == "cpu" else 0.3
     for name, parameter in supernet.named_parameters():

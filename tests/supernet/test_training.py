@@ -16,6 +16,7 @@ from apq_moo.supernet.checkpoint import (
 from apq_moo.supernet.training import FORMAT, TrainConfig, Trainer
 
 SHORT = TrainConfig(steps=14, warmup_steps=5, ramp_steps=3)
+LEVERS = replace(SHORT, distillation="alpha", average_decay=0.8)
 
 
 class InterruptedRunError(Exception):
@@ -30,11 +31,13 @@ def test_loss_goes_down(digits, image_set):
     assert np.mean(losses[-5:]) < 0.85 * np.mean(losses[:5])
 
 
-@pytest.mark.parametrize("stop", [3, 5, 7, 11])
-def test_resuming_is_exact(digits, image_set, tmp_path, stop):
+@pytest.mark.parametrize(
+    ("config", "stop"), [(SHORT, 3), (SHORT, 5), (SHORT, 7), (SHORT, 11), (LEVERS, 3), (LEVERS, 10)]
+)
+def test_resuming_is_exact(digits, image_set, tmp_path, config, stop):
     """Across the ordering of channels (step 5) and the end of an epoch (step 7)."""
-    undisturbed = Trainer(digits, image_set, SHORT).run().state_dict()
-    trainer = Trainer(digits, image_set, SHORT)
+    undisturbed = Trainer(digits, image_set, config).run().state_dict()
+    trainer = Trainer(digits, image_set, config)
 
     def interrupt(progress):
         if progress.step == stop:
@@ -43,11 +46,30 @@ def test_resuming_is_exact(digits, image_set, tmp_path, stop):
     with pytest.raises(InterruptedRunError):
         trainer.run(callback=interrupt)
     trainer.save(tmp_path / "a.training")
-    resumed = Trainer(digits, image_set, SHORT)
+    resumed = Trainer(digits, image_set, config)
     resumed.load(tmp_path / "a.training")
     assert resumed.step == stop
     found = resumed.run().state_dict()
     assert all(torch.equal(found[name], value) for name, value in undisturbed.items())
+
+
+def test_the_moving_average_is_what_training_ends_with(digits, image_set):
+    """Begun where the warm-up ends, with a share of t / (t + 9) after t steps, at most 0.4."""
+    config = replace(SHORT, steps=13, average_decay=0.4)
+    trainer = Trainer(digits, image_set, config)
+    weights = []
+    found = trainer.run(
+        callback=lambda _: weights.append(
+            [p.detach().clone() for p in trainer.supernet.parameters()]
+        )
+    )
+    average = weights[4]
+    for t, new in enumerate(weights[5:], start=1):
+        kept = min(0.4, t / (t + 9))
+        average = [kept * a + (1 - kept) * p for a, p in zip(average, new, strict=True)]
+    for a, p in zip(average, found.parameters(), strict=True):
+        assert torch.allclose(a, p, atol=1e-6)
+    assert not torch.equal(found.classifier.weight, weights[-1][-2])
 
 
 def test_the_global_generator_is_left_alone(digits, image_set):

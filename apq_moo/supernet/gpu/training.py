@@ -17,6 +17,11 @@ from torch import Tensor, nn
 from apq_moo.space import Layer, Subnet
 from apq_moo.space.spec import FLOAT_BITS
 from apq_moo.supernet.devices import device_of
+from apq_moo.supernet.distillation import (
+    DISTILLATIONS,
+    LogitsGradient,
+    cross_entropy_gradient,
+)
 from apq_moo.supernet.gpu import primitives
 from apq_moo.supernet.gpu.evaluator import WAYS, top_level
 from apq_moo.supernet.gpu.plans import pool, to_planes
@@ -99,6 +104,8 @@ class GpuGradients:
     Args:
         supernet: the weights, on the device, in single precision.
         smoothing: share of the labels spread evenly over all classes.
+        distillation: what the others learn from, one of
+            :data:`apq_moo.supernet.distillation.DISTILLATIONS`.
         forward_type: in which activations are kept and multiplied.
         backward_type: in which gradients are.
     """
@@ -107,12 +114,14 @@ class GpuGradients:
         self,
         supernet: Supernet,
         smoothing: float = 0.0,
+        distillation: str = "kl",
         *,
         forward_type: torch.dtype = torch.float16,
         backward_type: torch.dtype = torch.bfloat16,
     ) -> None:
         self.supernet = supernet
         self.smoothing = smoothing
+        self.distillation = DISTILLATIONS[distillation]
         self._forward_type, self._backward_type = forward_type, backward_type
         self._work = Workspace(
             supernet.space, device_of(supernet),
@@ -131,13 +140,14 @@ class GpuGradients:
         targets = nn.functional.one_hot(y, classes).float()
         targets = torch.lerp(targets, torch.full_like(targets, 1 / classes), self.smoothing)
         loss: Tensor | None = None
+        way: LogitsGradient = cross_entropy_gradient
         for student in students:
             logits = self._accumulate(
-                student.subnet, planes, n, targets, quantised=student.quantised
+                student.subnet, planes, n, targets, way, quantised=student.quantised
             )
             if loss is None:
                 loss = nn.functional.cross_entropy(logits, y)
-                targets = logits.softmax(1)
+                targets, way = logits.softmax(1), self.distillation
         self._end()
         assert loss is not None
         return loss
@@ -172,15 +182,23 @@ class GpuGradients:
 
     @torch.no_grad()
     def _accumulate(
-        self, subnet: Subnet, images: Tensor, n: int, targets: Tensor, *, quantised: bool = False
+        self,
+        subnet: Subnet,
+        images: Tensor,
+        n: int,
+        targets: Tensor,
+        way: LogitsGradient = cross_entropy_gradient,
+        *,
+        quantised: bool = False,
     ) -> Tensor:
-        """Add the gradients of one subnet's cross entropy.
+        """Add the gradients of one subnet's loss.
 
         Args:
             subnet: a member of the space.
             images: floats of shape ``(channels, pitch)``; see ``pitch_of``.
             n: number of images.
             targets: probabilities of shape ``(n, classes)``.
+            way: the loss's gradient with respect to the logits.
             quantised: run at the subnet's bits, ranges those of these images; gradients pass
                 straight through the rounding.
 
@@ -191,7 +209,9 @@ class GpuGradients:
         self._work.vectors.spans.zero_()
         steps, x = self._forward(nodes, images, n, quantised=quantised)
         last = nodes[-2].layer
-        logits, d_pooled = self._classify(nodes[-1].layer, x, n, last.size_out, targets, quantised)
+        logits, d_pooled = self._classify(
+            nodes[-1].layer, x, n, last.size_out, targets, way, quantised
+        )
         du = self._work.activations(last.c_out, n, last.size_out, self._backward_type)
         self._work.pooled_gradient(len(steps) - 1, last, n, d_pooled, steps[-1].raw, du)
         self._backward(steps, du, n)
@@ -283,7 +303,14 @@ class GpuGradients:
         return Weight(integers, inputs, scale), Weight(values, inputs), grad
 
     def _classify(
-        self, layer: Layer, x: Tensor, n: int, size: int, targets: Tensor, quantised: bool
+        self,
+        layer: Layer,
+        x: Tensor,
+        n: int,
+        size: int,
+        targets: Tensor,
+        way: LogitsGradient,
+        quantised: bool,
     ) -> tuple[Tensor, Tensor]:
         """Logits, and the gradient of the pooled features, shape ``(channels, n)``."""
         classifier = self.supernet.classifier
@@ -293,7 +320,7 @@ class GpuGradients:
         if quantised:
             weight = quantise_weight(weight, layer.w_bits)
         logits = pooled @ weight.T + classifier.bias
-        d_logits = (logits.softmax(1) - targets) / n
+        d_logits = way(targets, logits)
         assert classifier.weight.grad is not None
         assert classifier.bias.grad is not None
         classifier.weight.grad += d_logits.T @ pooled
