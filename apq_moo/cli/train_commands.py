@@ -115,6 +115,25 @@ def supernet_train(
             "alpha-divergences."
         ),
     ] = "kl",
+    sampling: Annotated[
+        str,
+        typer.Option(
+            help="Which random subnets are trained: `random`, or of --candidates of like size the "
+            "one with the lowest (`best-up`) or highest (`worst-up`) losses of its options so far."
+        ),
+    ] = "random",
+    candidates: Annotated[
+        int, typer.Option(min=1, max=256, help="Of `best-up` and `worst-up`.")
+    ] = 3,
+    bit_phases: Annotated[
+        bool,
+        typer.Option(
+            "--bit-phases", help="Draw random bits from the widest first, then from more."
+        ),
+    ] = False,
+    augmentation: Annotated[
+        str, typer.Option(help="Beyond the image set's `own`: `erasing` of random rectangles.")
+    ] = "own",
     average_decay: Annotated[
         float,
         typer.Option(
@@ -145,6 +164,10 @@ def supernet_train(
         shrink=shrink,
         quantised_steps=quantised_steps,
         distillation=distillation,
+        sampling=sampling,
+        candidates=candidates,
+        bit_phases=bit_phases,
+        augmentation=augmentation,
         average_decay=average_decay,
         seed=seed,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -107,3 +108,66 @@ def _near(places: Tensor, middle: Tensor, side: Tensor) -> Tensor:
     """Which places lie within a hole, shape ``(n, places)``."""
     first = (middle - side // 2)[:, None]
     return (places >= first) & (places < first + side[:, None])
+
+
+@dataclass(frozen=True)
+class Erasing:
+    """Cut a rectangle out of some images and fill it with one random value for each channel.
+
+    Random erasing (Zhong et al., AAAI 2020) with its settings. There each pixel of a rectangle is
+    random; here all of one are alike, so that little has to reach the device.
+
+    Attributes:
+        share: of the images.
+        least: smallest share of an image's area.
+        most: largest share; the area is uniform between them.
+        ratio: largest ratio of height to width, and of width to height; its logarithm is uniform.
+    """
+
+    share: float = 0.5
+    least: float = 0.02
+    most: float = 0.4
+    ratio: float = 10 / 3
+
+    def draw(
+        self, shape: tuple[int, int, int, int], rng: np.random.Generator
+    ) -> tuple[NDArray[np.int64], FloatImages]:
+        """Draw rectangles and values.
+
+        Args:
+            shape: of the images, ``(n, channels, height, width)``.
+            rng: where the randomness comes from.
+
+        Returns:
+            First row, first column, height and width of the rectangles, shape ``(4, n)``, height
+            and width 0 where nothing is erased; and values in [0, 1), shape ``(n, channels)``.
+        """
+        n, channels, *size = shape
+        sides = np.array(size)[:, None]
+        area = rng.uniform(self.least, self.most, n) * sides.prod()
+        root = self.ratio ** rng.uniform(-0.5, 0.5, n)
+        extent = np.rint(np.sqrt(area) * np.stack([root, 1 / root])).astype(np.int64)
+        extent = np.clip(extent, 1, sides)
+        first = rng.integers(0, sides - extent + 1)
+        extent *= rng.random(n) < self.share
+        return np.concatenate([first, extent]), rng.random((n, channels), dtype=np.float32)
+
+    def __call__(self, images: Tensor, rng: np.random.Generator) -> Tensor:
+        """Erase in images of shape ``(n, channels, height, width)``, on their device."""
+        import torch
+
+        n, channels, height, width = images.shape
+        rectangles, values = self.draw((n, channels, height, width), rng)
+        row, column, tall, wide = torch.from_numpy(rectangles).to(images.device)[:, :, None]
+        rows = torch.arange(height, device=images.device)
+        columns = torch.arange(width, device=images.device)
+        hit = ((rows >= row) & (rows < row + tall))[:, :, None]
+        hit = hit & ((columns >= column) & (columns < column + wide))[:, None]
+        fill = torch.from_numpy(values).to(images)[:, :, None, None]
+        return torch.where(hit[:, None], fill, images)
+
+
+AUGMENTATIONS: MappingProxyType[str, Erasing | None] = MappingProxyType(
+    {"own": None, "erasing": Erasing()}
+)
+"""What is done to training images beyond the image set's own augmentation, by name."""

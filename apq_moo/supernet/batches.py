@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from apq_moo.data.augmentation import Augmentation, apply
+from apq_moo.data.augmentation import Augmentation, Erasing, apply
 from apq_moo.data.images import ImageSet
 
 
@@ -20,13 +20,22 @@ class Batches:
         size: images of a batch.
         seed: of order and augmentation.
         device: where batches are wanted.
+        erasing: what is erased beyond the image set's own augmentation.
     """
 
-    def __init__(self, images: ImageSet, size: int, seed: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        images: ImageSet,
+        size: int,
+        seed: int,
+        device: torch.device,
+        erasing: Erasing | None = None,
+    ) -> None:
         self.images = images
         self.size = size
         self.seed = seed
         self.device = device
+        self.erasing = erasing
         self.per_epoch = len(images.train) // size
         self._labels = torch.from_numpy(images.train.labels).to(device)
         self._pixels: Tensor | None = None
@@ -37,7 +46,12 @@ class Batches:
         """All batches from a step on, without end: images ``(size, c, h, w)`` and labels."""
         epoch, skip = divmod(step, self.per_epoch)
         while True:
-            yield from self._epoch(epoch, skip)
+            for number, (x, y) in enumerate(self._epoch(epoch, skip), start=skip):
+                if self.erasing is None:
+                    yield x, y
+                    continue
+                rng = np.random.default_rng([self.seed, 6, epoch, number])
+                yield self.erasing(x, rng), y
             epoch, skip = epoch + 1, 0
 
     def _epoch(self, epoch: int, skip: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -49,6 +49,12 @@ class Group:
         parts = flat.split([grad.numel() for grad in grads])
         torch._foreach_copy_(grads, [p.view_as(g) for p, g in zip(parts, grads, strict=True)])
 
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean over the processes."""
+        if self.size > 1:
+            distributed.all_reduce(values)
+        return values / self.size
+
     def wait(self) -> None:
         """Return when all processes are here."""
         if self.size > 1:

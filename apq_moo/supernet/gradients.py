@@ -28,7 +28,13 @@ class Student:
 
 
 class Gradients(Protocol):
-    """Computes the gradients of a step."""
+    """Computes the gradients of a step.
+
+    Attributes:
+        logits: of the latest step's students, in order.
+    """
+
+    logits: list[Tensor]
 
     def step(self, x: Tensor, y: Tensor, students: Sequence[Student]) -> Tensor:
         """Set the parameters' gradients.
@@ -61,6 +67,7 @@ class TorchGradients:
         self.supernet = supernet
         self.smoothing = smoothing
         self.distillation = distillation
+        self.logits: list[Tensor] = []
 
     def step(self, x: Tensor, y: Tensor, students: Sequence[Student]) -> Tensor:
         """See :meth:`Gradients.step`."""
@@ -68,9 +75,11 @@ class TorchGradients:
         logits = self._logits(students[0], x)
         F.cross_entropy(logits, y, label_smoothing=self.smoothing).backward()
         loss = F.cross_entropy(logits.detach(), y)
+        self.logits = [logits.detach()]
         soft = logits.detach().softmax(1)
         for student in students[1:]:
             logits = self._logits(student, x)
+            self.logits.append(logits.detach())
             if self.distillation == "kl":  # to the bit what training has always done
                 F.cross_entropy(logits, soft).backward()
             else:

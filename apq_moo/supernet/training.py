@@ -9,120 +9,34 @@ first, then in depth too, then in channels too. In a last phase some of them run
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from apq_moo.arrays import IntArray
 from apq_moo.changes import refuse_other_settings
+from apq_moo.data.augmentation import AUGMENTATIONS
 from apq_moo.data.images import ImageSet, check_images
 from apq_moo.errors import UserError
 from apq_moo.files import with_defaults
-from apq_moo.space import Space, Subnet, belonging, find_distribution, refuse_other_space
+from apq_moo.space import Space, Subnet, belonging, refuse_other_space
 from apq_moo.supernet.backends import gradients_on
 from apq_moo.supernet.batches import Batches
 from apq_moo.supernet.checkpoint import load_tensors, save_tensors
-from apq_moo.supernet.distillation import DISTILLATIONS
 from apq_moo.supernet.distributed import ALONE, Group
+from apq_moo.supernet.drawing import Drawing
 from apq_moo.supernet.gradients import Student
 from apq_moo.supernet.network import Supernet
+from apq_moo.supernet.recipe import TrainConfig
+
+__all__ = ["FORMAT", "Progress", "TrainConfig", "Trainer"]
 
 FORMAT = "apq-moo training 1"
-
-_CHOICES: dict[str, Collection[str]] = {"distillation": DISTILLATIONS}
-_MOST_WARMUP = 500
-"""Steps of warm-up by default, where they are at most a sixth of all."""
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Settings of a training run.
-
-    Attributes:
-        steps: optimiser steps in all.
-        warmup_steps: leading steps that train the largest subnet alone; by default 500, at most a
-            sixth of the steps.
-        batch_size: images a step; the default is all training images where there are fewer.
-        random_subnets: random subnets a step, beside the largest and the smallest.
-        draw: how these are drawn, one of :data:`apq_moo.space.DISTRIBUTIONS`.
-        shrink: whether dimensions become elastic one after the other, each for a third of the steps
-            between the warm-up and the quantised phase.
-        quantised_steps: last steps, in which as many random subnets again run at their bits.
-        learning_rate: peak of the cosine schedule.
-        ramp_steps: steps of linear ramp before the cosine.
-        weight_decay: AdamW's.
-        label_smoothing: share of the labels spread evenly over all classes.
-        clip_norm: largest norm of the gradient.
-        distillation: what the other subnets learn from the largest, one of
-            :data:`apq_moo.supernet.distillation.DISTILLATIONS`.
-        average_decay: share of the moving average of the weights that a step keeps; the average is
-            what the training ends with. 0: the weights themselves.
-        seed: of the initial weights, batches, augmentation and subnets.
-    """
-
-    steps: int = 3000
-    warmup_steps: int | None = None
-    batch_size: int = 128
-    random_subnets: int = 2
-    draw: str = "uniform"
-    shrink: bool = False
-    quantised_steps: int = 0
-    learning_rate: float = 3e-3
-    ramp_steps: int = 100
-    weight_decay: float = 1e-4
-    label_smoothing: float = 0.0
-    clip_norm: float = 5.0
-    distillation: str = "kl"
-    average_decay: float = 0.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.warmup_steps is None:
-            object.__setattr__(self, "warmup_steps", min(_MOST_WARMUP, self.steps // 6))
-        if not 0 <= self.warmup <= self.steps:
-            raise UserError(f"warmup_steps={self.warmup} must lie between 0 and steps={self.steps}")
-        find_distribution(self.draw)
-        self._check_choices()
-        for name in ("learning_rate", "weight_decay", "clip_norm"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise UserError(
-                    f"{name} must be a finite number, at least 0; not {getattr(self, name)}"
-                )
-        for name in ("label_smoothing", "average_decay"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 0 and below 1, not {getattr(self, name)}")
-        if not 0 <= self.quantised_steps <= self.steps:
-            raise UserError(
-                f"quantised_steps must be within 0 and steps, {self.steps}; not "
-                f"{self.quantised_steps}"
-            )
-
-    def _check_choices(self) -> None:
-        for name, known in _CHOICES.items():
-            if getattr(self, name) not in known:
-                allowed = ", ".join(known)
-                raise UserError(f"{name} must be one of {allowed}; not {getattr(self, name)!r}")
-
-    @property
-    def warmup(self) -> int:
-        """``warmup_steps`` as given, or by default."""
-        assert self.warmup_steps is not None
-        return self.warmup_steps
-
-    def rate(self, step: int) -> float:
-        """Learning rate at a step."""
-        ramp = min(1.0, (step + 1) / max(1, self.ramp_steps))
-        return self.learning_rate * ramp * 0.5 * (1 + math.cos(math.pi * step / self.steps))
 
 
 @dataclass(frozen=True)
@@ -203,43 +117,19 @@ class Trainer:
         self.step = 0
         self.seconds = 0.0
         self._gradients = gradients_on(self.supernet, config.label_smoothing, config.distillation)
-        self._batches = Batches(images, size, config.seed, self.device)
-
-    def _others(self) -> list[Student]:
-        """The subnets that learn from the largest in this step."""
-        config, space = self.config, self.space
-        if self.alone is not None or self.step < config.warmup:
-            return []
-        rng = np.random.default_rng([config.seed, 2, self.step])
-        draw = find_distribution(config.draw)
-        drawn = draw(space, config.random_subnets, rng)
-        rows = np.vstack([space.smallest(), drawn])
-        if config.shrink:
-            rows = self._shrunk(rows)
-        students = [Student(subnet) for subnet in space.decode(rows)]
-        if self.step >= config.steps - config.quantised_steps:
-            drawn = draw(space, config.random_subnets, rng)
-            students += [Student(subnet, quantised=True) for subnet in space.decode(drawn)]
-        return students
-
-    def _shrunk(self, rows: IntArray) -> IntArray:
-        """Rows with the largest option wherever a dimension is not elastic yet."""
-        config, space = self.config, self.space
-        length = config.steps - config.quantised_steps - config.warmup
-        phase = 3 * (self.step - config.warmup) // max(1, length)
-        fixed = ("depth", "channels")[phase:]
-        if not fixed:
-            return rows
-        keep = np.array([gene.kind not in fixed for gene in space.genes])
-        blocks = np.array([gene.block for gene in space.genes])
-        # Genes of blocks that were drawn inactive are 0, the smallest option: they say nothing.
-        drawn = np.where(blocks >= 0, space.active(rows)[:, blocks], True)
-        return np.where(keep & drawn, rows, space.largest())
+        self._drawing = Drawing(space, config)
+        self._batches = Batches(
+            images, size, config.seed, self.device, AUGMENTATIONS[config.augmentation]
+        )
 
     def _update(self, x: Tensor, y: Tensor, first: Student) -> Tensor:
         self.optimiser.param_groups[0]["lr"] = self.config.rate(self.step)
         x, y = self.group.share(x), self.group.share(y)
-        loss = self._gradients.step(x, y, [first, *self._others()])
+        others = self._drawing.students(self.step) if self.alone is None else []
+        loss = self._gradients.step(x, y, [first, *others])
+        if others and self.config.sampling != "random":
+            losses = torch.stack([F.cross_entropy(z, y) for z in self._gradients.logits])
+            self._drawing.learn(self.group.mean(losses).tolist())
         self.group.average(self.supernet.parameters())
         torch.nn.utils.clip_grad_norm_(self.supernet.parameters(), self.config.clip_norm)
         self.optimiser.step()
@@ -321,6 +211,8 @@ class Trainer:
         for index, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"opt.{index}.{name}": value for name, value in state.items()}
         tensors |= {f"avg.{name}": value for name, value in self._average.items()}
+        if self.config.sampling != "random":
+            tensors["draw.excess"] = torch.from_numpy(self._drawing.excess)
         header = {
             "format": FORMAT,
             **belonging(self.space),
@@ -354,6 +246,8 @@ class Trainer:
             self.supernet.load_state_dict(net)
             for name, value in self._average.items():
                 value.copy_(tensors[f"avg.{name}"])
+            if self.config.sampling != "random":
+                torch.from_numpy(self._drawing.excess).copy_(tensors["draw.excess"])
         except (RuntimeError, KeyError) as error:
             raise UserError(f"{path} does not hold this space's weights") from error
         state: dict[int, dict[str, Tensor]] = {}

@@ -359,9 +359,22 @@ def test_an_unknown_device_is_one_line(command, refused):
 def test_options_of_a_training_are_its_settings(call, monkeypatch):
     asked = []
     monkeypatch.setattr(stages, "train", lambda *given, **_: asked.append(given[2]) or 0.0)
-    given = ("--distillation", "alpha", "--average-decay", "0.9")
+    given = (
+        *("--distillation", "alpha", "--average-decay", "0.9", "--sampling", "worst-up"),
+        *("--candidates", "5", "--quantised-steps", "4", "--bit-phases"),
+        *("--augmentation", "erasing"),
+    )
     for options in ((), given):
         assert call("supernet", "train", "-o", "a.safetensors", *options).code == 0
     plain, levers = asked
     assert plain == TrainConfig(steps=3600)
-    assert levers == replace(plain, distillation="alpha", average_decay=0.9)
+    assert levers == replace(
+        plain,
+        distillation="alpha",
+        average_decay=0.9,
+        sampling="worst-up",
+        candidates=5,
+        quantised_steps=4,
+        bit_phases=True,
+        augmentation="erasing",
+    )

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from apq_moo.data.augmentation import Augmentation, Draws, apply
+from apq_moo.data.augmentation import AUGMENTATIONS, Augmentation, Draws, Erasing, apply
 
 
 def twin(images, draws):
@@ -150,3 +150,42 @@ def test_importing_the_data_room_imports_no_torch():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout.strip() == "set()"
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    n=st.integers(0, 5),
+    channels=st.integers(1, 3),
+    height=st.integers(1, 9),
+    width=st.integers(1, 9),
+    seed=st.integers(0, 2**32),
+)
+def test_erasing_agrees_with_a_twin(n, channels, height, width, seed):
+    images = pixels((n, channels, height, width), seed)
+    erasing = AUGMENTATIONS["erasing"]
+    rectangles, values = erasing.draw(images.shape, np.random.default_rng(seed))
+    expected = images.copy()
+    for i, (row, column, tall, wide) in enumerate(rectangles.T):
+        assert 0 <= row <= height - max(tall, 1)
+        assert 0 <= column <= width - max(wide, 1)
+        expected[i, :, row : row + tall, column : column + wide] = values[i, :, None, None]
+    found = erasing(torch.from_numpy(images), np.random.default_rng(seed))
+    np.testing.assert_array_equal(found.numpy(), expected)
+
+
+def test_erased_rectangles_are_the_paper_s():
+    n = 20_000
+    rectangles, values = Erasing().draw((n, 2, 60, 50), np.random.default_rng(0))
+    _, _, tall, wide = rectangles
+    erased = tall > 0
+    assert np.array_equal(erased, wide > 0)
+    assert erased.mean() == pytest.approx(0.5, abs=0.02)
+    area = (tall * wide)[erased] / 3000
+    assert area.max() == pytest.approx(0.4, abs=0.02)
+    assert area.min() == pytest.approx(0.02, abs=0.005)
+    assert area.mean() == pytest.approx(0.2, abs=0.02)
+    ratio = np.log(tall[erased] / wide[erased])
+    assert np.abs(ratio).max() == pytest.approx(np.log(10 / 3), abs=0.2)
+    assert ratio.mean() == pytest.approx(0, abs=0.03)
+    assert values.shape == (n, 2)
+    assert values.mean() == pytest.approx(0.5, abs=0.02)

@@ -61,7 +61,7 @@ def test_shrinking_frees_one_dimension_after_the_other(digits, image_set):
     free = []
     for step in (8, 9, 18, 19, 28, 29, 38):
         training.step = step
-        students = training._others()
+        students = training._drawing.students(training.step)
         if not students:
             free.append(None)
             continue
@@ -74,7 +74,7 @@ def test_shrinking_frees_one_dimension_after_the_other(digits, image_set):
     assert all("depth" in each for each in free[3:5])
     assert free[5:] == [third, third]
     training.step = 19
-    rows = digits.encode([student.subnet for student in training._others()])
+    rows = digits.encode([student.subnet for student in training._drawing.students(training.step)])
     active = digits.active(rows)
     for gene, column in zip(digits.genes, rows.T, strict=True):
         if gene.kind == "channels":
@@ -88,7 +88,7 @@ def test_the_quantised_phase_adds_subnets_at_their_bits(digits, image_set):
     found = []
     for step in range(10):
         training.step = step
-        students = training._others()
+        students = training._drawing.students(training.step)
         found.append((sum(not p.quantised for p in students), sum(p.quantised for p in students)))
     assert found == [(0, 0)] * 2 + [(4, 0)] * 4 + [(4, 3)] * 4
 
@@ -114,7 +114,7 @@ def test_random_subnets_are_drawn_as_asked(digits, image_set):
         draw="sizes",
     )
     training.step = 2
-    rows = digits.encode([student.subnet for student in training._others()])
+    rows = digits.encode([student.subnet for student in training._drawing.students(training.step)])
     rng = np.random.default_rng([0, 2, 2])  # the seed, this use of it, the step
     drawn = [sample_sizes(digits, 5, rng) for _ in range(2)]
     assert np.array_equal(rows, np.vstack([digits.smallest(), *drawn]))
@@ -142,15 +142,13 @@ def test_a_short_training_trains_small_subnets_too(digits, image_set):
     found = []
     for step in (65, 66, 399):
         training.step = step
-        found.append(len(training._others()))
+        found.append(len(training._drawing.students(training.step)))
     assert found == [0, 3, 3]
 
 
 @pytest.mark.parametrize("warmup", [401, -1])
 def test_a_warm_up_that_does_not_fit_is_refused(warmup):
-    with pytest.raises(
-        UserError, match=rf"warmup_steps must be within 0 and steps, 400; not {warmup}"
-    ):
+    with pytest.raises(UserError, match=rf"warmup_steps={warmup} must lie between 0 and steps=400"):
         TrainConfig(steps=400, warmup_steps=warmup)
 
 

@@ -16,7 +16,15 @@ from apq_moo.supernet.checkpoint import (
 from apq_moo.supernet.training import FORMAT, TrainConfig, Trainer
 
 SHORT = TrainConfig(steps=14, warmup_steps=5, ramp_steps=3)
-LEVERS = replace(SHORT, distillation="alpha", average_decay=0.8)
+LEVERS = replace(
+    SHORT,
+    distillation="alpha",
+    sampling="best-up",
+    quantised_steps=6,
+    bit_phases=True,
+    augmentation="erasing",
+    average_decay=0.8,
+)
 
 
 class InterruptedRunError(Exception):

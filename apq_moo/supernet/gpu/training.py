@@ -122,6 +122,7 @@ class GpuGradients:
         self.supernet = supernet
         self.smoothing = smoothing
         self.distillation = DISTILLATIONS[distillation]
+        self.logits: list[Tensor] = []
         self._forward_type, self._backward_type = forward_type, backward_type
         self._work = Workspace(
             supernet.space, device_of(supernet),
@@ -134,6 +135,7 @@ class GpuGradients:
     def step(self, x: Tensor, y: Tensor, students: Sequence[Student]) -> Tensor:
         """Set the parameters' gradients; see :meth:`Gradients.step`."""
         self._clear()
+        self.logits = []
         n, planes = len(x), to_planes(x).to(self._forward_type)
         self._begin()
         classes = self.supernet.space.spec.classes
@@ -145,6 +147,7 @@ class GpuGradients:
             logits = self._accumulate(
                 student.subnet, planes, n, targets, way, quantised=student.quantised
             )
+            self.logits.append(logits)
             if loss is None:
                 loss = nn.functional.cross_entropy(logits, y)
                 targets, way = logits.softmax(1), self.distillation
