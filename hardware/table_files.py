@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -53,6 +52,8 @@ _MAX_BYTES = 2**27
 _MAX_ROWS = 2**18
 _MAX_COLUMNS = 64
 _MAX_TEXT = 120
+_KEY = b"apq_moo"
+"""Of the header in a Parquet file's schema."""
 _MAX_PARQUET = 2**24
 _MAX_MEMORY = 2**29
 """Taken while a Parquet file is read, whose pages may claim other sizes than its description."""
@@ -209,10 +210,9 @@ def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def _arrow() -> Any:
-    # Other allocators keep room in store, up to which a bound on memory would not hold.
-    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     try:
         import pyarrow
+        import pyarrow.dataset
         import pyarrow.parquet
     except ImportError as error:
         raise UserError(
@@ -228,7 +228,7 @@ def _write_parquet(path: Path, table: LayerTable) -> None:
             name: arrow.array(values.tolist() if values.dtype.kind == "U" else values)
             for name, values in _columns(table).items()
         }
-    ).replace_schema_metadata({"apq_moo": _header(table)})
+    ).replace_schema_metadata({_KEY: _header(table)})
     with replacing(path) as temporary, temporary.open("wb") as handle:  # of any name
         arrow.parquet.write_table(columns, handle)
 
@@ -249,15 +249,19 @@ def _parquet_columns(arrow: Any, content: bytes) -> tuple[dict[str, np.ndarray],
     schema = arrow.parquet.read_schema(arrow.BufferReader(content))
     texts = [field.name for field in schema if arrow.types.is_string(field.type)]
     _check_parquet(arrow, schema, arrow.parquet.read_metadata(arrow.BufferReader(content)))
-    # Texts stay numbers in a list of distinct ones, which unpack to no more than was read.
-    data = arrow.parquet.read_table(
-        arrow.BufferReader(content), read_dictionary=texts, use_threads=False
+    # Texts stay numbers in a list of distinct ones, which unpack to no more than was read. Other
+    # allocators keep room in store, up to which a bound on memory would not hold.
+    format_ = arrow.dataset.ParquetFileFormat(dictionary_columns=texts)
+    data = format_.make_fragment(arrow.BufferReader(content)).to_table(
+        use_threads=False, memory_pool=arrow.system_memory_pool()
     )
     columns = {
         name: _texts_of(data[name]) if name in texts else data[name].to_numpy()
         for name in data.column_names
     }
-    return columns, (data.schema.metadata or {})[b"apq_moo"]
+    if _KEY not in (metadata := data.schema.metadata or {}):
+        raise ValueError("it has no header, as this package writes one")
+    return columns, metadata[_KEY]
 
 
 def _check_parquet(arrow: Any, schema: Any, about: Any) -> None:
