@@ -80,7 +80,7 @@ def bench(
         "pop_size": pop_size,
     }
     given = {name: value for name, value in given.items() if value is not None}
-    check_backend(backend)
+    check_backend(backend, scheduler)
     if resume is not None:
         if given or plan is not None or folder is not None:
             raise UserError("--resume DIR continues the benchmark there and needs no other option")

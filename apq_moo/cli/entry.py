@@ -35,9 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for argument in given:
                 if "\0" in argument:
                     raise UserError(f"{shown(argument)}: no argument may hold a NUL; leave it out")
-            from apq_moo.cli.commands import app  # may take long enough to be stopped
-
-            app(args=given, prog_name="apq-moo")
+            code = _carried_out(given)
     except UserError as error:
         from apq_moo.cli.options import as_options
 
@@ -46,6 +44,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Stopped as stop:
         sys.stderr.write(f"{_line(stop, str(stop))}\n")
         sys.exit(128 + stop.number)
+    sys.exit(code)
+
+
+def _carried_out(arguments: Sequence[str]) -> int:
+    """Carry out a command.
+
+    Returns:
+        Its exit code.
+
+    Raises:
+        UserError: there is no such command or option, or typer refuses a value.
+    """
+    from typer import BadParameter  # may take long enough to be stopped
+
+    from apq_moo.cli.commands import app
+
+    usage_error: type[BadParameter] = BadParameter.__mro__[1]  # which typer does not export
+    try:
+        return app(args=arguments, prog_name="apq-moo", standalone_mode=False) or 0
+    except usage_error as error:
+        if not (message := error.format_message()):  # no command was named, so help was printed
+            return 2
+        of = error.ctx.command_path if error.ctx else "apq-moo"
+        text = f"{message[0].lower()}{message[1:].rstrip('.')}"
+        raise UserError(f"{text} (see {of} --help)") from None
 
 
 @contextmanager

@@ -41,7 +41,8 @@ WarmupOption = Annotated[
 
 _OPTIONS = {
     **{name: f"--{name}" for name in ("assets", "backend", "budget", "jobs", "missing", "most")},
-    **{name: f"--{name}" for name in ("on", "overwrite", "predictor", "seed", "seeds", "sweep")},
+    **{name: f"--{name}" for name in ("on", "overwrite", "predictor", "scheduler", "seed")},
+    **{name: f"--{name}" for name in ("seeds", "sweep")},
     "batch_size": "--batch-size",
     "verify": "--verify",
     "limits": "--max",

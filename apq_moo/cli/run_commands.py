@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from apq_moo.changes import refuse_other_settings
 from apq_moo.cli.app import app, check_output, err, out, progress_bar, say
 from apq_moo.cli.options import DeviceOption, LimitOption, MissingOption, OnOption, parse_limits
 from apq_moo.cli.stopping import going_on
@@ -122,22 +123,17 @@ def _check_same(
     ctx: typer.Context, config: RunConfig, verify: int | None, folder: RunFolder
 ) -> None:
     """Options given beside ``--resume`` must be those of the run."""
-    earlier = folder.config.to_dict()
     given = {**config.to_dict(), "verify": verify}
-    recorded = {**earlier, "verify": folder.record.get("verify")}
-    for name in ctx.params:
-        source = ctx.get_parameter_source(name)
-        explicit = source is not None and source.name == "COMMANDLINE"
-        if not explicit or name in {"resume", "breakdown"}:
-            continue
-        if name in {"folder", "overwrite"}:
-            raise UserError("--resume DIR continues the run there: leave out --out and --overwrite")
-        field = _FIELDS.get(name, name)
-        if given[field] != recorded[field]:
-            raise UserError(
-                f"the run in {folder.path} has {field} {recorded[field]}, not {given[field]}; "
-                "--resume needs no other option"
-            )
+    recorded = {**folder.config.to_dict(), "verify": folder.record.get("verify")}
+    explicit = {
+        _FIELDS.get(name, name)
+        for name in ctx.params
+        if (source := ctx.get_parameter_source(name)) and source.name == "COMMANDLINE"
+    }
+    if explicit & {"folder", "overwrite"}:
+        raise UserError("--resume DIR continues the run there: leave out --out and --overwrite")
+    then, now = ({name: of[name] for name in explicit & of.keys()} for of in (recorded, given))
+    refuse_other_settings(f"the run in {folder.path}", then, now, "leave them out")
 
 
 def carry_out(

@@ -525,6 +525,7 @@ def pipeline(
 ) -> None:
     """From raw images to a verified front; repeat the command to continue after an interruption."""
     from apq_moo.cli.run_commands import carry_out
+    from apq_moo.data.assets import SUPERNET
 
     config = PipelineConfig(
         folder=folder,
@@ -547,8 +548,15 @@ def pipeline(
         seed=seed,
     )
 
-    kept = f"what it has done is kept in {folder}: repeat the command to go on"
-    with going_on(lambda: kept), progress_bar() as bar:
+    def kept() -> str:
+        if not (supernet := folder / SUPERNET).is_file():
+            return _steps_kept(supernet, steps)
+        return (
+            f"finished stages, samples and evaluations are kept in {folder}: repeat the command to "
+            "go on"
+        )
+
+    with going_on(kept), progress_bar() as bar:
         task = bar.add_task("")
 
         def begin(name: str) -> None:

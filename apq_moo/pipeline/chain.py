@@ -9,22 +9,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from apq_moo.errors import UserError, shown
+from apq_moo.errors import UserError
 from apq_moo.pipeline.config import PipelineConfig
 
 if TYPE_CHECKING:
-    from apq_moo.study.config import RunConfig
     from apq_moo.study.folder import RunFolder
     from apq_moo.supernet.training import TrainConfig
 
 _STATE = "pipeline.json"
 _RUN = "run"
-_LABELS = {
-    "digest": "the space's description",
-    "device's digest": "the device's description",
-    "pictures": "the pictures",
-}
-"""What messages call settings that are checksums."""
+_DIGESTS = {"space": "digest", "pictures": "pictures"}
+"""What may have changed since, and what its checksum is called among the settings."""
+_MEND = "name another folder"
 
 
 @dataclass(frozen=True)
@@ -80,13 +76,14 @@ def _run(config: PipelineConfig, data: dict[str, str], listener: Listener) -> Ru
     from apq_moo.results.run import Listener as RunListener
     from apq_moo.results.run import execute
     from apq_moo.study.folder import RunFolder
-    from apq_moo.study.inputs import keep_inputs
+    from apq_moo.study.inputs import check_inputs, keep_inputs
 
     path = Path(config.folder) / _RUN
     if path.parent.is_dir():
         refuse_links(*path.parent.iterdir())
     begun = _begun(path, config, data) if (path / "run.json").is_file() else None
     make_assets(config, listener)
+    check_inputs(config.search, data, config.folder)
     folder = begun
     if folder is None:
         search, verify = config.search, config.verify
@@ -106,40 +103,18 @@ def _begun(path: Path, config: PipelineConfig, data: dict[str, str]) -> RunFolde
     Raises:
         UserError: it has other settings, or its space or device has changed.
     """
+    from apq_moo.changes import refuse_other_settings
     from apq_moo.study.folder import RunFolder
-    from apq_moo.study.inputs import input_files
+    from apq_moo.study.inputs import input_files, refuse_changes
 
     folder, search = RunFolder.open(path), config.search
     files = input_files(folder.config).keys() & input_files(search).keys()
     named = {name: getattr(search, name) for name in ("assets", *files)}
-    recorded = {**data, **(folder.record.get("data") or {})}
-    earlier = {**_asked(folder.config, folder.record.get("verify"), recorded), **named}
-    _refuse_others(earlier, _asked(search, config.verify, data), f"the search in {path}")
+    earlier = {**folder.config.to_dict(), "verify": folder.record.get("verify"), **named}
+    what = f"the search in {path}"
+    refuse_other_settings(what, earlier, {**search.to_dict(), "verify": config.verify}, _MEND)
+    refuse_changes(data, folder.record.get("data"), what)
     return RunFolder(path, {**folder.record, "config": search.to_dict()})
-
-
-def _asked(search: RunConfig, verify: int | None, data: dict[str, str]) -> dict[str, Any]:
-    digests = {"digest": data["space"], "device's digest": data["device"]}
-    return {**search.to_dict(), "verify": verify, **digests}
-
-
-def _refuse_others(earlier: Any, given: Any, what: str) -> None:
-    """Refuse settings that differ from those that something was begun with."""
-    if differing := list(_differing(earlier, given)):
-        raise UserError(
-            f"{what} was begun with other settings ({'; '.join(differing[:2])}); repeat those, or "
-            "name another folder"
-        )
-
-
-def _differing(earlier: Any, given: Any, name: str = "") -> Iterator[str]:
-    if name in {"", "train", "samples"} and isinstance(earlier, dict):
-        for key in {**earlier, **given}:
-            yield from _differing(earlier.get(key), given.get(key), str(key))
-    elif earlier != given and name in _LABELS:
-        yield f"{_LABELS[name]} changed since"
-    elif earlier != given:
-        yield f"{name} {shown(earlier)}, not {shown(given)}"
 
 
 def _training(config: PipelineConfig) -> TrainConfig:
@@ -232,8 +207,10 @@ def make_assets(config: PipelineConfig, listener: Listener) -> None:
 
 
 def _begin(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    from apq_moo.changes import refuse_other_settings
     from apq_moo.files import read_json, with_defaults, write_json
     from apq_moo.study.folder import is_empty
+    from apq_moo.study.inputs import refuse_changes
     from apq_moo.supernet.sampling import SampleConfig
     from apq_moo.supernet.training import TrainConfig
 
@@ -246,16 +223,19 @@ def _begin(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
             or not isinstance(state.get("seconds"), dict)
         ):
             raise UserError(f"{path} is damaged; name another folder")
-        pictures = settings.get("pictures")
         known = {
-            "pictures": pictures,
             **known,
             "train": with_defaults(known.get("train"), TrainConfig),
             "samples": with_defaults(known.get("samples"), SampleConfig),
         }
-        if pictures is None:  # they are gone, which a finished pipeline does not mind
-            known["pictures"] = None
-        _refuse_others(known, settings, str(folder))
+        same = dict.fromkeys(_DIGESTS.values())
+        refuse_other_settings(folder, {**known, **same}, {**settings, **same}, _MEND)
+        # Pictures that are gone have no digest, which a finished pipeline does not mind.
+        then, now = (
+            {name: of[key] for name, key in _DIGESTS.items() if of.get(key)}
+            for of in (known, settings)
+        )
+        refuse_changes(now, then, str(folder))
         return state
     if not is_empty(folder):
         raise UserError(f"{folder} is not empty and holds no pipeline; name another folder")

@@ -99,7 +99,7 @@ def input_digests(config: RunConfig, space: Space, device: Device) -> dict[str, 
     return {SPACE: space.digest, DEVICE: of_device}
 
 
-def check_inputs(config: RunConfig, recorded: Mapping[str, str] | None, what: str) -> None:
+def check_inputs(config: RunConfig, recorded: Mapping[str, str] | None, what: object) -> None:
     """Check that a search's space and device are those of its record.
 
     Args:
@@ -114,7 +114,9 @@ def check_inputs(config: RunConfig, recorded: Mapping[str, str] | None, what: st
     refuse_changes(input_digests(config, space, device), recorded, what)
 
 
-def refuse_changes(found: Mapping[str, str], recorded: Mapping[str, str] | None, what: str) -> None:
+def refuse_changes(
+    found: Mapping[str, str], recorded: Mapping[str, str] | None, what: object
+) -> None:
     """Refuse data whose digests are not those of a record.
 
     Args:

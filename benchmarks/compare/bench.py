@@ -40,17 +40,21 @@ _NEEDS = {
 """What back ends import, and how it is installed."""
 
 
-def check_backend(backend: str) -> None:
-    """Check that a back end is known and installed.
+def check_backend(backend: str, scheduler: str | None = None) -> None:
+    """Check that a back end is known and installed, and joins a cluster if there is to be one.
 
     Raises:
-        UserError: it is not.
+        UserError: it is not, or does not.
     """
     if backend not in BACKENDS:
         raise UserError(f"unknown back end {backend!r}; known: {', '.join(BACKENDS)}")
     module, how = _NEEDS.get(backend, ("joblib", ""))
     if find_spec(module) is None:
         raise UserError(f"backend={backend!r} needs {how}")
+    if scheduler is not None and backend == "loky":
+        raise UserError(
+            f"scheduler={scheduler!r} needs backend='dask' or backend='ray'; or leave it out"
+        )
 
 
 def data_of(plan: BenchPlan) -> dict[str, dict[str, str]]:
@@ -109,11 +113,11 @@ def run(
         How many cells are done, and how many have failed.
 
     Raises:
-        UserError: an unknown back end, or one that is not installed; an algorithm whose plug-in is
-            gone; other versions of the package or its libraries, or other data, than those that
-            the benchmark was begun with; another process carries it out; or a worker was killed.
+        UserError: see :func:`check_backend`; an algorithm whose plug-in is gone; other versions of
+            the package or its libraries, or other data, than those that the benchmark was begun
+            with; another process carries it out; or a worker was killed.
     """
-    check_backend(backend)
+    check_backend(backend, scheduler)
     then, now = store.about().get("versions"), versions()
     if then != now:
         raise UserError(

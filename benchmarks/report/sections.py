@@ -245,7 +245,7 @@ def reproducing(analysis: Analysis) -> str:
     versions = ", ".join(f"{name} {text}" for name, text in known.items())
     return (
         f"<h2>How to reproduce it</h2><pre>{escape(plan)}</pre><pre>{escape(command)}</pre>"
-        f"<p>{escape(versions)}; {escape(about.get('processor') or '')}.</p>"
+        f"<p>{escape(escaped(versions))}; {escape(escaped(about.get('processor') or ''))}.</p>"
     )
 
 
@@ -260,8 +260,9 @@ def plan_toml(plan: Mapping[str, Any]) -> str:
 
 
 def _toml(value: Any) -> str:
-    """Texts, numbers and lists of them read the same in JSON, but for one character."""
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    """Texts, numbers and lists of them read the same in JSON, but for what cannot be seen."""
+    text = json.dumps(value, ensure_ascii=False)
+    return "".join(one if one.isprintable() else f"\\U{ord(one):08x}" for one in text)
 
 
 def _run_command(config: Mapping[str, Any]) -> str:
@@ -274,4 +275,4 @@ def _run_command(config: Mapping[str, Any]) -> str:
             words.append(f"--objectives {','.join(value)}")
         elif value is not None:
             words.append(f"--{name.replace('_', '-')} {shlex.quote(str(value))}")
-    return " ".join(words)
+    return escaped(" ".join(words))

@@ -310,9 +310,17 @@ def test_the_plan_of_the_page_is_the_plan(page, tmp_path):
 
 
 def test_a_plan_with_limits_is_a_plan(tmp_path):
-    plan = replace(PLAN, limits={"latency": 1e-7, "energy": 2.0}, assets='a "b"\\c\x7f')
+    plan = replace(PLAN, limits={"latency": 1e-7, "energy": 2.0}, assets='a "b"\\c\x7f\x85')
+    assert sections.plan_toml(plan.to_dict()).replace("\n", "").isprintable()
     (tmp_path / "plan.toml").write_text(sections.plan_toml(plan.to_dict()), encoding="utf-8")
     assert BenchPlan.read(tmp_path / "plan.toml") == plan
+
+
+def test_what_a_terminal_would_obey_is_not_among_commands():
+    about = {"config": {"space": "\x1b[2J"}, "versions": {"a\x1b": "\x9b"}, "processor": "\x1b"}
+    page = sections.reproducing(SimpleNamespace(about=about))
+    assert page.replace("\n", "").isprintable()
+    assert r"--space &#x27;\x1b[2J&#x27;" in page
 
 
 def test_fewest_runs_that_can_differ(folder):

@@ -42,6 +42,10 @@ def test_flags_replace_a_plan_s_entries(call, tmp_path):
         (("--budget", "1e4"), "--budget '1e4': write whole numbers by commas"),
         (("--budget", ""), "budgets is empty"),
         (("--backend", "mpi"), "unknown back end 'mpi'"),
+        (
+            ("--scheduler", "tcp://a:1"),
+            "--scheduler tcp://a:1 needs --backend dask or",
+        ),
         (("--plan", "gone.toml"), "cannot read gone.toml"),
         (("--resume", "gone"), "--resume DIR continues the benchmark there"),
         (("--space", "none"), "unknown space 'none'"),

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 from pathlib import Path
 
@@ -77,6 +78,25 @@ def test_messages_of_the_library_name_no_options():
     found = [text for file in SOURCES for text in messages(file)]
     assert len(found) > 250
     assert [text for text in found if re.search(r"--[a-z]", re.sub("`[^`]*`", "", text))] == []
+
+
+@pytest.mark.parametrize(
+    ("command", "line", "see"),
+    [
+        ("pik r", "no such command 'pik'", "apq-moo"),
+        ("pick", "missing argument 'RUN' (", "apq-moo pick"),
+        ("run --bugdet 9", "no such option: --bugdet", "apq-moo run"),
+        ("run --budget x", "invalid value for '--budget': ", "apq-moo run"),
+        ("run --resume locked", "invalid value for '--resume': ", "apq-moo run"),
+        ("lut measure", "missing option '--out' / '-o' (", "apq-moo lut measure"),
+    ],
+)
+def test_wrong_usage_is_one_line(refused, monkeypatch, command, line, see):
+    Path("locked").mkdir()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    told = refused(*command.split())
+    assert told.startswith(f"error: {line}")
+    assert told.endswith(f" (see {see} --help)")
 
 
 def test_mistakes_of_callers_are_told_in_arguments(tmp_path, monkeypatch):

@@ -289,7 +289,10 @@ def test_resuming_takes_no_other_options(call, refused, monkeypatch):
     monkeypatch.setattr(Context, "measure", dies_in_the_third)
     assert call("run", *QUICK, "--out", "a").code == 130
     assert record("a")["status"] == "unfinished"
-    assert "budget 1200, not 600" in refused("run", "--resume", "a", "--budget", "600")
+    assert refused("run", "--resume", "a", "--budget", "600") == (
+        "error: the run in a was begun with other settings (budget was 1200, is 600); repeat "
+        "those, or leave them out"
+    )
     assert "--out" in refused("run", "--resume", "a", "--out", "b")
     assert call("run", "--resume", "a").code == 0
     assert Path("a/front.csv").read_bytes() == Path("whole/front.csv").read_bytes()

@@ -83,6 +83,18 @@ def test_a_collection(call, monkeypatch):
     assert {path.name for path in Path().iterdir()} == {"s.npz"}
 
 
+def test_a_pipeline(call, monkeypatch):
+    command = ("pipeline", "--out", "made", "--steps", "9", "--fp", "12", "--jobs", "1")
+    with monkeypatch.context() as patch:
+        stopping(patch, Trainer, "_update", signal.SIGTERM, at=5)
+        assert call(*command).err.endswith("\ninterrupted; nothing is kept yet\n")
+    stopping(monkeypatch, measuring, "_count", signal.SIGTERM, at=1)
+    assert call(*command).err.endswith(
+        "\ninterrupted; finished stages, samples and evaluations are kept in made: repeat the "
+        "command to go on\n"
+    )
+
+
 def test_a_benchmark(call, monkeypatch):
     stopping(monkeypatch, Context, "measure", signal.SIGTERM, at=1)
     stopped = call(*BENCH)

@@ -272,11 +272,11 @@ def test_a_pipeline_of_own_pictures(call, refused, tmp_path, monkeypatch):
     monkeypatch.chdir("..")
 
     for option, value, what in (
-        ("--max", "macs=1e9", "limits {'size': 60.0}, not {'macs': 1000000000.0, 'size': 60.0}"),
-        ("--verify", "4", "verify 3, not 4"),
-        ("--device", "bitfusion", "device '../machine.toml', not 'bitfusion'"),
-        ("--missing", "infeasible", "missing 'error', not 'infeasible'"),
-        ("--warmup-steps", "2", "warmup_steps 1, not 2"),
+        ("--max", "macs=1e9", "limits.macs was not there, is 1000000000.0"),
+        ("--verify", "4", "verify was 3, is 4"),
+        ("--device", "bitfusion", "device was '../machine.toml', is 'bitfusion'"),
+        ("--missing", "infeasible", "missing was 'error', is 'infeasible'"),
+        ("--warmup-steps", "2", "train.warmup_steps was 1, is 2"),
     ):
         line = refused("pipeline", *given, *OWN, option, value)
         assert f"was begun with other settings ({what}" in line
@@ -287,10 +287,11 @@ def test_a_pipeline_of_own_pictures(call, refused, tmp_path, monkeypatch):
     ):
         before = Path(path).read_text()
         Path(path).write_text(before.replace(old, new, 1))
-        assert f"(the {what}'s description changed since)" in refused("pipeline", *given, *OWN)
+        line = refused("pipeline", *given, *OWN)
+        assert line.endswith(f"was begun with other data: {what} changed since; begin a new one")
         Path(path).write_text(before)
     fill("my spaces/my pictures", "abc", n=30, marked=1)
-    assert "(the pictures changed since)" in refused("pipeline", *given, *OWN)
+    assert "other data: pictures changed since" in refused("pipeline", *given, *OWN)
     fill("my spaces/my pictures", "d", n=6)
     folders.load_named_folder.cache_clear()
     for command in (("supernet", "eval"), ("samples", "collect", "-o", "other.npz")):
@@ -298,6 +299,24 @@ def test_a_pipeline_of_own_pictures(call, refused, tmp_path, monkeypatch):
     shutil.rmtree("my spaces/my pictures")
     again = call("pipeline", *given, *OWN)
     assert again.out.splitlines()[:-1] == made.out.splitlines()[:-1]
+
+
+def test_a_space_that_is_edited_during_its_pipeline(call, monkeypatch):
+    fill("my pictures", "abc")
+    pictured(Path("my.toml"))
+    monkeypatch.setattr(stages, "fit_predictors", lambda *_given, **_options: {})
+
+    def edit(*_given, **_options):
+        text = Path("my.toml").read_text()
+        Path("my.toml").write_text(text.replace("width = 8\n", "width = 16\n", 1))
+        return real(*_given, **_options, n_random=1)
+
+    real = stages.evaluate
+    monkeypatch.setattr(stages, "evaluate", edit)
+    stopped = call("pipeline", "--space", "my.toml", "--out", "made", *OWN)
+    assert stopped.code == 2
+    line = stopped.err.splitlines()[-1]
+    assert line == "error: made was begun with other data: space changed since; begin a new one"
 
 
 def test_a_pipeline_of_other_classes_begins_nothing(refused):
