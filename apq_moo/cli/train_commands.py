@@ -131,6 +131,10 @@ def supernet_train(
             "--bit-phases", help="Draw random bits from the widest first, then from more."
         ),
     ] = False,
+    momentum_groups: Annotated[
+        bool,
+        typer.Option("--momentum-groups", help="Moments of their own for the smaller half."),
+    ] = False,
     augmentation: Annotated[
         str, typer.Option(help="Beyond the image set's `own`: `erasing` of random rectangles.")
     ] = "own",
@@ -167,6 +171,7 @@ def supernet_train(
         sampling=sampling,
         candidates=candidates,
         bit_phases=bit_phases,
+        momentum_groups=momentum_groups,
         augmentation=augmentation,
         average_decay=average_decay,
         seed=seed,

@@ -42,10 +42,10 @@ class Drawing:
         self.config = config
         self.excess: FloatArray = np.zeros((2, space.n_var, int(space.n_options.max())))
         self._rows: list[tuple[IntArray, bool]] = []
-        self._macs = [] if config.sampling == "random" else macs_tables(space)
+        self._macs = macs_tables(space)
 
     def students(self, step: int) -> list[Student]:
-        """The subnets of a step, the smallest first."""
+        """The subnets of a step; with groups of momentum, larger ones first."""
         config, space = self.config, self.space
         self._rows = []
         if step < config.warmup:
@@ -63,12 +63,17 @@ class Drawing:
             if config.bit_phases and widest < phases:
                 drawn = with_widest_bits(space, drawn, widest, rng)
             self._rows += [(row, True) for row in drawn]
+        if config.momentum_groups:
+            size = macs(space, self._macs, np.array([row for row, _ in self._rows]))
+            self._rows = [self._rows[i] for i in np.argsort(-size, kind="stable")]
         subnets = space.decode(np.array([row for row, _ in self._rows]))
         return [Student(s, q) for s, (_, q) in zip(subnets, self._rows, strict=True)]
 
     def learn(self, losses: Sequence[float]) -> None:
         """Learn from the losses of a step: the largest subnet's, then those of its students."""
-        for (row, quantised), loss in list(zip(self._rows, losses[1:], strict=True))[1:]:
+        for (row, quantised), loss in zip(self._rows, losses[1:], strict=True):
+            if not row.any():  # the smallest is there in every step
+                continue
             genes = np.flatnonzero(self._counted(row[None], quantised=quantised)[0])
             mean = self.excess[int(quantised)]
             mean[genes, row[genes]] += _RATE * (loss - losses[0] - mean[genes, row[genes]])

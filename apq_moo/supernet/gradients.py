@@ -36,13 +36,16 @@ class Gradients(Protocol):
 
     logits: list[Tensor]
 
-    def step(self, x: Tensor, y: Tensor, students: Sequence[Student]) -> Tensor:
+    def step(
+        self, x: Tensor, y: Tensor, students: Sequence[Student], soft: Tensor | None = None
+    ) -> Tensor:
         """Set the parameters' gradients.
 
         Args:
             x: images, shape ``(n, c, h, w)``.
             y: labels, shape ``(n,)``.
             students: the first learns from the labels, the others from its soft predictions.
+            soft: predictions from which all learn, if any, shape ``(n, classes)``.
 
         Returns:
             Cross entropy of the first, a scalar on the device.
@@ -69,22 +72,23 @@ class TorchGradients:
         self.distillation = distillation
         self.logits: list[Tensor] = []
 
-    def step(self, x: Tensor, y: Tensor, students: Sequence[Student]) -> Tensor:
+    def step(
+        self, x: Tensor, y: Tensor, students: Sequence[Student], soft: Tensor | None = None
+    ) -> Tensor:
         """See :meth:`Gradients.step`."""
         self.supernet.zero_grad()
-        logits = self._logits(students[0], x)
-        F.cross_entropy(logits, y, label_smoothing=self.smoothing).backward()
-        loss = F.cross_entropy(logits.detach(), y)
-        self.logits = [logits.detach()]
-        soft = logits.detach().softmax(1)
-        for student in students[1:]:
+        self.logits = []
+        for student in students:
             logits = self._logits(student, x)
             self.logits.append(logits.detach())
-            if self.distillation == "kl":  # to the bit what training has always done
+            if soft is None:
+                F.cross_entropy(logits, y, label_smoothing=self.smoothing).backward()
+                soft = logits.detach().softmax(1)
+            elif self.distillation == "kl":  # to the bit what training has always done
                 F.cross_entropy(logits, soft).backward()
             else:
                 logits.backward(DISTILLATIONS[self.distillation](soft, logits.detach()))
-        return loss
+        return F.cross_entropy(self.logits[0], y)
 
     def _logits(self, student: Student, x: Tensor) -> Tensor:
         return forward(self.supernet.slice(student.subnet), x, quantised=student.quantised)

@@ -50,6 +50,8 @@ class TrainConfig:
         candidates: how many.
         bit_phases: whether the bits of the quantised phase are drawn from the widest alone at
             first, and from one option more after each of as many equal parts.
+        momentum_groups: whether the smaller half of a step's students has moments of its own in
+            AdamW; the weights become the mean of what both updates make of them.
         augmentation: what is done to images beyond the image set's own augmentation, one of
             :data:`apq_moo.data.augmentation.AUGMENTATIONS`.
         average_decay: share of the moving average of the weights that a step keeps; the average is
@@ -73,6 +75,7 @@ class TrainConfig:
     sampling: str = "random"
     candidates: int = 3
     bit_phases: bool = False
+    momentum_groups: bool = False
     augmentation: str = "own"
     average_decay: float = 0.0
     seed: int = 0

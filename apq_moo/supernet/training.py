@@ -105,12 +105,15 @@ class Trainer:
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(config.seed)
             self.supernet = Supernet(space).to(device)
-        self.optimiser = torch.optim.AdamW(
-            self.supernet.parameters(),
-            lr=config.learning_rate,
-            weight_decay=config.weight_decay,
-            fused=self.device.type == "cuda" or None,
-        )
+        self.optimisers = {
+            name: torch.optim.AdamW(
+                self.supernet.parameters(),
+                lr=config.learning_rate,
+                weight_decay=config.weight_decay,
+                fused=self.device.type == "cuda" or None,
+            )
+            for name in (("opt", "small") if config.momentum_groups else ("opt",))
+        }
         self._average: dict[str, Tensor] = {}
         if config.average_decay:
             self._average = {n: p.detach().clone() for n, p in self.supernet.named_parameters()}
@@ -123,17 +126,43 @@ class Trainer:
         )
 
     def _update(self, x: Tensor, y: Tensor, first: Student) -> Tensor:
-        self.optimiser.param_groups[0]["lr"] = self.config.rate(self.step)
         x, y = self.group.share(x), self.group.share(y)
         others = self._drawing.students(self.step) if self.alone is None else []
-        loss = self._gradients.step(x, y, [first, *others])
+        smaller = others[(len(others) + 1) // 2 :] if self.config.momentum_groups else []
+        loss = self._gradients.step(x, y, [first, *others[: len(others) - len(smaller)]])
+        logits = self._gradients.logits
+        if smaller:
+            logits = logits + self._descend_by_halves(x, y, smaller, logits[0].softmax(1))
+        else:
+            self._descend("opt")
         if others and self.config.sampling != "random":
-            losses = torch.stack([F.cross_entropy(z, y) for z in self._gradients.logits])
+            losses = torch.stack([F.cross_entropy(z, y) for z in logits])
             self._drawing.learn(self.group.mean(losses).tolist())
+        return loss
+
+    @torch.no_grad()
+    def _descend_by_halves(
+        self, x: Tensor, y: Tensor, smaller: list[Student], soft: Tensor
+    ) -> list[Tensor]:
+        """Descend by the gradients there are and by those of smaller students, half of each."""
+        weights: list[Tensor] = list(self.supernet.parameters())
+        before = [weight.clone() for weight in weights]
+        self._descend("opt")
+        one = [weight.clone() for weight in weights]
+        torch._foreach_copy_(weights, before)
+        with torch.enable_grad():
+            self._gradients.step(x, y, smaller, soft)
+        self._descend("small")
+        torch._foreach_lerp_(weights, one, 0.5)
+        return self._gradients.logits
+
+    def _descend(self, name: str) -> None:
+        """Let an optimiser descend by the gradients that there are."""
+        optimiser = self.optimisers[name]
+        optimiser.param_groups[0]["lr"] = self.config.rate(self.step)
         self.group.average(self.supernet.parameters())
         torch.nn.utils.clip_grad_norm_(self.supernet.parameters(), self.config.clip_norm)
-        self.optimiser.step()
-        return loss
+        optimiser.step()
 
     def run(
         self,
@@ -198,7 +227,8 @@ class Trainer:
     def _order_channels(self) -> None:
         """Order the channels and forget moments that belong to the old order."""
         self.supernet.order_channels()
-        self.optimiser.state.clear()
+        for optimiser in self.optimisers.values():
+            optimiser.state.clear()
 
     def save(self, path: str | Path) -> None:
         """Store the run.
@@ -208,8 +238,9 @@ class Trainer:
         """
         self._refuse_divergence()
         tensors = {f"net.{name}": value for name, value in self.supernet.state_dict().items()}
-        for index, state in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"opt.{index}.{name}": value for name, value in state.items()}
+        for prefix, optimiser in self.optimisers.items():
+            for index, state in optimiser.state_dict()["state"].items():
+                tensors |= {f"{prefix}.{index}.{name}": value for name, value in state.items()}
         tensors |= {f"avg.{name}": value for name, value in self._average.items()}
         if self.config.sampling != "random":
             tensors["draw.excess"] = torch.from_numpy(self._drawing.excess)
@@ -250,14 +281,15 @@ class Trainer:
                 torch.from_numpy(self._drawing.excess).copy_(tensors["draw.excess"])
         except (RuntimeError, KeyError) as error:
             raise UserError(f"{path} does not hold this space's weights") from error
-        state: dict[int, dict[str, Tensor]] = {}
         try:
-            for name, value in tensors.items():
-                if name.startswith("opt."):
-                    _, index, key = name.split(".")
-                    state.setdefault(int(index), {})[key] = value
-            groups = self.optimiser.state_dict()["param_groups"]
-            self.optimiser.load_state_dict({"state": state, "param_groups": groups})
+            for prefix, optimiser in self.optimisers.items():
+                state: dict[int, dict[str, Tensor]] = {}
+                for name, value in tensors.items():
+                    if name.startswith(f"{prefix}."):
+                        _, index, key = name.split(".")
+                        state.setdefault(int(index), {})[key] = value
+                groups = optimiser.state_dict()["param_groups"]
+                optimiser.load_state_dict({"state": state, "param_groups": groups})
             self.step, self.seconds = int(header["step"]), float(header["seconds"])
         except Exception as error:  # torch checks little of what it is given
             raise UserError(f"{path} is damaged: its optimiser's state is malformed") from error

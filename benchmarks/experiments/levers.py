@@ -44,6 +44,7 @@ LEVERS: MappingProxyType[str, dict[str, Any]] = MappingProxyType(
         "worst-up": {"sampling": "worst-up"},
         "bit-phases": {"bit_phases": True},
         "erasing": {"augmentation": "erasing"},
+        "momentum-groups": {"momentum_groups": True},
         "shrink": {"shrink": True},
         "alpha and average": {"distillation": "alpha", "average_decay": 0.995},
     }

@@ -380,7 +380,7 @@ def test_options_of_a_training_are_its_settings(call, monkeypatch):
     monkeypatch.setattr(stages, "train", lambda *given, **_: asked.append(given[2]) or 0.0)
     given = (
         *("--distillation", "alpha", "--average-decay", "0.9", "--sampling", "worst-up"),
-        *("--candidates", "5", "--quantised-steps", "4", "--bit-phases"),
+        *("--candidates", "5", "--quantised-steps", "4", "--bit-phases", "--momentum-groups"),
         *("--augmentation", "erasing"),
     )
     for options in ((), given):
@@ -395,5 +395,6 @@ def test_options_of_a_training_are_its_settings(call, monkeypatch):
         candidates=5,
         quantised_steps=4,
         bit_phases=True,
+        momentum_groups=True,
         augmentation="erasing",
     )

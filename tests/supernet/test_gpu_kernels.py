@@ -98,11 +98,11 @@ def test_the_calibration_range_clips_other_images(supernet):
     assert torch.equal(fast.logits(subnet, 3 * x - 1, quantised=True), wanted)
 
 
-def _step(way, students):
+def _step(way, students, soft=None):
     """Loss of one step on four images; the gradients are left in the supernet."""
     generator = torch.Generator().manual_seed(1)
     x = torch.rand(4, 2, 7, 7, generator=generator).half().float().to(DEVICE)
-    return float(way.step(x, torch.arange(4, device=DEVICE), students))
+    return float(way.step(x, torch.arange(4, device=DEVICE), students, soft))
 
 
 def _kernels(supernet, distillation="kl"):
@@ -126,6 +126,18 @@ def test_gradients_are_autograd_s(supernet, spatial, quantised, distillation):
     for name, parameter in supernet.named_parameters():
         error = float((parameter.grad - wanted[name]).norm())
         assert error < tolerance * max(float(wanted[name].norm()), 0.1 * typical), name
+
+
+def test_all_learn_from_predictions_that_are_given(supernet):
+    students = [Student(subnet) for subnet in subnets()[1:]]
+    soft = torch.rand(4, 5, generator=torch.Generator().manual_seed(2)).softmax(1).to(DEVICE)
+    grads = []
+    for way in (TorchGradients(supernet, 0.2), _kernels(supernet)):
+        _step(way, students, soft)
+        assert len(way.logits) == len(students)
+        grads.append(supernet.classifier.weight.grad.clone())
+        supernet.zero_grad(set_to_none=True)
+    assert float((grads[0] - grads[1]).norm()) < 0.05 * float(grads[0].norm())
 
 
 @pytest.mark.parametrize(("quantised", "zeroed"), [(False, False), (True, True), (True, False)])

@@ -1,5 +1,6 @@
 """Training goes down, and continues exactly where it was interrupted."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from apq_moo.supernet.checkpoint import (
     save_supernet,
     save_tensors,
 )
+from apq_moo.supernet.gradients import Student, TorchGradients
 from apq_moo.supernet.training import FORMAT, TrainConfig, Trainer
 
 SHORT = TrainConfig(steps=14, warmup_steps=5, ramp_steps=3)
@@ -22,6 +24,7 @@ LEVERS = replace(
     sampling="best-up",
     quantised_steps=6,
     bit_phases=True,
+    momentum_groups=True,
     augmentation="erasing",
     average_decay=0.8,
 )
@@ -29,6 +32,15 @@ LEVERS = replace(
 
 class InterruptedRunError(Exception):
     pass
+
+
+def run_until(trainer, stop):
+    def interrupt(progress):
+        if progress.step == stop:
+            raise InterruptedRunError
+
+    with pytest.raises(InterruptedRunError):
+        trainer.run(callback=interrupt)
 
 
 def test_loss_goes_down(digits, image_set):
@@ -47,12 +59,7 @@ def test_resuming_is_exact(digits, image_set, tmp_path, config, stop):
     undisturbed = Trainer(digits, image_set, config).run().state_dict()
     trainer = Trainer(digits, image_set, config)
 
-    def interrupt(progress):
-        if progress.step == stop:
-            raise InterruptedRunError
-
-    with pytest.raises(InterruptedRunError):
-        trainer.run(callback=interrupt)
+    run_until(trainer, stop)
     trainer.save(tmp_path / "a.training")
     resumed = Trainer(digits, image_set, config)
     resumed.load(tmp_path / "a.training")
@@ -78,6 +85,35 @@ def test_the_moving_average_is_what_training_ends_with(digits, image_set):
     for a, p in zip(average, found.parameters(), strict=True):
         assert torch.allclose(a, p, atol=1e-6)
     assert not torch.equal(found.classifier.weight, weights[-1][-2])
+
+
+def test_halves_by_size_have_moments_of_their_own(digits, image_set):
+    """The mean of two AdamWs, each on the gradients of its half at the same weights."""
+    config = replace(
+        SHORT, warmup_steps=0, random_subnets=3, momentum_groups=True, weight_decay=0.1
+    )
+    trainer = Trainer(digits, image_set, config)
+    twins = [copy.deepcopy(trainer.supernet) for _ in range(2)]
+    ways = [TorchGradients(twin) for twin in twins]
+    optimisers = [torch.optim.AdamW(twin.parameters(), weight_decay=0.1) for twin in twins]
+    first = Student(digits.decode(digits.largest())[0])
+    for step, (x, y) in zip(range(3), trainer._batches.from_step(0), strict=False):
+        others = trainer._drawing.students(step)
+        sizes = [sum(layer.macs for layer in digits.layers(s.subnet)) for s in others]
+        assert sizes == sorted(sizes, reverse=True)
+        ways[0].step(x, y, [first, *others[:2]])
+        soft = ways[0].logits[0].softmax(1)
+        ways[1].step(x, y, others[2:], soft)
+        for twin, optimiser in zip(twins, optimisers, strict=True):
+            torch.nn.utils.clip_grad_norm_(twin.parameters(), config.clip_norm)
+            optimiser.param_groups[0]["lr"] = config.rate(step)
+            optimiser.step()
+        with torch.no_grad():
+            for a, b in zip(*(twin.parameters() for twin in twins), strict=True):
+                a.copy_(b.lerp_(a, 0.5))
+    run_until(trainer, 3)
+    for a, b in zip(twins[0].parameters(), trainer.supernet.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-5)
 
 
 def test_the_global_generator_is_left_alone(digits, image_set):

@@ -132,7 +132,9 @@ class GpuGradients:
         self._derived: dict[tuple[int, int], _Derived] = {}
 
     @torch.no_grad()
-    def step(self, x: Tensor, y: Tensor, students: Sequence[Student]) -> Tensor:
+    def step(
+        self, x: Tensor, y: Tensor, students: Sequence[Student], soft: Tensor | None = None
+    ) -> Tensor:
         """Set the parameters' gradients; see :meth:`Gradients.step`."""
         self._clear()
         self.logits = []
@@ -141,19 +143,19 @@ class GpuGradients:
         classes = self.supernet.space.spec.classes
         targets = nn.functional.one_hot(y, classes).float()
         targets = torch.lerp(targets, torch.full_like(targets, 1 / classes), self.smoothing)
-        loss: Tensor | None = None
         way: LogitsGradient = cross_entropy_gradient
+        if soft is not None:
+            targets, way = soft, self.distillation
         for student in students:
             logits = self._accumulate(
                 student.subnet, planes, n, targets, way, quantised=student.quantised
             )
             self.logits.append(logits)
-            if loss is None:
-                loss = nn.functional.cross_entropy(logits, y)
-                targets, way = logits.softmax(1), self.distillation
+            if soft is None:
+                soft = logits.softmax(1)
+                targets, way = soft, self.distillation
         self._end()
-        assert loss is not None
-        return loss
+        return nn.functional.cross_entropy(self.logits[0], y)
 
     def _clear(self) -> None:
         """Set gradients to zero, and make those that are missing, as after ``zero_grad``."""
