@@ -53,6 +53,7 @@ LEVERS: MappingProxyType[str, dict[str, Any]] = MappingProxyType(
 
 _BITS = (8, 4, 3)
 _RANDOM = ("sizes", "uniform")
+_MEND = "name another file"
 
 
 def recipe(steps: int, batch_size: int, seed: int) -> TrainConfig:
@@ -154,9 +155,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             known = with_defaults(state["levers"][name]["train"], TrainConfig)
             refuse_other_settings(f"lever {name!r} of {args.out}", known, asdict(of), _MEND)
             print(_line(name, state["levers"][name]), flush=True)
-
-
-_MEND = "name another file"
 
 
 def _train(

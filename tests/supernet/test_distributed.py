@@ -40,6 +40,7 @@ x, y = torch.rand(16, 1, 8, 8), torch.arange(16) % 10
 smallest = Student(space.decode(space.smallest())[0])
 TorchGradients(net).step(group.share(x), group.share(y), [smallest])
 group.average(net.parameters())
+assert group.mean(torch.tensor([group.rank, 3.0])).tolist() == [0.5, 3.0]
 torch.save([p.grad for p in net.parameters()], f"{sys.argv[1]}/{group.rank}.pt")
 group.wait()
 distributed.destroy_process_group()
