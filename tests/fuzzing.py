@@ -726,6 +726,7 @@ FORMATS = {
     **{
         f"predictor {name}": (lambda f, name=name: predictor(f, name), predictor_of, predict)
         for name in (*PREDICTORS, "ubjson")
+        if name != "mlp-scratch"  # whose files are those of mlp
     },
     "checkpoint.pt": (torch_checkpoint, zip_of, read_checkpoint),
     "legacy.pt": (

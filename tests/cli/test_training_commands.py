@@ -158,6 +158,7 @@ def test_the_command_of_a_manifest_makes_those_assets(call, monkeypatch):
 
 def test_a_pipeline_of_a_space_in_a_file(tmp_path, monkeypatch):
     """One function of the library does it all."""
+    monkeypatch.setattr(stages, "evaluate", partial(stages.evaluate, n_random=4))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("APQ_MOO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(stages, "evaluate", partial(stages.evaluate, n_random=4))

@@ -126,13 +126,15 @@ def made(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize(
-    ("command", "name"),
-    [
-        *((command, name) for command in COMMANDS for name in ("long", "locked", "below")),
-        *((command, name) for command in COMMANDS[::8] for name in ("deep", "null")),
-    ],
-)
+CASES = [
+    pytest.param(command, name, marks=[pytest.mark.slow] if (i - j) % len(NAMES) else [])
+    for i, command in enumerate(COMMANDS)
+    for j, name in enumerate(NAMES)
+]
+"""Every command with one kind of name; with the others among the slow tests."""
+
+
+@pytest.mark.parametrize(("command", "name"), CASES)
 def test_one_line_says_why(refused, made, tmp_path, command, name, request):
     for file in ("r", "t.json"):
         (tmp_path / file).symlink_to(made / file)
