@@ -54,7 +54,7 @@ class Registry(Generic[T]):
         return iter(self.names())
 
     def __contains__(self, name: object) -> bool:
-        return name in self.names()
+        return name in self._items or name in self._plugins()
 
     def usable(self) -> Iterator[tuple[str, T]]:
         """All names and items; plug-ins that cannot be loaded are warned of and left out."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from apq_moo.defaults import DEFAULT_PREDICTOR, DEFAULT_SPACE, MAX_SEED
@@ -65,7 +65,7 @@ class RunConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
-        return {**asdict(self), "objectives": list(self.objectives)}
+        return {**vars(self), "objectives": list(self.objectives), "limits": dict(self.limits)}
 
     @classmethod
     def from_dict(cls, data: Any) -> RunConfig:

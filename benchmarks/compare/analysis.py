@@ -19,7 +19,7 @@ from apq_moo.arrays import FloatArray
 from apq_moo.benchmarks.compare.anytime import anytime, attainment, marks
 from apq_moo.benchmarks.compare.bounds import bounds_of
 from apq_moo.benchmarks.compare.fronts import known_front
-from apq_moo.benchmarks.compare.plan import Cell, data_key
+from apq_moo.benchmarks.compare.plan import Cell, data_key, keys
 from apq_moo.benchmarks.compare.scores import INDICATORS, Bounds
 from apq_moo.benchmarks.compare.statistics import (
     ALPHA,
@@ -307,11 +307,11 @@ class Analysis:
         """
         store = Store.open(folder)
         outcomes, cells = store.outcomes(), store.plan.cells()
-        keys = {outcome.cell.key for outcome in outcomes}
+        there = set(keys([outcome.cell for outcome in outcomes]))
         return cls(
             outcomes,
             seeds=store.plan.seeds,
-            missing=sum(cell.key not in keys for cell in cells),
+            missing=sum(key not in there for key in keys(cells)),
             about=store.about(),
             folder=store.folder,
         )

@@ -16,7 +16,7 @@ from apq_moo.algorithms import ALGORITHMS
 from apq_moo.benchmarks.compare.bounds import bounds_of
 from apq_moo.benchmarks.compare.cells import carry_out
 from apq_moo.benchmarks.compare.metering import Meter
-from apq_moo.benchmarks.compare.plan import BenchPlan, Cell, data_key
+from apq_moo.benchmarks.compare.plan import BenchPlan, Cell, data_key, keys
 from apq_moo.benchmarks.compare.store import Outcome, Store
 from apq_moo.changes import changed
 from apq_moo.errors import UserError
@@ -125,15 +125,15 @@ def run(
             "benchmark, so that its cells can be compared"
         )
     cells = store.plan.cells()
-    done = store.finished() & {cell.key for cell in cells}
-    todo = [cell for cell in cells if cell.key not in done]
-    finished, failed = len(done), 0
+    done = store.finished()
+    todo = [cell for cell, key in zip(cells, keys(cells), strict=True) if key not in done]
+    finished, failed = len(cells) - len(todo), 0
     callback(finished, len(cells), None)
     if not todo:
         return finished, 0
     for algo in {cell.config.algo for cell in todo}:
         ALGORITHMS.get(algo)
-    if store.finished():
+    if done:
         known = store.about().get("data", {})  # which earlier versions did not note
         for part, found in data_of(store.plan).items():
             refuse_changes(found, known.get(part), str(store.folder))

@@ -51,15 +51,20 @@ class Cell:
     @property
     def key(self) -> str:
         """Changes with everything that the result depends on, but for files that are named."""
-        config = self.config.to_dict()
+        return keys([self])[0]
+
+
+def keys(cells: Sequence[Cell]) -> list[str]:
+    """Every cell's :attr:`Cell.key`; the file of a space is read once for all."""
+    digests = {space: load_space(space).digest for space in {cell.config.space for cell in cells}}
+    found = []
+    for cell in cells:
+        config = cell.config.to_dict()
         del config["on"]  # nothing depends on it
-        return digest_of(
-            {
-                "config": config,
-                "label": self.label,
-                "space": load_space(self.config.space).digest,
-            }
+        found.append(
+            digest_of({"config": config, "label": cell.label, "space": digests[cell.config.space]})
         )
+    return found
 
 
 def data_key(space: str, predictor: str) -> str:
@@ -152,25 +157,37 @@ class BenchPlan:
         Raises:
             UserError: an algorithm that is not swept is given a number of limits.
         """
-        return [
-            cell
-            for seed in range(self.seeds)
+        searches = [search for algo in self.algos for search in self._searches(algo)]
+        problems = [
+            (space, parse_objectives(objectives), predictor, budget)
             for space, objectives, predictor, budget in product(
                 self.spaces, self.objectives, self.predictors, self.budgets
             )
-            for algo in self.algos
-            for cell in self._of(space, parse_objectives(objectives), predictor, budget, algo, seed)
+        ]
+        return [
+            Cell(
+                RunConfig(
+                    algo=name,
+                    objectives=objectives,
+                    space=space,
+                    device=self.device,
+                    predictor=predictor,
+                    assets=self.assets,
+                    limits=dict(self.limits),
+                    budget=budget,
+                    sweep=sweep,
+                    pop_size=self.pop_size,
+                    seed=seed,
+                ),
+                label,
+            )
+            for seed in range(self.seeds)
+            for space, objectives, predictor, budget in problems
+            for name, sweep, label in searches
         ]
 
-    def _of(
-        self,
-        space: str,
-        objectives: Sequence[str],
-        predictor: str,
-        budget: int,
-        algo: str,
-        seed: int,
-    ) -> list[Cell]:
+    def _searches(self, algo: str) -> list[tuple[str, int, str]]:
+        """Of an entry of ``algos``: name, limits and label of its searches."""
         name, slash, own = algo.partition("/")
         swept = ALGORITHMS.get(name).kind == _SWEPT if name in ALGORITHMS else bool(slash)
         sweeps = self.sweeps if swept else self.sweeps[:1]
@@ -182,22 +199,4 @@ class BenchPlan:
                 )
             sweeps = (int(own),)
         many = bool(slash) or (swept and len(self.sweeps) > 1)
-        return [
-            Cell(
-                RunConfig(
-                    algo=name,
-                    objectives=tuple(objectives),
-                    space=space,
-                    device=self.device,
-                    predictor=predictor,
-                    assets=self.assets,
-                    limits=dict(self.limits),
-                    budget=budget,
-                    sweep=sweep,
-                    pop_size=self.pop_size,
-                    seed=seed,
-                ),
-                f"{name}/{sweep}" if many else name,
-            )
-            for sweep in sweeps
-        ]
+        return [(name, sweep, f"{name}/{sweep}" if many else name) for sweep in sweeps]

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apq_moo.arrays import FloatArray
-from apq_moo.benchmarks.compare.plan import MAX_CELLS, BenchPlan, Cell
+from apq_moo.benchmarks.compare.plan import MAX_CELLS, BenchPlan, Cell, keys
 from apq_moo.databases import database
 from apq_moo.errors import UserError, shown
 from apq_moo.files import MAX_ARRAYS, is_file, parse_json, read_arrays, refuse_links, replacing
@@ -247,7 +247,7 @@ class Store:
 
     def outcomes(self) -> list[Outcome]:
         """Everything so far, in the order of the plan; cells that are no longer in it last."""
-        order = {cell.key: i for i, cell in enumerate(self.plan.cells())}
+        order = {key: i for i, key in enumerate(keys(self.plan.cells()))}
         found: list[tuple[str, Outcome]] = []
         left = MAX_ARRAYS
         with self._open() as connection:

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 
 from apq_moo.benchmarks.compare import bench, cells
+from apq_moo.benchmarks.compare import plan as plan_module
 from apq_moo.benchmarks.compare import store as store_module
 from apq_moo.benchmarks.compare.analysis import Analysis
 from apq_moo.benchmarks.compare.bounds import bounds_of
-from apq_moo.benchmarks.compare.plan import BenchPlan, Cell
+from apq_moo.benchmarks.compare.plan import BenchPlan, Cell, keys
 from apq_moo.benchmarks.compare.store import NAME, Outcome, Store
 from apq_moo.benchmarks.experiments.publish import computed
 from apq_moo.data.assets import find_assets
@@ -106,6 +107,21 @@ def test_plans_that_cannot_be_read(tmp_path, text, words):
     (tmp_path / "plan.toml").write_text(text)
     with pytest.raises(UserError, match=words):
         BenchPlan.read(tmp_path / "plan.toml")
+
+
+def test_plans_of_many_cells_look_each_thing_up_once(tmp_path, monkeypatch):
+    def counted(owner, name):
+        real, calls = getattr(owner, name), []
+        monkeypatch.setattr(owner, name, lambda *given: calls.append(given) or real(*given))
+        return calls
+
+    looked = counted(plan_module.ALGORITHMS, "_plugins")
+    loaded = counted(plan_module, "load_space")
+    many = replace(PLAN, algos=("gone", "nsga2"), seeds=500).cells()
+    found = keys(many)
+    assert len(set(found)) == 1000
+    assert len(looked) == len(loaded) == 1
+    assert found[-1] == many[-1].key
 
 
 def test_a_plan_survives_its_dictionary():
