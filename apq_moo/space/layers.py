@@ -27,8 +27,9 @@ class Layer:
         activation: ``relu6``, or None where none follows.
         opens_shortcut: whether its input is kept, to be added where the shortcut closes.
         closes_shortcut: whether what was kept is added to its output.
-        between_bits: of the floats in which its output is stored between blocks; None where the
-            output stays within one, and of the classifier.
+        between_bits: in which its output is stored between blocks: 8 for integers, 16 or 32 for
+            floats; None where the output stays within one, and of the classifier.
+        signed: whether its input has both signs: it does not behind a ReLU6, and images do not.
     """
 
     component: str
@@ -47,6 +48,7 @@ class Layer:
     opens_shortcut: bool = False
     closes_shortcut: bool = False
     between_bits: int | None = None
+    signed: bool = False
 
     @property
     def part(self) -> str:

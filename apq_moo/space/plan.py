@@ -32,7 +32,8 @@ class BlockPlan:
         c_out: output channels.
         size: height and width of its input.
         stride: stride of its depthwise layer.
-        between_bits: of the floats in which its output is stored.
+        between_bits: in which its output is stored; see :class:`~apq_moo.space.Layer`.
+        signed: whether its input has both signs.
         options: for each field, the options.
     """
 
@@ -44,6 +45,7 @@ class BlockPlan:
     size: int
     stride: int
     between_bits: int
+    signed: bool
     options: dict[str, tuple[int, ...]]
 
     @property
@@ -91,7 +93,7 @@ class BlockPlan:
         depthwise = ("block", mid, mid, self.size, block.kernel, self.stride, mid, *dw)
         project = Layer("block", mid, self.c_out, self.size_out, 1, 1, 1, *pw, block=b)
         return [
-            Layer(*expand, block=b, place="expand", opens_shortcut=shortcut),
+            Layer(*expand, block=b, place="expand", opens_shortcut=shortcut, signed=self.signed),
             Layer(*depthwise, block=b, place="depthwise"),
             _projection(project, self.between_bits, shortcut=shortcut),
         ]
@@ -145,7 +147,8 @@ def plan_blocks(spec: SpaceSpec) -> tuple[BlockPlan, ...]:
                 )
             options = {"kernel": stage.kernels, "channels": tuple(channels), **bits}
             stride = stage.stride if position == 0 else 1
-            shape = (width, stage.width, size, stride, spec.between_bits)
+            signed = bool(plans) or spec.first_block is not None
+            shape = (width, stage.width, size, stride, spec.between_bits, signed)
             plans.append(BlockPlan(len(plans), number, position, *shape, options))
             width, size = stage.width, plans[-1].size_out
     return tuple(plans)
@@ -190,9 +193,10 @@ def fixed_layers(spec: SpaceSpec, last: BlockPlan) -> list[Layer]:
     if spec.feature_mix is not None:
         c_in, c_out = c_out, spec.feature_mix
         mix = ("feature_mix", c_in, c_out, last.size_out, 1, 1, 1, *bits)
-        layers.append(Layer(*mix, between_bits=between))
+        layers.append(Layer(*mix, between_bits=between, signed=True))
     classifier = ("classifier", c_out, spec.classes, 1, 1, 1, 1, *bits)
-    layers.append(Layer(*classifier, bias=True, activation=None))
+    signed = spec.feature_mix is None
+    layers.append(Layer(*classifier, bias=True, activation=None, signed=signed))
     return layers
 
 

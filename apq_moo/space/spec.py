@@ -60,7 +60,7 @@ _FixedBits = Annotated[
 ]
 _BetweenBits = Annotated[
     int,
-    Must(f"16 or {FLOAT_BITS}", lambda bits: type(bits) is int and bits in (16, FLOAT_BITS)),
+    Must(f"8, 16 or {FLOAT_BITS}", lambda bits: type(bits) is int and bits in (8, 16, FLOAT_BITS)),
 ]
 _Ratios = Annotated[
     tuple[float, float],
@@ -184,8 +184,8 @@ class SpaceSpec:
         fixed_bits: bits of weights and activations of the layers outside the searchable blocks.
         part_of: the space that every network of this one is a member of too, whose supernet they
             share; or ``""``.
-        between_bits: bits of the floats between blocks, from which the next block's first quantiser
-            and shortcuts read: 32, or 16 (half precision), as accelerators store them.
+        between_bits: what is stored between blocks, from where the next block's first quantiser and
+            shortcuts read: floats of 32 or 16 bits, or, in networks at their bits, integers of 8.
         stem: ``(channels, kernel, stride)`` of the first convolution.
         first_block: ``(channels, kernel, stride)`` of a fixed block without expansion, or None.
         feature_mix: channels of the 1x1 convolution before pooling, or None.

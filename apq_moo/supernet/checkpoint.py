@@ -16,6 +16,7 @@ from apq_moo.tensors import read_tensors
 
 FORMAT = "apq-moo supernet 1"
 _MAX_BYTES = 2**29
+_RANGES = "ranges"
 
 
 def save_tensors(path: str | Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
@@ -51,7 +52,34 @@ def save_supernet(path: str | Path, supernet: Supernet, **header: Any) -> None:
         UserError: it cannot be written.
     """
     header |= {"format": FORMAT, **belonging(supernet.space)}
-    save_tensors(path, supernet.state_dict(), header)
+    save_tensors(path, tensors_of(supernet), header)
+
+
+def tensors_of(supernet: Supernet) -> dict[str, Tensor]:
+    """A supernet's weights, and its ranges if it has any."""
+    tensors: dict[str, Tensor] = dict(supernet.state_dict())
+    if supernet.ranges.known:
+        tensors[_RANGES] = supernet.ranges.tensor()
+    return tensors
+
+
+def take_tensors(supernet: Supernet, tensors: dict[str, Tensor], path: str | Path) -> None:
+    """Take what :func:`tensors_of` gave.
+
+    Raises:
+        UserError: it is of another space, or malformed; names ``path``.
+    """
+    weights = dict(tensors)
+    ranges = weights.pop(_RANGES, None)
+    try:
+        supernet.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(f"{path} does not hold this space's weights") from error
+    if ranges is not None:
+        try:
+            supernet.ranges.load(ranges)
+        except UserError as error:
+            raise UserError(f"{path} is damaged: {error}") from error
 
 
 def load_supernet(path: str | Path, space: Space) -> tuple[Supernet, dict[str, Any]]:
@@ -63,8 +91,5 @@ def load_supernet(path: str | Path, space: Space) -> tuple[Supernet, dict[str, A
     tensors, header = load_tensors(path, FORMAT)
     refuse_other_space(header, space, path)
     supernet = Supernet(space)
-    try:
-        supernet.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise UserError(f"{path} does not hold this space's weights") from error
+    take_tensors(supernet, tensors, path)
     return supernet.eval(), header

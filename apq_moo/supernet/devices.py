@@ -8,6 +8,7 @@ from torch import nn
 from apq_moo.errors import UserError
 from apq_moo.space import Space
 from apq_moo.space.spec import FLOAT_BITS
+from apq_moo.supernet.ranges import STORED_BITS
 
 _MOST_BITS = 8
 
@@ -53,9 +54,14 @@ def why_not_on_gpu(space: Space) -> str | None:
     many = [bits for bits in offered if _MOST_BITS < bits < FLOAT_BITS]
     if many:
         return f"space {space.name!r} offers {max(many)} bits; on a GPU {_MOST_BITS} are the most"
-    if spec.between_bits != 16:
+    if spec.between_bits == FLOAT_BITS:
         return (
             f"space {space.name!r} stores {spec.between_bits}-bit floats between blocks; a GPU's "
-            "kernels need between = 16 in its [bits]"
+            "kernels need between = 8 or between = 16 in its [bits]"
+        )
+    if spec.between_bits == STORED_BITS and FLOAT_BITS in offered:
+        return (
+            f"space {space.name!r} stores integers between blocks and offers {FLOAT_BITS} bits; on "
+            "a GPU that needs between = 16 in its [bits]"
         )
     return None

@@ -12,7 +12,7 @@ falls on the other side of a rounding step is followed by others.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from apq_moo.errors import UserError
 from apq_moo.space import Layer, Subnet
 from apq_moo.space.spec import FLOAT_BITS
 from apq_moo.supernet.network import (
@@ -27,15 +28,23 @@ from apq_moo.supernet.network import (
     Recorded,
     SlicedLayer,
     Supernet,
-    input_range,
-    rounded_to_half,
+    as_stored,
+    range_of,
 )
-from apq_moo.supernet.quantisers import activation_levels, activation_step, weight_levels
+from apq_moo.supernet.quantisers import (
+    activation_levels,
+    activation_step,
+    quantise_activation,
+    weight_levels,
+)
+from apq_moo.supernet.ranges import STORED_BITS, Range, output_of, total_of
 
 _EXACT = 2**24
 """Single precision holds all integers up to this."""
 
 _CHUNK = 64
+
+Observer = Callable[[str, Tensor], None]
 
 
 @dataclass(frozen=True)
@@ -58,13 +67,20 @@ class FoldedLayer:
 
 
 @torch.no_grad()
-def calibrate(layers: Sequence[SlicedLayer], images: Tensor, *, quantised: bool) -> list[Recorded]:
-    """Find a subnet's batch-norm statistics and activation ranges.
+def calibrate(
+    layers: Sequence[SlicedLayer],
+    images: Tensor,
+    *,
+    quantised: bool,
+    observe: Observer | None = None,
+) -> list[Recorded]:
+    """Find a subnet's batch-norm statistics, and its activation ranges if the supernet has none.
 
     Args:
         layers: the sliced subnet.
         images: calibration images, shape ``(n, c, h, w)``; run as one batch.
         quantised: whether the subnet is to run at its bits.
+        observe: told the place and the floats of every activation that has a range.
 
     Returns:
         One record for each layer.
@@ -75,9 +91,13 @@ def calibrate(layers: Sequence[SlicedLayer], images: Tensor, *, quantised: bool)
         if item.layer.opens_shortcut:
             kept = x
         if item.scale is None:
-            record.append(Recorded(None, None, *input_range(pooled(x))))
+            x = pooled(x)
+        if observe is not None:
+            observe(item.layer.name, x)
+        low, high = range_of(item, x)
+        if item.scale is None:
+            record.append(Recorded(None, None, low, high))
             break
-        low, high = input_range(x)
         weight, size = _weight(item, quantised=quantised)
         x, step = _convolve(item.layer, x, weight, low, high, quantised=quantised)
         unit = _unit(item, size, step)
@@ -85,7 +105,8 @@ def calibrate(layers: Sequence[SlicedLayer], images: Tensor, *, quantised: bool)
         found = Recorded((mean * unit).float(), (var * unit * unit).float(), low, high)
         record.append(found)
         gain, bias = _norm(item, found, unit)
-        x = _finish(item, x.mul_(gain).add_(bias[:, None, None]), kept)
+        x = x.mul_(gain).add_(bias[:, None, None])
+        x = _finish(item, x, kept, quantised=quantised, observe=observe)
     return record
 
 
@@ -131,7 +152,7 @@ def infer(folded: Sequence[FoldedLayer], x: Tensor, *, quantised: bool) -> Tenso
                 item.layer, x, layer.weight, known.low, known.high, quantised=quantised
             )
             x = x.mul_(layer.gain).add_(layer.bias[:, None, None])
-        x = _finish(item, x, kept)
+        x = _finish(item, x, kept, quantised=quantised)
     return x.flatten(1)
 
 
@@ -198,14 +219,37 @@ def _norm(item: SlicedLayer, found: Recorded, unit: Tensor) -> tuple[Tensor, Ten
     return (gain * unit).float().view(-1, 1, 1), bias.float()
 
 
-def _finish(item: SlicedLayer, x: Tensor, kept: Tensor) -> Tensor:
-    if item.layer.activation is not None:
+def _finish(
+    item: SlicedLayer,
+    x: Tensor,
+    kept: Tensor,
+    *,
+    quantised: bool,
+    observe: Observer | None = None,
+) -> Tensor:
+    """What follows a batch norm: ReLU6, shortcut, and the form in which blocks store."""
+    layer = item.layer
+    if layer.activation is not None:
         x = x.clamp_(0, 6)
-    if item.layer.closes_shortcut:
+    if layer.between_bits != STORED_BITS:
+        return as_stored(x + kept if layer.closes_shortcut else x, layer)
+    if observe is not None:
+        observe(output_of(layer), x)
+    if quantised:
+        x = _integers(x, item.ranges.output)
+    if layer.closes_shortcut:
         x = x + kept
-    if item.layer.between_bits == 16:
-        x = rounded_to_half(x)
-    return x
+        if observe is not None:
+            observe(total_of(layer), x)
+        if quantised:
+            x = _integers(x, item.ranges.total)
+    return x if quantised else as_stored(x, layer)
+
+
+def _integers(x: Tensor, span: Range | None) -> Tensor:
+    if span is None:
+        raise UserError("the supernet has no ranges, without which integers cannot be stored")
+    return quantise_activation(x, *span, STORED_BITS)
 
 
 class LogitsOf(Protocol):
@@ -217,6 +261,15 @@ class LogitsOf(Protocol):
 
     def logits(self, subnet: Subnet, images: Any, *, quantised: bool) -> Tensor:
         """Logits of a subnet, shape ``(n, classes)``, for images or what ``prepare`` gave."""
+        ...
+
+    def observe(self, subnet: Subnet, observer: Observer) -> None:
+        """Tell an observer every activation of the calibration that has a range.
+
+        Args:
+            subnet: a member of the space; runs in full precision.
+            observer: told the place and the floats, of any shape.
+        """
         ...
 
     def forget(self) -> None:
@@ -251,6 +304,11 @@ class Evaluator:
         return torch.cat(
             [infer(folded, x, quantised=quantised) for x in images.split(self.batch_size)]
         )
+
+    def observe(self, subnet: Subnet, observer: Observer) -> None:
+        """See :meth:`LogitsOf.observe`."""
+        layers = self.supernet.slice(subnet)
+        calibrate(layers, self.calibration, quantised=False, observe=observer)
 
     def forget(self) -> None:
         """Nothing is kept of the supernet's weights."""

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from apq_moo.space import Layer, Space, Subnet
+from apq_moo.space.spec import FLOAT_BITS
 from apq_moo.supernet.layers import ElasticBlock, ElasticConv, ElasticDepthwise
 from apq_moo.supernet.quantisers import quantise_activation, quantise_weight
+from apq_moo.supernet.ranges import UNKNOWN, LayerRanges, Range, Ranges
 
 BN_EPS = 1e-5
 
@@ -30,12 +32,14 @@ class SlicedLayer:
         weight: shape ``(c_out, c_in / groups, kernel, kernel)``.
         scale: scale of its batch norm, or None where there is none (the classifier).
         bias: shift of its batch norm, or the bias.
+        ranges: of the activations around it, where the supernet knows them.
     """
 
     layer: Layer
     weight: Tensor
     scale: Tensor | None
     bias: Tensor
+    ranges: LayerRanges = UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -73,12 +77,16 @@ class Supernet(nn.Module):
 
     Args:
         space: any space.
+
+    Attributes:
+        ranges: of its activations, once they are fitted.
     """
 
     def __init__(self, space: Space) -> None:
         super().__init__()
         spec = space.spec
         self.space = space
+        self.ranges = Ranges(space)
         channels, kernel, _ = spec.stem
         self.stem = ElasticConv(spec.input_channels, channels, kernel)
         self.first_block: ElasticBlock | None = None
@@ -122,16 +130,17 @@ class Supernet(nn.Module):
         sliced = []
         for node in self.outline(subnet):
             layer, module = node.layer, node.module
+            around = self.ranges.around(layer)
             if isinstance(module, nn.Linear):
                 weight = module.weight[:, :, None, None]
-                sliced.append(SlicedLayer(layer, weight, None, module.bias))
+                sliced.append(SlicedLayer(layer, weight, None, module.bias, around))
                 continue
             if isinstance(module, ElasticDepthwise):
                 weight = module.slice_weight(layer.c_out, layer.kernel)
             else:
                 weight = module.slice_weight(layer.c_in, layer.c_out)
             scale, bias = (v[: layer.c_out] for v in (module.norm.weight, module.norm.bias))
-            sliced.append(SlicedLayer(layer, weight, scale, bias))
+            sliced.append(SlicedLayer(layer, weight, scale, bias, around))
         return sliced
 
     def forward(self, x: Tensor, subnet: Subnet) -> Tensor:
@@ -165,9 +174,10 @@ def forward(
     Args:
         layers: what :meth:`Supernet.slice` returned.
         x: images, shape ``(n, c, h, w)``.
-        recorded: statistics and ranges by layer. Without them batch statistics are used, and ranges
-            are those of this very batch.
-        quantised: quantise weights and activations at each layer's bits.
+        recorded: statistics and ranges by layer. Without them batch statistics are used, and the
+            supernet's ranges, or if it has none those of this very batch.
+        quantised: quantise weights and activations at each layer's bits. What is stored between
+            blocks stays a float.
 
     Returns:
         Logits of shape ``(n, classes)``.
@@ -183,20 +193,21 @@ def forward(
         x = _layer(item, x, known, quantised=quantised)
         if item.layer.closes_shortcut:
             x = x + kept
-        if item.layer.between_bits == 16:
-            x = rounded_to_half(x)
+        x = as_stored(x, item.layer)
     return x.flatten(1)
 
 
-def rounded_to_half(x: Tensor) -> Tensor:
-    """The nearest half-precision numbers, as single ones; gradients pass."""
+def as_stored(x: Tensor, layer: Layer) -> Tensor:
+    """A layer's output as floats are stored: in half precision between blocks; gradients pass."""
+    if layer.between_bits in (None, FLOAT_BITS):
+        return x
     return x.half().float()
 
 
 def _layer(item: SlicedLayer, x: Tensor, known: Recorded | None, *, quantised: bool) -> Tensor:
     layer, weight = item.layer, item.weight
     if quantised:
-        low, high = (known.low, known.high) if known is not None else input_range(x)
+        low, high = range_of(item, x) if known is None else (known.low, known.high)
         x = quantise_activation(x, low, high, layer.a_bits)
         weight = quantise_weight(weight, layer.w_bits)
     bias = item.bias if item.scale is None else None
@@ -205,6 +216,11 @@ def _layer(item: SlicedLayer, x: Tensor, known: Recorded | None, *, quantised: b
         mean, var = (known.mean, known.var) if known is not None else (None, None)
         x = F.batch_norm(x, mean, var, item.scale, item.bias, known is None, eps=BN_EPS)
     return F.relu6(x) if layer.activation is not None else x
+
+
+def range_of(item: SlicedLayer, x: Tensor) -> Range:
+    """The range of a layer's input: the supernet's, or if it has none that of ``x``."""
+    return input_range(x) if item.ranges.input is None else item.ranges.input
 
 
 def input_range(x: Tensor) -> tuple[float, float]:

@@ -11,8 +11,9 @@ from torch.nn import functional as F
 from apq_moo.space import Subnet
 from apq_moo.space.spec import FLOAT_BITS
 from apq_moo.supernet.evaluation import calibrate
-from apq_moo.supernet.network import BN_EPS, Recorded, SlicedLayer, Supernet, rounded_to_half
+from apq_moo.supernet.network import BN_EPS, Recorded, SlicedLayer, Supernet
 from apq_moo.supernet.quantisers import quantise_weight
+from apq_moo.supernet.ranges import STORED_BITS
 
 
 class FakeQuantise(nn.Module):
@@ -86,18 +87,31 @@ def _batch_norm(item: SlicedLayer, found: Recorded) -> nn.BatchNorm2d:
 
 
 class PlainBlock(nn.Sequential):
-    """The layers of one block, with its shortcut where it has one."""
+    """The layers of one block, with its shortcut where it has one.
 
-    def __init__(self, layers: Sequence[PlainConv], *, shortcut: bool) -> None:
+    Args:
+        layers: in order; with integers between blocks the last rounds what they give.
+        shortcut: whether the input is added.
+        total: rounds the sum, with integers between blocks.
+    """
+
+    def __init__(
+        self, layers: Sequence[nn.Module], *, shortcut: bool, total: nn.Module | None = None
+    ) -> None:
         super().__init__(*layers)
         self.shortcut = shortcut
+        self.total = total if total is not None else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the block on ``(n, c, h, w)``."""
         y = x
-        for layer in self:
-            y = layer(y)
-        return x + y if self.shortcut else y
+        for name, layer in self.named_children():
+            if name != "total":
+                y = layer(y)
+        if not self.shortcut:
+            return y
+        total: Tensor = self.total(x + y)
+        return total
 
 
 class PlainNetwork(nn.Module):
@@ -124,16 +138,23 @@ class PlainNetwork(nn.Module):
             PlainConv(item, found, quantised=quantised)
             for item, found in zip(layers, recorded, strict=True)
         ]
-        features, within = nn.Sequential(), list[PlainConv]()
+        features, within = nn.Sequential(), list[nn.Module]()
+        integers = quantised and layers[0].layer.between_bits == STORED_BITS
         for item, part in zip(layers[:-1], parts[:-1], strict=True):
             within.append(part)
             if not item.layer.leaves_block:
                 continue
-            block = PlainBlock(within, shortcut=item.layer.closes_shortcut)
-            features.add_module(item.layer.part, block if item.layer.place else part)
+            total = None
+            if integers:
+                output, span = item.ranges.output, item.ranges.total
+                assert output is not None
+                within.append(FakeQuantise(*output, STORED_BITS))
+                total = FakeQuantise(*span, STORED_BITS) if span is not None else None
+            block = PlainBlock(within, shortcut=item.layer.closes_shortcut, total=total)
+            features.add_module(item.layer.part, block if len(within) > 1 else part)
             within = []
         self.features = features
-        self.rounds = layers[0].layer.between_bits == 16
+        self.rounds = layers[0].layer.between_bits != FLOAT_BITS and not integers
         self.classifier = parts[-1]
         self.eval()
 
@@ -143,7 +164,7 @@ class PlainNetwork(nn.Module):
         for part in self.features:
             x = part(x)
             if self.rounds:
-                x = rounded_to_half(x)
+                x = x.half().float()
         pooled = F.adaptive_avg_pool2d(x, 1)
         logits: Tensor = self.classifier(pooled).flatten(1)
         return logits

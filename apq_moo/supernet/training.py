@@ -27,16 +27,20 @@ from apq_moo.files import with_defaults
 from apq_moo.space import Space, Subnet, belonging, refuse_other_space
 from apq_moo.supernet.backends import gradients_on
 from apq_moo.supernet.batches import Batches
-from apq_moo.supernet.checkpoint import load_tensors, save_tensors
+from apq_moo.supernet.checkpoint import load_tensors, save_tensors, take_tensors, tensors_of
 from apq_moo.supernet.distributed import ALONE, Group
 from apq_moo.supernet.drawing import Drawing
 from apq_moo.supernet.gradients import Student
 from apq_moo.supernet.network import Supernet
+from apq_moo.supernet.range_fitting import fit_ranges
 from apq_moo.supernet.recipe import TrainConfig
 
 __all__ = ["FORMAT", "Progress", "TrainConfig", "Trainer"]
 
 FORMAT = "apq-moo training 1"
+
+_REFITTED, _BRIEFLY = 200, 8
+"""Quantised steps after which ranges are fitted again, and to how many subnets meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -190,6 +194,9 @@ class Trainer:
         for x, y in self._batches.from_step(self.step):
             if self.step >= self.config.steps:
                 break
+            into = self.step - (self.config.steps - self.config.quantised_steps)
+            if into >= 0 and into % _REFITTED == 0:
+                self._fit_ranges(_BRIEFLY)
             loss = self._update(x, y, first)
             self.step += 1
             if self.step == self.config.warmup and self.alone is None:
@@ -204,7 +211,12 @@ class Trainer:
                 callback(Progress(self.step, self.config.steps, loss))
         self._refuse_divergence()
         self.supernet.load_state_dict(self._average, strict=False)
+        self._fit_ranges()
         return self.supernet.eval()
+
+    def _fit_ranges(self, subnets: int = 32) -> None:
+        images = torch.from_numpy(self.images.calibration.images)
+        fit_ranges(self.supernet, images, subnets=subnets, only=self.alone)
 
     @torch.no_grad()
     def _keep_average(self) -> None:
@@ -237,7 +249,7 @@ class Trainer:
             UserError: it cannot be written, or has diverged.
         """
         self._refuse_divergence()
-        tensors = {f"net.{name}": value for name, value in self.supernet.state_dict().items()}
+        tensors = {f"net.{name}": value for name, value in tensors_of(self.supernet).items()}
         for prefix, optimiser in self.optimisers.items():
             for index, state in optimiser.state_dict()["state"].items():
                 tensors |= {f"{prefix}.{index}.{name}": value for name, value in state.items()}
@@ -273,8 +285,8 @@ class Trainer:
         if header.get("alone") != self._alone():
             raise UserError(f"{path} is the training of another subnet")
         net = {name[4:]: value for name, value in tensors.items() if name.startswith("net.")}
+        take_tensors(self.supernet, net, path)
         try:
-            self.supernet.load_state_dict(net)
             for name, value in self._average.items():
                 value.copy_(tensors[f"avg.{name}"])
             if self.config.sampling != "random":

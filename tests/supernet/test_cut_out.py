@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from apq_moo.space import load_space
+from apq_moo.space import Space, load_space
 from apq_moo.supernet.evaluation import Evaluator, calibrate
 from apq_moo.supernet.network import Supernet, forward
 from apq_moo.supernet.plain import cut_out
+from apq_moo.supernet.range_fitting import fit_ranges
 
 
 def agree(net, subnet, x):
@@ -36,6 +37,23 @@ def test_whole_networks(nets, pictures, name):
     rows += list(net.space.sample(8, np.random.default_rng(1)))
     for subnet in net.space.decode(np.array(rows)):
         assert agree(net, subnet, pictures[name]) < 1e-5
+
+
+@pytest.mark.parametrize("between", [8, 16])
+def test_ranges_and_what_is_stored_between_blocks(pictures, between):
+    """Level by level all but a few images agree; see the test of folding below."""
+    space = Space(replace(load_space("digits").spec, between_bits=between))
+    torch.manual_seed(1)
+    net, x = Supernet(space), pictures["digits"]
+    fit_ranges(net, x[:64], subnets=4)
+    same = []
+    for subnet in space.decode(space.sample(6, np.random.default_rng(2))):
+        plain = cut_out(net, subnet, x[:64], quantised=True)
+        wanted = Evaluator(net, x[:64]).logits(subnet, x, quantised=True)
+        with torch.no_grad():
+            difference = (plain(x) - wanted).abs()
+        same.append(float((difference.amax(1) < 1e-4).double().mean()))
+    assert np.mean(same) > 0.9
 
 
 @pytest.mark.parametrize("field", ["kernel", "channels", "w_pw", "a_pw", "w_dw", "a_dw"])

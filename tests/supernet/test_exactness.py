@@ -7,6 +7,7 @@ import torch
 from apq_moo.space import Space, SpaceSpec
 from apq_moo.supernet.evaluation import Evaluator, calibrate, fold, infer
 from apq_moo.supernet.network import Supernet
+from apq_moo.supernet.range_fitting import fit_ranges
 
 BITS = {role: [2, 4, 8] for role in ("w_pw", "a_pw", "w_dw", "a_dw")}
 STAGES = [
@@ -37,6 +38,14 @@ def network(space, seed=0):
             if "norm" in name:
                 parameter.add_(0.3 * torch.randn_like(parameter))
     return supernet
+
+
+def integers(x, low, high):
+    """What integers of 8 bits between blocks stand for."""
+    step = np.float32((high - low) / 255)
+    first = 0 if low == 0 else -128
+    levels = np.clip(np.rint(x * (np.float32(1) / step)), first, first + 255)
+    return levels.astype(np.float32) * step
 
 
 def twin(layers, recorded, images):
@@ -79,21 +88,31 @@ def twin(layers, recorded, images):
             bias = bias - known.mean.numpy().astype(np.float64) * gain
         gain = (gain * unit).astype(np.float32)[:, None, None]
         x = sums.astype(np.float32) * gain + bias.astype(np.float32)[:, None, None]
-        if layer.activation is not None:
-            x = np.clip(x, 0, 6)
-        if layer.closes_shortcut:
-            x = x + kept
-        if layer.between_bits == 16:
-            x = x.astype(np.float16).astype(np.float32)
+        x = leaving(item, x, kept)
     return x[:, :, 0, 0]
 
 
-@pytest.mark.parametrize("between", [16, 32])
+def leaving(item, x, kept):
+    layer = item.layer
+    if layer.activation is not None:
+        x = np.clip(x, 0, 6)
+    if layer.between_bits == 8:
+        x = integers(x, *item.ranges.output)
+    if layer.closes_shortcut:
+        x = x + kept
+        if layer.between_bits == 8:
+            x = integers(x, *item.ranges.total)
+    return x.astype(np.float16).astype(np.float32) if layer.between_bits == 16 else x
+
+
+@pytest.mark.parametrize(("between", "known"), [(8, True), (16, True), (16, False), (32, False)])
 @pytest.mark.parametrize("seed", range(3))
-def test_logits_are_those_of_integer_arithmetic(between, seed):
+def test_logits_are_those_of_integer_arithmetic(between, known, seed):
     space = space_of(between)
     supernet = network(space, seed)
     images = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(seed)) - 0.2
+    if known:
+        fit_ranges(supernet, images[:3], subnets=4)
     (subnet,) = space.decode(space.sample(1, np.random.default_rng(seed)))
     layers = supernet.slice(subnet)
     recorded = calibrate(layers, images[:3], quantised=True)

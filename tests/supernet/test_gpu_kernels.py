@@ -18,6 +18,7 @@ from apq_moo.supernet.gpu.evaluator import GpuEvaluator
 from apq_moo.supernet.gpu.training import GpuGradients
 from apq_moo.supernet.gradients import Student, TorchGradients
 from apq_moo.supernet.network import Supernet
+from apq_moo.supernet.range_fitting import fit_ranges
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
 
@@ -41,10 +42,17 @@ TOML = {
 SPACE = Space(SpaceSpec.from_dict(TOML))
 
 
+INTEGERS = Space(SpaceSpec.from_dict(TOML | {"bits": TOML["bits"] | {"between": 8}}))
+
+
 @pytest.fixture
 def supernet():
+    return network(SPACE)
+
+
+def network(space):
     torch.manual_seed(3)
-    net = Supernet(SPACE)
+    net = Supernet(space)
     with torch.no_grad():
         for name, parameter in net.named_parameters():
             if "norm" in name or "transforms" in name:
@@ -63,9 +71,38 @@ def spatial(request, monkeypatch):
     plans._plan.cache_clear()
 
 
-def subnets(n=1):
-    rows = np.vstack([SPACE.largest(), SPACE.sample(n, np.random.default_rng(5))])
-    return SPACE.decode(rows)
+def subnets(n=1, space=SPACE):
+    rows = np.vstack([space.largest(), space.sample(n, np.random.default_rng(5))])
+    return space.decode(rows)
+
+
+def pictures():
+    return torch.rand(8, 2, 7, 7, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+
+
+@pytest.mark.parametrize("between", [8, 16])
+def test_logits_in_the_supernet_s_ranges_are_the_reference_s(between, spatial):
+    space, x = SPACE if between == 16 else INTEGERS, pictures()
+    net = network(space)
+    fit_ranges(net, x[:4], subnets=4)
+    reference, fast = Evaluator(net, x[:4]), GpuEvaluator(net, x[:4])
+    for subnet in subnets(space=space):
+        wanted = reference.logits(subnet, x[4:], quantised=True)
+        assert wanted.std() > 0.01
+        assert torch.equal(fast.logits(subnet, x[4:], quantised=True), wanted)
+
+
+def test_activations_are_observed_as_the_reference_does():
+    net, x = network(INTEGERS), pictures()
+    (subnet,) = INTEGERS.decode(INTEGERS.largest())
+    seen = {}
+    for way in (Evaluator(net, x[:4]), GpuEvaluator(net, x[:4])):
+        way.observe(subnet, lambda place, x: seen.setdefault(place, []).append(x.float()))
+    assert seen.keys() == net.ranges.places.keys()
+    for place, (wanted, found) in seen.items():
+        assert found.numel() == wanted.numel(), place
+        assert float(found.mean()) == pytest.approx(float(wanted.mean()), abs=0.01), place
+        assert float(found.std()) == pytest.approx(float(wanted.std()), abs=0.01), place
 
 
 def test_quantised_logits_are_the_reference_s_to_the_last_bit(supernet, spatial):
@@ -110,9 +147,15 @@ def _kernels(supernet, distillation="kl"):
     return GpuGradients(supernet, 0.2, distillation, forward_type=torch.float32, **exact)
 
 
-@pytest.mark.parametrize(("quantised", "distillation"), [(False, "alpha"), (True, "kl")])
+@pytest.mark.parametrize(
+    ("quantised", "distillation"), [(False, "alpha"), (True, "kl"), ("in ranges", "kl")]
+)
 def test_gradients_are_autograd_s(supernet, spatial, quantised, distillation):
     """Relative to their norm; the shift behind a projection that feeds a norm has none."""
+    if quantised == "in ranges":
+        fit_ranges(supernet, pictures()[:4], subnets=4)
+        supernet.ranges.load(supernet.ranges.tensor() * 0.5)  # a good part is clipped
+        quantised = True
     students = [Student(subnet, quantised) for subnet in subnets()]
     loss = _step(TorchGradients(supernet, 0.2, distillation), students)
     wanted = {
@@ -156,7 +199,11 @@ def test_a_step_replaces_the_gradients_of_the_one_before(supernet, quantised, ze
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [({"w_pw": [2, 12]}, "12 bits; on a GPU 8 are the most"), ({"between": 32}, "between = 16")],
+    [
+        ({"w_pw": [2, 12]}, "12 bits; on a GPU 8 are the most"),
+        ({"between": 32}, "between = 16"),
+        ({"between": 8, "a_pw": [4, 32]}, "integers between blocks and offers 32 bits"),
+    ],
 )
 def test_a_space_that_the_kernels_cannot_run_is_refused(change, words):
     space = Space(SpaceSpec.from_dict(TOML | {"bits": TOML["bits"] | change}))

@@ -20,6 +20,8 @@ def columns_of(
         v = t.to(TYPE)
     elif IN == 1:
         v = enter(t, 0.0, 0.0, inverse, lowest, highest, IN).to(TYPE)
+    elif IN == 5:
+        v = enter(t, tl.load(in_a + 2), 0.0, inverse, lowest, highest, IN).to(TYPE)
     else:
         a = tl.load(in_a + ks, mask=k_in, other=0.0)[:, None]
         b = tl.load(in_b + ks, mask=k_in, other=0.0)[:, None]
@@ -45,7 +47,8 @@ def weights_of(w, w_row, rows, rows_in, ks, k_in, BACK: tl.constexpr, TYPE: tl.c
 @triton.jit(do_not_specialize=["P", "K", "C", "w_row", "tiles", "group", "plane", "size"])
 def pointwise(
     x, x_raw, w, out, P, K, C, w_row, pitch, group, plane, size,
-    in_a, in_b, in_c, span_in, top_in, scale, a, b, mean, span_out, top_out, other, z, stats, tiles,
+    in_a, in_b, in_c, span_in, top_in, scale, a, b, mean, span_out, top_out, other, z,
+    entered, stats, tiles,
     IN: tl.constexpr, OUT: tl.constexpr, QUANTISED: tl.constexpr, RELU: tl.constexpr,
     RESIDUAL: tl.constexpr, TYPE: tl.constexpr,
     SHORT: tl.constexpr,
@@ -79,7 +82,8 @@ def pointwise(
             stored = tl.broadcast_to(rows_in[:, None], (BM, BN))
             leave(
                 acc, offsets, stored & exists[None, :], stored, rows, rows_in, tile,
-                out, scale, a, b, mean, span_in, top_in, span_out, top_out, other, z, stats, tiles,
+                out, scale, a, b, mean, span_in, top_in, span_out, top_out, other, z,
+                entered, stats, tiles,
                 True, OUT, QUANTISED, RELU, RESIDUAL,
             )  # fmt: skip
     else:
@@ -99,7 +103,8 @@ def pointwise(
         stored = tl.broadcast_to(rows_in[:, None], (BM, BN))
         leave(
             acc, offsets, stored & exists[None, :], stored, rows, rows_in, tile,
-            out, scale, a, b, mean, span_in, top_in, span_out, top_out, other, z, stats, tiles,
+            out, scale, a, b, mean, span_in, top_in, span_out, top_out, other, z,
+            entered, stats, tiles,
             True, OUT, QUANTISED, RELU, RESIDUAL,
         )  # fmt: skip
 
@@ -115,6 +120,8 @@ def pixels_of(
         v = t.to(TYPE)
     elif IN == 1:
         v = enter(t, 0.0, 0.0, inverse, lowest, highest, IN).to(TYPE)
+    elif IN == 5:
+        v = enter(t, tl.load(in_a + 2), 0.0, inverse, lowest, highest, IN).to(TYPE)
     else:
         a = tl.load(in_a + channel)
         b = tl.load(in_b + channel)
@@ -130,7 +137,8 @@ def pixels_of(
 @triton.jit(do_not_specialize=["N", "C", "K", "tiles"])
 def rows(
     x, x_raw, w, out, N, C, K, pitch_in, pitch_out,
-    in_a, in_b, in_c, span_in, top_in, scale, a, b, mean, span_out, top_out, other, z, stats, tiles,
+    in_a, in_b, in_c, span_in, top_in, scale, a, b, mean, span_out, top_out, other, z,
+    entered, stats, tiles,
     HS: tl.constexpr, WS: tl.constexpr, HD: tl.constexpr, WD: tl.constexpr, STRIDE: tl.constexpr,
     PLANE_S: tl.constexpr, PLANE_D: tl.constexpr, CIN: tl.constexpr, BACK: tl.constexpr,
     IN: tl.constexpr, OUT: tl.constexpr, QUANTISED: tl.constexpr, RELU: tl.constexpr,
@@ -182,7 +190,8 @@ def rows(
     offsets = channel.to(tl.int64) * pitch_out + (image * PLANE_D + hd * WD)[:, None] + wd[None, :]
     leave(
         acc, offsets, inside, inside, channel, True, tile,
-        out, scale, a, b, mean, span_in, top_in, span_out, top_out, other, z, stats, tiles,
+        out, scale, a, b, mean, span_in, top_in, span_out, top_out, other, z,
+        entered, stats, tiles,
         False, OUT, QUANTISED, RELU, RESIDUAL,
     )  # fmt: skip
 
@@ -219,7 +228,8 @@ def band_matrices(
 @triton.jit(do_not_specialize=["N", "C", "K", "tiles"])
 def planes(
     x, x_raw, bands, out, N, C, K, pitch_in, pitch_out,
-    in_a, in_b, in_c, span_in, top_in, scale, a, b, mean, span_out, top_out, other, z, stats, tiles,
+    in_a, in_b, in_c, span_in, top_in, scale, a, b, mean, span_out, top_out, other, z,
+    entered, stats, tiles,
     HS: tl.constexpr, WS: tl.constexpr, HD: tl.constexpr, WD: tl.constexpr, STRIDE: tl.constexpr,
     PLANE_S: tl.constexpr, PLANE_D: tl.constexpr, CIN: tl.constexpr, BACK: tl.constexpr,
     IN: tl.constexpr, OUT: tl.constexpr, QUANTISED: tl.constexpr, RELU: tl.constexpr,
@@ -272,6 +282,7 @@ def planes(
     offsets = channel.to(tl.int64) * pitch_out + (image * PLANE_D)[:, None] + d[None, :]
     leave(
         acc, offsets, inside, stored, channel, True, tile * parts + part,
-        out, scale, a, b, mean, span_in, top_in, span_out, top_out, other, z, stats, tiles,
+        out, scale, a, b, mean, span_in, top_in, span_out, top_out, other, z,
+        entered, stats, tiles,
         False, OUT, QUANTISED, RELU, RESIDUAL,
     )  # fmt: skip

@@ -1,8 +1,8 @@
 """Scoring subnets on a GPU: calibrate, fold and infer as :mod:`apq_moo.supernet.evaluation` does.
 
 The calibration pass writes raw outputs in single precision with statistics of every tile; the
-inference pass writes each activation once, as levels of one byte inside the blocks and in half
-precision between them. Nothing waits for the device before the logits are asked for.
+inference pass writes each activation once, as levels of one byte inside the blocks and as integers
+or in half precision between them. Nothing waits for the device before the logits are asked for.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ from apq_moo.errors import UserError
 from apq_moo.space import Layer, Subnet
 from apq_moo.space.spec import FLOAT_BITS
 from apq_moo.supernet.devices import device_of, why_not_on_gpu
+from apq_moo.supernet.evaluation import Observer
 from apq_moo.supernet.gpu import primitives
-from apq_moo.supernet.gpu.plans import pool, to_planes
+from apq_moo.supernet.gpu.plans import plane_of, pool, to_planes
+from apq_moo.supernet.gpu.spans import Spans
 from apq_moo.supernet.gpu.workspace import Source, Target, Weight, Workspace
 from apq_moo.supernet.layers import ElasticConv, ElasticDepthwise
-from apq_moo.supernet.network import Node, Supernet
+from apq_moo.supernet.network import Node, Supernet, input_range
 from apq_moo.supernet.quantisers import activation_levels, weight_levels
+from apq_moo.supernet.ranges import STORED_BITS, output_of, total_of
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,29 @@ class Prepared:
     n: int
 
 
+@dataclass(frozen=True)
+class _Way:
+    """A subnet, ready to run.
+
+    Attributes:
+        nodes: its layers.
+        weights: of all but the classifier, as :meth:`Workspace.bands` gives them.
+        spans: of every layer's input.
+        storing: of every layer, the spans of the integers that it stores, if it does.
+        quantised: whether it runs at its bits.
+    """
+
+    nodes: Sequence[Node]
+    weights: Sequence[Weight]
+    spans: Sequence[Tensor]
+    storing: Sequence[Tensor | None]
+    quantised: bool
+
+    def rounds(self, number: int) -> bool:
+        """Whether a layer's input is rounded to levels."""
+        return self.quantised and self.nodes[number].layer.a_bits != FLOAT_BITS
+
+
 class GpuEvaluator:
     """Runs subnets of one supernet on any images; the same numbers as ``Evaluator`` gives.
 
@@ -52,8 +78,7 @@ class GpuEvaluator:
         forward_type: in which products are taken.
 
     Raises:
-        UserError: the space offers bits between 9 and 31, or a block's tensors are not stored in
-            half precision (``between = 16`` in the space's ``[bits]``).
+        UserError: the kernels cannot run the space's networks; see ``why_not_on_gpu``.
     """
 
     def __init__(
@@ -70,8 +95,9 @@ class GpuEvaluator:
         self.device = device_of(supernet)
         self._work = Workspace(supernet.space, self.device, forward_type=forward_type)
         self._weights: dict[tuple[str, int, int, int], Weight] = {}
-        low = min(float(calibration.min()), 0.0)
-        high = max(float(calibration.max()), 0.0)
+        self._spans = self._spans_now()
+        stem = supernet.space.fixed_layers()[0]
+        low, high = supernet.ranges.of(stem.name, stem.a_bits) or input_range(calibration)
         self._image_range = torch.tensor([low, high, 0.0, 0.0], device=self.device)
         self.calibration = self.prepare(calibration)
 
@@ -88,6 +114,17 @@ class GpuEvaluator:
     def forget(self) -> None:
         """Forget the weights, which have changed."""
         self._weights.clear()
+        self._spans = self._spans_now()
+
+    def _spans_now(self) -> Spans | None:
+        ranges = self.supernet.ranges
+        return Spans(ranges, self.device) if ranges.known else None
+
+    @torch.no_grad()
+    def observe(self, subnet: Subnet, observer: Observer) -> None:
+        """See :meth:`apq_moo.supernet.evaluation.LogitsOf.observe`."""
+        way = self._begin(subnet, self.calibration.n, quantised=False)
+        self._calibrate(way, observer)
 
     def _weight(self, node: Node, *, quantised: bool) -> Weight:
         layer, module = node.layer, node.module
@@ -114,81 +151,157 @@ class GpuEvaluator:
             UserError: it is not a member of the space.
         """
         prepared = images if isinstance(images, Prepared) else self.prepare(images)
+        way = self._begin(subnet, prepared.n, quantised=quantised)
+        known = self._calibrate(way)
+        pooled = self._infer(way, prepared)
+        return self._classify(way.nodes[-1].layer, pooled, known, quantised=quantised)
+
+    def _begin(self, subnet: Subnet, n: int, *, quantised: bool) -> _Way:
         nodes = self.supernet.outline(subnet)
-        spans = self._work.vectors.spans
-        spans.zero_()
-        spans[0] = self._image_range
-        n = prepared.n
+        spans: list[Tensor] = self._work.vectors.span
+        if self._spans is None:
+            self._work.vectors.spans.zero_()
+            self._work.vectors.spans[0] = self._image_range
+        elif quantised:
+            spans = [
+                spans[0] if node.layer.a_bits == FLOAT_BITS else self._spans.entering(node.layer)
+                for node in nodes
+            ]
         weights = [
             self._work.bands(node.layer, self._weight(node, quantised=quantised), n)
             for node in nodes[:-1]
         ]
-        known = self._run(nodes, weights, self.calibration, record=True, quantised=quantised)
-        pooled = self._run(nodes, weights, prepared, record=False, quantised=quantised)
-        return self._classify(nodes[-1].layer, pooled, known, quantised=quantised)
+        storing: list[Tensor | None] = []
+        before, kept = nodes[0].layer, nodes[0].layer
+        for node in nodes:
+            layer = node.layer
+            if layer.opens_shortcut:
+                kept = before
+            integers = quantised and layer.between_bits == STORED_BITS
+            added = kept if layer.closes_shortcut else None
+            storing.append(self._known.storing(layer, added) if integers else None)
+            before = layer
+        return _Way(nodes, weights, spans, storing, quantised)
 
-    def _run(
-        self, nodes: Sequence[Node], weights: Sequence[Weight], images: Prepared, *,
-        record: bool, quantised: bool,
-    ) -> Tensor:  # fmt: skip
-        """Pooled features of shape ``(n, channels)``."""
-        work = self._work
-        n = images.n
-        if quantised and nodes[0].layer.a_bits != FLOAT_BITS:
-            x, stored = images.levels, "levels"
-        else:
-            x, stored = images.floats, "floats"
+    def _first(self, way: _Way, images: Prepared) -> tuple[Tensor, str]:
+        """The images as the first layer reads them."""
+        return (images.levels, "levels") if way.rounds(0) else (images.floats, "floats")
+
+    def _source(self, way: _Way, number: int, x: Tensor, stored: str) -> Source:
+        """How a layer reads what is ``stored``: levels, floats, integers or raw outputs."""
+        layer, rounds = way.nodes[number].layer, way.rounds(number)
+        return Source(
+            x, WAYS[stored, rounds], number - 1,
+            span=way.spans[number] if rounds else None, top=top_level(layer),
+            stored=(
+                self._known.leaving(way.nodes[number - 1].layer) if stored == "integers" else None
+            ),
+        )  # fmt: skip
+
+    def _calibrate(self, way: _Way, observer: Observer | None = None) -> Tensor:
+        """Settle every batch norm; pooled features of shape ``(n, channels)``.
+
+        Args:
+            way: a subnet.
+            observer: told the activations, if it runs in full precision.
+        """
+        work, n = self._work, self.calibration.n
+        x, stored = self._first(way, self.calibration)
         kept = x
-        # Levels are multiplied as they are; their sizes are in the norms.
-        bare = [Weight(weight.data, weight.row) for weight in weights]
-        for number, node in enumerate(nodes[:-1]):
-            layer, following = node.layer, nodes[number + 1]
+        for number, (node, weight) in enumerate(zip(way.nodes[:-1], way.weights, strict=True)):
+            layer = node.layer
             if layer.opens_shortcut:
                 kept = x
-            rounds = quantised and layer.a_bits != FLOAT_BITS
-            source = Source(
-                x, WAYS[stored, rounds], number - 1,
-                span=work.vectors.span[number] if rounds else None, top=top_level(layer),
-            )  # fmt: skip
-            other = kept if layer.closes_shortcut else None
-            rounds_next = quantised and following.layer.a_bits != FLOAT_BITS
-            if record:
-                raw = work.activations(layer.c_out, n, layer.size_out, torch.float32)
-                target = Target(raw, primitives.OUT_RAW.value, number)
-                work.convolve(layer, bare[number], source, target, n)
-                x = self._settle(node, number, source, weights[number], raw, other, n, rounds_next)
-                stored = "floats" if layer.leaves_block else "raw"
+            if observer is not None:
+                observer(layer.name, self._floats(x, number - 1, stored, layer.size))
+            source = self._source(way, number, x, stored)
+            raw = work.activations(layer.c_out, n, layer.size_out, torch.float32)
+            # Levels are multiplied as they are; their sizes are in the norms.
+            bare = Weight(weight.data, weight.row)
+            work.convolve(layer, bare, source, Target(raw, primitives.OUT_RAW.value, number), n)
+            widens = way.rounds(number + 1) and self._spans is None
+            self._settle(node, number, source, weight, span=widens and not layer.leaves_block)
+            if not layer.leaves_block:
+                x, stored = raw, "raw"
                 continue
-            levels = rounds_next and not layer.leaves_block
-            x = work.activations(
-                layer.c_out, n, layer.size_out, torch.uint8 if levels else torch.float16
-            )
+            other, storing = kept if layer.closes_shortcut else None, way.storing[number]
+            if observer is not None and layer.between_bits == STORED_BITS:
+                self._observe_stored(layer, raw, number, other, observer)
+            x = work.activations(layer.c_out, n, layer.size_out, _kind(layer, storing))
+            work.close(number, layer, n, raw, x, other, span=widens, stored=storing)
+            stored = "floats" if storing is None else "integers"
+        pooled = self._pooled(way, x, n)
+        if observer is not None:
+            observer(way.nodes[-1].layer.name, pooled)
+        return pooled
+
+    def _infer(self, way: _Way, images: Prepared) -> Tensor:
+        """Pooled features of shape ``(n, channels)``, by the batch norms settled last."""
+        work, n = self._work, images.n
+        x, stored = self._first(way, images)
+        kept = x
+        for number, (node, weight) in enumerate(zip(way.nodes[:-1], way.weights, strict=True)):
+            layer, storing = node.layer, way.storing[number]
+            if layer.opens_shortcut:
+                kept = x
+            source = self._source(way, number, x, stored)
+            levels = way.rounds(number + 1) and not layer.leaves_block
+            how = _OUT_LEVELS if levels else _OUT_NORMED if storing is None else _OUT_STORED
+            kind = torch.uint8 if levels else _kind(layer, storing)
+            x = work.activations(layer.c_out, n, layer.size_out, kind)
             target = Target(
-                x, _OUT_LEVELS if levels else _OUT_NORMED, number,
-                layer.activation is not None, other,
-                span=work.vectors.span[number + 1] if levels else None,
-                top=top_level(following.layer),
+                x, how, number, layer.activation is not None,
+                kept if layer.closes_shortcut else None,
+                span=way.spans[number + 1] if levels else storing,
+                top=top_level(way.nodes[number + 1].layer),
             )  # fmt: skip
-            work.convolve(layer, bare[number], source, target, n)
-            stored = "levels" if levels else "floats"
-        return pool(x, n, nodes[-2].layer.size_out)
+            work.convolve(layer, Weight(weight.data, weight.row), source, target, n)
+            stored = "levels" if levels else "floats" if storing is None else "integers"
+        return self._pooled(way, x, n)
+
+    def _pooled(self, way: _Way, x: Tensor, n: int) -> Tensor:
+        last = way.nodes[-2].layer
+        if way.storing[-2] is not None:
+            x = x.float().mul_(self._known.leaving(last)[2])
+        return pool(x, n, last.size_out)
+
+    @property
+    def _known(self) -> Spans:
+        if self._spans is None:
+            raise UserError("the supernet has no ranges, without which integers cannot be stored")
+        return self._spans
 
     def _settle(
-        self, node: Node, number: int, source: Source, weight: Weight, raw: Tensor,
-        other: Tensor | None, n: int, rounds_next: bool,
-    ) -> Tensor:  # fmt: skip
+        self, node: Node, number: int, source: Source, weight: Weight, *, span: bool
+    ) -> None:
         layer, module = node.layer, node.module
         assert not isinstance(module, nn.Linear)
         self._work.settle(
-            number, layer, n, module.norm.weight, module.norm.bias,
-            span=rounds_next and not layer.leaves_block, scale=weight.scale, span_in=source.span,
-            top_in=source.top,
+            number, layer, self.calibration.n, module.norm.weight, module.norm.bias, span=span,
+            scale=weight.scale, span_in=source.span, top_in=source.top,
         )  # fmt: skip
-        if not layer.leaves_block:
-            return raw
-        x = self._work.activations(layer.c_out, n, layer.size_out, torch.float16)
-        self._work.close(number, layer, n, raw, x, other, span=rounds_next)
-        return x
+
+    def _floats(self, x: Tensor, number: int, stored: str, size: int) -> Tensor:
+        """The calibration's activations as floats, without what lies between planes."""
+        n = self.calibration.n
+        x = x[:, : n * plane_of(size)].view(len(x), n, -1)[:, :, : size * size].float()
+        return self._normed(x, number).clamp_(0, 6) if stored == "raw" else x
+
+    def _normed(self, x: Tensor, number: int) -> Tensor:
+        v, channels = self._work.vectors, len(x)
+        a, b = v.a[number][:channels, None, None], v.b[number][:channels, None, None]
+        return torch.addcmul(b, x, a)
+
+    def _observe_stored(
+        self, layer: Layer, raw: Tensor, number: int, other: Tensor | None, observer: Observer
+    ) -> None:
+        """Tell an observer what is stored between blocks, as full-precision floats."""
+        x = self._normed(self._floats(raw, number, "floats", layer.size_out), number)
+        if layer.activation is not None:
+            x = x.clamp_(0, 6)
+        observer(output_of(layer), x)
+        if other is not None:
+            observer(total_of(layer), x + self._floats(other, number, "floats", layer.size_out))
 
     def _classify(
         self, layer: Layer, pooled: Tensor, calibration: Tensor, *, quantised: bool
@@ -196,8 +309,11 @@ class GpuEvaluator:
         weight, bias = self.supernet.classifier.weight, self.supernet.classifier.bias
         unit = torch.ones(len(bias), dtype=torch.float64, device=self.device)
         if quantised and layer.a_bits != FLOAT_BITS:
-            low = calibration.min().clamp_max(0).double()
-            high = calibration.max().clamp_min(0).double()
+            if self._spans is None:
+                low = calibration.min().clamp_max(0).double()
+                high = calibration.max().clamp_min(0).double()
+            else:
+                low, high = self._spans.entering(layer)[:2].double()
             top = 2**layer.a_bits - 1
             wide = (high - low).clamp_min(1e-8) / top
             zero = torch.round(-low / wide).float()
@@ -213,6 +329,7 @@ class GpuEvaluator:
 
 
 _OUT_LEVELS, _OUT_NORMED = primitives.OUT_LEVELS.value, primitives.OUT_NORMED.value
+_OUT_STORED = primitives.OUT_STORED.value
 
 WAYS = {
     ("levels", True): primitives.IN_PLAIN.value,
@@ -220,8 +337,16 @@ WAYS = {
     ("floats", True): primitives.IN_QUANTISED.value,
     ("raw", False): primitives.IN_NORM.value,
     ("raw", True): primitives.IN_NORM_QUANTISED.value,
+    ("integers", True): primitives.IN_STORED.value,
 }
 """How a convolution reads what is stored, by whether it multiplies levels."""
+
+
+def _kind(layer: Layer, storing: Tensor | None) -> torch.dtype:
+    """The type of what a layer stores between blocks."""
+    if storing is None:
+        return torch.float16
+    return torch.int8 if layer.activation is None else torch.uint8
 
 
 def top_level(layer: Layer) -> float:

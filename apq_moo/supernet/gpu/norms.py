@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from apq_moo.supernet.gpu.primitives import round_, step_of
+from apq_moo.supernet.gpu.primitives import round_, settle_stored, step_of
 
 
 @triton.jit(do_not_specialize=["P", "tiles"])
@@ -87,11 +87,13 @@ def settle_gradient(
 @triton.jit(do_not_specialize=["P", "plane", "size"])
 def close(
     z, a, b, other, out, span, P, pitch, plane, size,
-    RELU: tl.constexpr, RESIDUAL: tl.constexpr, SPAN: tl.constexpr, BN: tl.constexpr,
+    RELU: tl.constexpr, RESIDUAL: tl.constexpr, SPAN: tl.constexpr, STORED: tl.constexpr,
+    BN: tl.constexpr,
 ):  # fmt: skip
     """The output of a block from its last raw layer: batch norm and shortcut.
 
-    With ``SPAN`` the range is widened to contain what was written.
+    With ``SPAN`` the range is widened to contain what was written; with ``STORED`` integers are,
+    in the spans of ``OUT_STORED``.
     """
     parts = tl.cdiv(P, BN)
     c = tl.program_id(0) // parts
@@ -103,7 +105,12 @@ def close(
     y = y * tl.load(a + c) + tl.load(b + c)
     if RELU:
         y = tl.minimum(tl.maximum(y, 0.0), 6.0)
-    if RESIDUAL:
+    if STORED:
+        kept = 0.0
+        if RESIDUAL:
+            kept = tl.load(other + offsets, mask=there, other=0)
+        y = settle_stored(y, kept, span, RESIDUAL)
+    elif RESIDUAL:
         y += tl.load(other + offsets, mask=there, other=0.0).to(tl.float32)
     y = y.to(out.dtype.element_ty)
     tl.store(out + offsets, y, mask=there)

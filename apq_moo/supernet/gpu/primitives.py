@@ -4,8 +4,10 @@ A convolution kernel reads its input in one of the ``IN_*`` ways and writes its 
 ``OUT_*`` ways, so that batch norm, ReLU6, quantisation, shortcuts and their gradients never
 make a pass over memory of their own.
 
-Pointers named ``span`` point to two floats, the bottom and the top of an activation's range;
-``top`` is the highest level, ``2^bits - 1``.
+Pointers named ``span`` point to four floats: bottom and top of an activation's range, the step of
+its levels, and nothing; ``top`` is the number of levels less 1, ``2^bits - 1``.
+Pointers named ``span_out`` point to two more spans if integers are stored between blocks: that
+behind the shortcut, and that of what was kept.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ IN_NORM_QUANTISED = tl.constexpr(3)
 """The same, rounded to levels."""
 IN_GRADIENT = tl.constexpr(4)
 """Gradients behind a batch norm, taken through it: ``p * du + q * z + r``."""
+IN_STORED = tl.constexpr(5)
+"""The integers stored between blocks, rounded to levels."""
 
 WEIGHT_LEVELS = tl.constexpr(1)
 """The weights are levels: outputs are multiplied by their size."""
@@ -37,6 +41,13 @@ OUT_NORMED = tl.constexpr(2)
 """Normed, ReLU6 if asked, shortcut if asked, as floats."""
 OUT_GRADIENT = tl.constexpr(3)
 """A gradient taken through a ReLU6, with the partial sums that batch norm's gradient needs."""
+OUT_STORED = tl.constexpr(4)
+"""As ``OUT_NORMED``, but integers: rounded before a shortcut is added, and again behind it."""
+
+CLIPPED_NORM = tl.constexpr(1)
+"""What the gradient leads to was rounded to levels behind a ReLU6: there is none outside them."""
+CLIPPED_STORED = tl.constexpr(2)
+"""Likewise, and it was read as floats between blocks."""
 
 
 @triton.jit
@@ -68,7 +79,7 @@ def levels_of(span, top, IN: tl.constexpr):
     inverse = 1.0
     lowest = 0.0
     highest = 0.0
-    if IN == 1 or IN == 3:
+    if IN == 1 or IN == 3 or IN == 5:
         step, inverse, lowest, highest = step_of(span, top)
     return step, inverse, lowest, highest
 
@@ -87,9 +98,28 @@ def enter(x, a, b, inverse, lowest, highest, IN: tl.constexpr):
     x = x.to(tl.float32)
     if IN == 2 or IN == 3:
         x = tl.minimum(tl.maximum(x * a + b, 0.0), 6.0)
-    if IN == 1 or IN == 3:
+    if IN == 5:
+        x = x * a
+    if IN == 1 or IN == 3 or IN == 5:
         x = tl.minimum(tl.maximum(round_(x * inverse), lowest), highest)
     return x
+
+
+@triton.jit
+def stored_level(x, span):
+    """The integer between blocks for a float, as a float, and the step of such integers."""
+    step, inverse, lowest, highest = step_of(span, 255.0)
+    return tl.minimum(tl.maximum(round_(x * inverse), lowest), highest), step
+
+
+@triton.jit
+def settle_stored(y, kept, span, RESIDUAL: tl.constexpr):
+    """The integer between blocks for a part's output and, if asked, the integers kept before it."""
+    level, step = stored_level(y, span)
+    if RESIDUAL:
+        y = level * step + kept.to(tl.float32) * tl.load(span + 10)
+        level, _ = stored_level(y, span + 4)
+    return level
 
 
 @triton.jit
@@ -129,20 +159,22 @@ def _put(place, value, rows_in, MANY: tl.constexpr):
 @triton.jit
 def leave(
     acc, offsets, inside, stored, rows, rows_in, tile,
-    out, scale, a, b, mean, span_in, top_in, span_out, top_out, other, z, stats, tiles,
+    out, scale, a, b, mean, span_in, top_in, span_out, top_out, other, z, entered, stats, tiles,
     MANY: tl.constexpr, OUT: tl.constexpr, QUANTISED: tl.constexpr, RELU: tl.constexpr,
     RESIDUAL: tl.constexpr,
 ):  # fmt: skip
     """Finish and store a tile of many channels by pixels, or of one channel's pixels.
 
     ``inside`` marks the elements that exist, ``stored`` those that may be written (a row's padding
-    may); ``rows`` are the channels and ``rows_in`` marks those that exist.
+    may); ``rows`` are the channels and ``rows_in`` marks those that exist. ``QUANTISED`` is one of
+    ``WEIGHT_LEVELS`` and ``ALL_LEVELS``, or for a gradient of ``CLIPPED_NORM`` and
+    ``CLIPPED_STORED``, whose activations are ``entered``.
     """
     y = acc
     step = 1.0
-    if QUANTISED == 2:
+    if QUANTISED == 2 and OUT != 3:
         step, _, _, _ = step_of(span_in, top_in)
-    if QUANTISED > 0:
+    if QUANTISED > 0 and OUT != 3:
         y = y * (_of(scale, rows, rows_in, MANY) * step)
     if OUT == 0:
         tl.store(out + offsets, y.to(out.dtype.element_ty), mask=stored)
@@ -166,12 +198,21 @@ def leave(
         _put(place + 2 * tiles, low, rows_in, MANY)
         _put(place + 3 * tiles, high, rows_in, MANY)
     elif OUT == 3:
+        if QUANTISED == 2:
+            _, inverse, lowest, highest = step_of(span_out, top_out)
+            level = round_(
+                tl.load(entered + offsets, mask=stored, other=0.0).to(tl.float32) * inverse
+            )
+            y = tl.where((level >= lowest) & (level <= highest), y, 0.0)
         if RESIDUAL:
             y += tl.load(other + offsets, mask=stored, other=0.0).to(tl.float32)
         raw = tl.load(z + offsets, mask=stored, other=0.0).to(tl.float32)
         if RELU:
             u = raw * _of(a, rows, rows_in, MANY) + _of(b, rows, rows_in, MANY)
             y = tl.where((u > 0.0) & (u < 6.0), y, 0.0)
+            if QUANTISED == 1:
+                _, inverse, _, highest = step_of(span_out, top_out)
+                y = tl.where(round_(u * inverse) <= highest, y, 0.0)
         tl.store(out + offsets, y.to(out.dtype.element_ty), mask=stored)
         y = tl.where(inside, y, 0.0)
         off = tl.where(inside, raw - _of(mean, rows, rows_in, MANY), 0.0)
@@ -189,6 +230,11 @@ def leave(
         else:
             if RELU:
                 y = tl.minimum(tl.maximum(y, 0.0), 6.0)
-            if RESIDUAL:
+            if OUT == 4:
+                kept = 0.0
+                if RESIDUAL:
+                    kept = tl.load(other + offsets, mask=stored, other=0)
+                y = settle_stored(y, kept, span_out, RESIDUAL)
+            elif RESIDUAL:
                 y += tl.load(other + offsets, mask=stored, other=0.0).to(tl.float32)
         tl.store(out + offsets, y.to(out.dtype.element_ty), mask=stored)

@@ -25,6 +25,7 @@ from apq_moo.supernet.distillation import (
 from apq_moo.supernet.gpu import primitives
 from apq_moo.supernet.gpu.evaluator import WAYS, top_level
 from apq_moo.supernet.gpu.plans import pool, to_planes
+from apq_moo.supernet.gpu.spans import Spans
 from apq_moo.supernet.gpu.workspace import Source, Target, Weight, Workspace
 from apq_moo.supernet.gradients import Student
 from apq_moo.supernet.layers import ElasticDepthwise
@@ -130,6 +131,11 @@ class GpuGradients:
         )  # fmt: skip
         self._depthwise = [m for m in supernet.modules() if isinstance(m, ElasticDepthwise)]
         self._derived: dict[tuple[int, int], _Derived] = {}
+        self._fitted, self._spans = supernet.ranges.high, self._spans_now()
+
+    def _spans_now(self) -> Spans | None:
+        ranges = self.supernet.ranges
+        return Spans(ranges, self._work.device) if ranges.known else None
 
     @torch.no_grad()
     def step(
@@ -138,6 +144,8 @@ class GpuGradients:
         """Set the parameters' gradients; see :meth:`Gradients.step`."""
         self._clear()
         self.logits = []
+        if self._fitted is not self.supernet.ranges.high:
+            self._fitted, self._spans = self.supernet.ranges.high, self._spans_now()
         n, planes = len(x), to_planes(x).to(self._forward_type)
         self._begin()
         classes = self.supernet.space.spec.classes
@@ -204,8 +212,9 @@ class GpuGradients:
             n: number of images.
             targets: probabilities of shape ``(n, classes)``.
             way: the loss's gradient with respect to the logits.
-            quantised: run at the subnet's bits, ranges those of these images; gradients pass
-                straight through the rounding.
+            quantised: run at the subnet's bits, in the supernet's ranges, or if it has none in
+                those of these images; gradients pass straight through the rounding, and there are
+                none outside a range.
 
         Returns:
             The logits, shape ``(n, classes)``.
@@ -229,7 +238,7 @@ class GpuGradients:
         x, stored = images, "floats"
         kept = x
         steps: list[_Done] = []
-        if quantised and nodes[0].layer.a_bits != FLOAT_BITS:
+        if self._spans is None and quantised and nodes[0].layer.a_bits != FLOAT_BITS:
             work.vectors.span[0][:2] = torch.stack(torch.aminmax(images))
         for number, node in enumerate(nodes[:-1]):
             layer, module, following = node.layer, node.module, nodes[number + 1]
@@ -238,25 +247,26 @@ class GpuGradients:
                 kept = x
             rounds = quantised and layer.a_bits != FLOAT_BITS
             weight, weight_back, grad = self._weight(node, quantised=quantised)
-            source = Source(
-                x, WAYS[stored, rounds], number - 1,
-                span=work.vectors.span[number] if rounds else None, top=top_level(layer),
-            )  # fmt: skip
+            span = None
+            if rounds:
+                known = self._spans
+                span = work.vectors.span[number] if known is None else known.entering(layer)
+            source = Source(x, WAYS[stored, rounds], number - 1, span=span, top=top_level(layer))
             raw = work.activations(layer.c_out, n, layer.size_out, self._forward_type)
             target = Target(raw, primitives.OUT_RAW.value, number)
             work.convolve(layer, work.bands(layer, weight, n), source, target, n)
             steps.append(_Done(node, source, raw, weight_back, grad))
-            rounds_next = quantised and following.layer.a_bits != FLOAT_BITS
+            widens = quantised and following.layer.a_bits != FLOAT_BITS and self._spans is None
             work.settle(
                 number, layer, n, module.norm.weight, module.norm.bias,
-                span=rounds_next and not layer.leaves_block,
+                span=widens and not layer.leaves_block,
             )  # fmt: skip
             if not layer.leaves_block:
                 x, stored = raw, "raw"
                 continue
             x = work.activations(layer.c_out, n, layer.size_out, torch.float16)
             other = kept if layer.closes_shortcut else None
-            work.close(number, layer, n, raw, x, other, span=rounds_next)
+            work.close(number, layer, n, raw, x, other, span=widens)
             stored = "floats"
         return steps, x
 
@@ -283,6 +293,8 @@ class GpuGradients:
                 before, primitives.OUT_GRADIENT.value, number - 1,
                 ahead.node.layer.activation is not None,
                 around if layer.opens_shortcut else None, raw=ahead.raw,
+                span=step.source.span, top=step.source.top,
+                entered=step.source.data if ahead.node.layer.leaves_block else None,
             )  # fmt: skip
             work.convolve(layer, work.bands(layer, step.weight, n, back=True), source, target, n)
             du = before
@@ -320,8 +332,10 @@ class GpuGradients:
         """Logits, and the gradient of the pooled features, shape ``(channels, n)``."""
         classifier = self.supernet.classifier
         pooled, weight = pool(x, n, size), classifier.weight
+        passes: Tensor | None = None
         if quantised and layer.a_bits != FLOAT_BITS:
-            pooled = _rounded(pooled, layer.a_bits)
+            span = None if self._spans is None else self._spans.entering(layer)
+            pooled, passes = _rounded(pooled, layer.a_bits, span)
         if quantised:
             weight = quantise_weight(weight, layer.w_bits)
         logits = pooled @ weight.T + classifier.bias
@@ -330,14 +344,18 @@ class GpuGradients:
         assert classifier.bias.grad is not None
         classifier.weight.grad += d_logits.T @ pooled
         classifier.bias.grad += d_logits.sum(0)
-        return logits, (d_logits @ weight).T.contiguous()
+        d_pooled = d_logits @ weight
+        if passes is not None:
+            d_pooled *= passes
+        return logits, d_pooled.T.contiguous()
 
 
-def _rounded(x: Tensor, bits: int) -> Tensor:
-    """A tensor quantised in its own range, which widens to 0."""
+def _rounded(x: Tensor, bits: int, span: Tensor | None) -> tuple[Tensor, Tensor]:
+    """A tensor quantised in a range, or in its own, and where gradients pass."""
     top = 2**bits - 1
-    low, high = x.min().clamp_max(0), x.max().clamp_min(0)
+    low, high = (x.min().clamp_max(0), x.max().clamp_min(0)) if span is None else span[:2]
     step = (high - low).clamp_min(1e-8) / top
     zero = torch.round(-low / step)
-    levels = torch.minimum(torch.maximum(torch.round(x / step), -zero), top - zero)
-    return levels.mul_(step)
+    rounded = torch.round(x / step)
+    levels = torch.minimum(torch.maximum(rounded, -zero), top - zero)
+    return levels * step, levels == rounded

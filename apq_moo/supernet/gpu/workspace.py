@@ -50,6 +50,7 @@ class Source:
         raw: a second tensor of the same shape, for ``IN_GRADIENT``.
         span: range of the activation, if levels are multiplied; the weights are levels then too.
         top: its highest level.
+        stored: span of the integers that are read, for ``IN_STORED``.
     """
 
     data: Tensor
@@ -58,6 +59,7 @@ class Source:
     raw: Tensor | None = None
     span: Tensor | None = None
     top: float = 1.0
+    stored: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,10 @@ class Target:
         relu: whether a ReLU6 follows the norm.
         other: what is added: the shortcut, or the gradient that came around it.
         raw: the raw outputs that the gradient meets, for ``OUT_GRADIENT``.
-        span: range of the next layer's input, for ``OUT_LEVELS``.
+        span: range of the next layer's input, for ``OUT_LEVELS``; the three of ``OUT_STORED``; for
+            ``OUT_GRADIENT`` the range in which the activations that it leads to were rounded.
         top: its highest level.
+        entered: these activations, where they were read from between blocks.
     """
 
     data: Tensor
@@ -83,6 +87,7 @@ class Target:
     raw: Tensor | None = None
     span: Tensor | None = None
     top: float = 1.0
+    entered: Tensor | None = None
 
 
 class Vectors:
@@ -203,15 +208,20 @@ class Workspace:
         v = self.vectors
         c, norm = source.coefficients, target.norm
         in_a, in_b, in_c = (v.p[c], v.q[c], v.r[c]) if back else (v.a[c], v.b[c], v.b[c])
+        if source.stored is not None:
+            in_a = source.stored
         out = target.data
         scale, span_in, span_out = weight.scale, source.span, target.span
+        entered, other, raw, x_raw = target.entered, target.other, target.raw, source.raw
         quantised = 0 if scale is None else 1 if span_in is None else 2
-        other, raw, x_raw = target.other, target.raw, source.raw
+        if back:
+            quantised = 0 if span_out is None else 1 if entered is None else 2
         ends = (
             in_a, in_b, in_c, in_a if span_in is None else span_in, source.top,
             in_a if scale is None else scale, v.a[norm], v.b[norm], v.mean[norm],
             in_a if span_out is None else span_out, target.top,
             out if other is None else other, out if raw is None else raw,
+            out if entered is None else entered,
             self._scratch(plan.outputs), plan.tiles,
         )  # fmt: skip
         modes = (
@@ -264,16 +274,29 @@ class Workspace:
 
     def close(
         self, number: int, layer: Layer, n: int, raw: Tensor, out: Tensor, other: Tensor | None,
-        *, span: bool,
+        *, span: bool, stored: Tensor | None = None,
     ) -> None:  # fmt: skip
-        """The output of a block from the raw outputs of its last layer."""
+        """The output of a block from the raw outputs of its last layer.
+
+        Args:
+            number: of the layer.
+            layer: its shape.
+            n: number of images.
+            raw: what it gave.
+            out: where to write.
+            other: the shortcut.
+            span: whether the range of the output is wanted.
+            stored: spans of integers, if these are written; see ``OUT_STORED``.
+        """
         v = self.vectors
         size, plane = 1024, plane_of(layer.size_out)
         args = (
             raw, v.a[number], v.b[number], out if other is None else other, out,
-            v.span[number + 1], n * plane, out.shape[1], plane, layer.size_out**2,
+            v.span[number + 1] if stored is None else stored, n * plane, out.shape[1], plane,
+            layer.size_out**2,
         )  # fmt: skip
-        constants = (layer.activation is not None, other is not None, span, size)
+        integers = stored is not None
+        constants = (layer.activation is not None, other is not None, span, integers, size)
         self._launch(norms.close, layer.c_out * -(-n * plane // size), args, constants)
 
     def settle_gradient(
@@ -379,7 +402,9 @@ class Workspace:
         self._launch(weight_gradients.add_parts, -(-count // 256), args, (256,))
 
 
-_FINISHED = (primitives.OUT_LEVELS.value, primitives.OUT_NORMED.value)
+_FINISHED = tuple(
+    way.value for way in (primitives.OUT_LEVELS, primitives.OUT_NORMED, primitives.OUT_STORED)
+)
 
 _TYPES = {
     torch.float16: triton.language.float16,

@@ -1,0 +1,55 @@
+"""A supernet's ranges as the kernels read them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from apq_moo.space import Layer
+from apq_moo.supernet.ranges import STORED_BITS, Ranges, output_of, total_of
+
+
+class Spans:
+    """Four floats for each place and bit-width: bottom, top, step, and nothing.
+
+    Args:
+        ranges: fitted.
+        device: where they are read.
+    """
+
+    def __init__(self, ranges: Ranges, device: torch.device) -> None:
+        low, high = ranges.low.astype(np.float64), ranges.high.astype(np.float64)
+        step = np.maximum(high - low, 1e-8) / (2.0 ** np.array(ranges.widths) - 1)
+        table = np.stack([low, high, step, np.zeros_like(step)], axis=2).astype(np.float32)
+        rows = torch.from_numpy(table).to(device)
+        self._spans = {
+            (place, bits): rows[row, column]
+            for row, place in enumerate(ranges.places)
+            for column, bits in enumerate(ranges.widths)
+        }
+        self._triples: dict[tuple[str, str], Tensor] = {}
+
+    def entering(self, layer: Layer) -> Tensor:
+        """The span of a layer's input at its bits."""
+        return self._spans[layer.name, layer.a_bits]
+
+    def leaving(self, layer: Layer) -> Tensor:
+        """The span of the integers that a layer stores in the end."""
+        place = total_of(layer) if layer.closes_shortcut else output_of(layer)
+        return self._spans[place, STORED_BITS]
+
+    def storing(self, layer: Layer, kept: Layer | None) -> Tensor:
+        """The spans of ``OUT_STORED``, twelve floats.
+
+        Args:
+            layer: what stores.
+            kept: the layer whose integers a shortcut adds, if one does.
+        """
+        key = layer.part, "" if kept is None else kept.part
+        found = self._triples.get(key)
+        if found is None:
+            output, total = self._spans[output_of(layer), STORED_BITS], self.leaving(layer)
+            before = total if kept is None else self.leaving(kept)
+            found = self._triples[key] = torch.cat([output, total, before])
+        return found
