@@ -21,6 +21,8 @@ Limits = Sequence[tuple[CostTable, float]]
 
 _TOLERANCE = 2e-6
 """Twice the relative amount by which HiGHS lets a constraint be broken."""
+_LEAST_SCALE = 1e-100
+"""Smaller limits, by which nothing can be divided, are as good as 0."""
 
 
 def cheap_network(options: BlockOptions, limits: Limits) -> IntArray:
@@ -60,7 +62,7 @@ class _Knapsack:
         self.options = options
         self.limits = limits
         self.bounds: FloatArray = np.array([limit for _, limit in limits])
-        self.scale: FloatArray = np.where(self.bounds > 0, self.bounds, 1.0)
+        self.scale: FloatArray = np.where(self.bounds > _LEAST_SCALE, self.bounds, 1.0)
         self.allowed = [np.flatnonzero(mask) for mask in options.feasible]
         self.costs = [
             np.stack([table.blocks[b][rows] for table, _ in limits], axis=1)

@@ -247,6 +247,8 @@ def test_an_unreachable_limit_names_the_minimum_rounded_up(tiny):
         UserError, match=r"bitops <= 0.0003 G; the smallest reachable bitops is 0.0003467 G"
     ):
         make(tiny, constraints={"bitops": 3e-4})
+    with pytest.raises(UserError, match=r"<= 9.99989e-321 G; the smallest reachable bitops"):
+        make(tiny, constraints={"bitops": 1e-320})
     make(tiny, constraints={"bitops": 0.0003467})
     make(tiny, constraints={"bitops": 346624e-9 * (1 + 1e-9)})
     with pytest.raises(UserError, match="smallest reachable"):
