@@ -66,7 +66,7 @@ from apq_moo.study.config import RunConfig
 from apq_moo.study.folder import RunFolder
 from apq_moo.study.record import ARCHIVE, CHECKPOINT, Recorder, evaluated, finished, row_type
 from apq_moo.study.warm_start import read_networks
-from apq_moo.supernet.checkpoint import load_supernet
+from apq_moo.supernet.checkpoint import load_supernet, save_supernet
 from apq_moo.supernet.sampling import SampleConfig
 from apq_moo.supernet.training import TrainConfig
 
@@ -586,6 +586,13 @@ def read_evaluations(path):
     assert values.shape == (1, 1)
 
 
+def supernet(folder):
+    found, header = load_supernet(ASSETS.folder / "supernet.safetensors", SPACE)
+    found.ranges.high += 1
+    save_supernet(folder / "s.safetensors", found, **header)
+    return folder / "s.safetensors"
+
+
 def predictor(folder, name):
     """A small one; ``ubjson`` as files of ``xgboost-stacked`` were before."""
     path = folder / "p.safetensors"
@@ -718,11 +725,7 @@ FORMATS = {
     "plan.toml": (plan, lines_of, lambda path: BenchPlan.read(path).cells()),
     NAME: (store, sqlite_of, read_store),
     "evaluations.sqlite": (evaluations, sqlite_of, read_evaluations),
-    "supernet": (
-        lambda f: copied(f, ASSETS.folder / "supernet.safetensors", "s.safetensors"),
-        safetensors_of,
-        lambda path: load_supernet(path, SPACE),
-    ),
+    "supernet": (supernet, safetensors_of, lambda path: load_supernet(path, SPACE)),
     **{
         f"predictor {name}": (lambda f, name=name: predictor(f, name), predictor_of, predict)
         for name in (*PREDICTORS, "ubjson")

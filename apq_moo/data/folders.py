@@ -196,10 +196,14 @@ class Inspection:
 def inspect(path: str | Path) -> Inspection:
     """Read all images of a folder, to tell what is there and which are unreadable.
 
+    Args:
+        path: of the folder, or ``folder:PATH@SIZE``.
+
     Raises:
         UserError: a folder is missing, has no classes, or not those of ``train``.
     """
-    folder, found = _splits(path)
+    match = _NAME.fullmatch(str(path))
+    folder, found = _splits(match["path"] if match else path)
     paths = [path for dataset in found.values() for path, _ in dataset.samples]
     sizes: list[tuple[int, int]] = []
     unreadable = _decode(paths, lambda _i, image: sizes.append(image.size))

@@ -30,6 +30,7 @@ Range = tuple[float, float]
 STORED_BITS = 8
 """Bits of integers between blocks."""
 
+_LEAST, _MOST = 1e-30, 1e30
 _HALVES = 2**16
 _NEIGHBOURS = 3
 _OCTAVES = 6
@@ -121,14 +122,16 @@ class Ranges:
         """Take what :meth:`tensor` gave.
 
         Raises:
-            UserError: it has another shape, or is not positive.
+            UserError: it has another shape or type, or numbers that are not positive or out of
+                all bounds.
         """
-        value = high.detach().cpu().numpy()
-        if value.shape != self.high.shape or value.dtype != np.float32:
-            raise UserError(f"ranges have shape {value.shape}, not {self.high.shape} in float32")
-        if not ((value > 0) & (value < np.inf)).all():
-            raise UserError("ranges must be positive numbers")
-        self.high = value.copy()
+        if high.shape != self.high.shape or high.dtype != torch.float32:
+            raise UserError(
+                f"ranges have shape {tuple(high.shape)}, not {self.high.shape} in float32"
+            )
+        if not ((high >= _LEAST) & (high <= _MOST)).all():
+            raise UserError(f"ranges must lie between {_LEAST:g} and {_MOST:g}")
+        self.high = high.detach().cpu().numpy().copy()
 
     def fit(self, histograms: Mapping[str, FloatArray]) -> None:
         """Take the ranges of least squared error.

@@ -147,6 +147,7 @@ def test_a_folder_is_checked(call, refused, tmp_path):
         "sizes: from 10x9 to 11x9 pixels",
         "unreadable: 0",
     ]
+    assert call("data", "check", "folder:my pictures@8-grey") == outcome
     (folder / "0.png").write_bytes(b"no image")
     (folder / "1.heic").touch()
     outcome = call("data", "check", "my pictures")

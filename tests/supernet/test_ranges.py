@@ -118,7 +118,8 @@ def test_files_hold_them(tmp_path, calibration):
     assert np.array_equal(again.ranges.high, net.ranges.high)
     assert again.ranges.known
     tensors, header = load_tensors(path, "apq-moo supernet 1")
-    for bad in (-tensors["ranges"], tensors["ranges"][:3], tensors["ranges"].double()):
+    high = tensors["ranges"]
+    for bad in (-high, high[:3], high.double(), high.bfloat16(), high * 1e-44, high * 1e37):
         save_tensors(path, tensors | {"ranges": bad}, header)
         with pytest.raises(UserError, match="is damaged: ranges"):
             load_supernet(path, net.space)
