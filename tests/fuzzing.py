@@ -24,6 +24,7 @@ import zipfile
 import zlib
 from contextlib import closing, redirect_stdout
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,7 @@ from apq_moo.benchmarks.compare.store import NAME, Outcome, Store
 from apq_moo.benchmarks.compare.tables import indicators_of, latex_table, markdown_table
 from apq_moo.benchmarks.report import page, sections
 from apq_moo.cli.hardware_commands import _describe
+from apq_moo.data import load_images
 from apq_moo.data.assets import find_assets
 from apq_moo.data.evaluations import Evaluations
 from apq_moo.data.fashion import read_idx
@@ -68,7 +70,7 @@ from apq_moo.study.record import ARCHIVE, CHECKPOINT, Recorder, evaluated, finis
 from apq_moo.study.warm_start import read_networks
 from apq_moo.supernet.checkpoint import load_supernet, save_supernet
 from apq_moo.supernet.sampling import SampleConfig
-from apq_moo.supernet.training import TrainConfig
+from apq_moo.supernet.training import TrainConfig, Trainer
 
 LONGEST_S = 10.0
 LONGEST_MESSAGE = 300
@@ -593,6 +595,22 @@ def supernet(folder):
     return folder / "s.safetensors"
 
 
+def training(folder):
+    path = folder / "s.training"
+    trainer().run(callback=lambda progress: progress.step == 1 and trainer().save(path))
+    return path
+
+
+@cache
+def trainer():
+    return Trainer(SPACE, load_images("digits"), TrainConfig(steps=2, warmup_steps=0, batch_size=8))
+
+
+def go_on(path):
+    trainer().load(path)
+    trainer().run()
+
+
 def predictor(folder, name):
     """A small one; ``ubjson`` as files of ``xgboost-stacked`` were before."""
     path = folder / "p.safetensors"
@@ -725,6 +743,7 @@ FORMATS = {
     "plan.toml": (plan, lines_of, lambda path: BenchPlan.read(path).cells()),
     NAME: (store, sqlite_of, read_store),
     "evaluations.sqlite": (evaluations, sqlite_of, read_evaluations),
+    "training": (training, safetensors_of, go_on),
     "supernet": (supernet, safetensors_of, lambda path: load_supernet(path, SPACE)),
     **{
         f"predictor {name}": (lambda f, name=name: predictor(f, name), predictor_of, predict)

@@ -38,6 +38,8 @@ from apq_moo.supernet.recipe import TrainConfig
 __all__ = ["FORMAT", "Progress", "TrainConfig", "Trainer"]
 
 FORMAT = "apq-moo training 1"
+_LONG_S = 1e9
+"""More seconds than any training takes."""
 
 _REFITTED, _BRIEFLY = 200, 8
 """Quantised steps after which ranges are fitted again, and to how many subnets meanwhile."""
@@ -294,14 +296,40 @@ class Trainer:
         except (RuntimeError, KeyError) as error:
             raise UserError(f"{path} does not hold this space's weights") from error
         try:
-            for prefix, optimiser in self.optimisers.items():
-                state: dict[int, dict[str, Tensor]] = {}
-                for name, value in tensors.items():
-                    if name.startswith(f"{prefix}."):
-                        _, index, key = name.split(".")
-                        state.setdefault(int(index), {})[key] = value
-                groups = optimiser.state_dict()["param_groups"]
-                optimiser.load_state_dict({"state": state, "param_groups": groups})
-            self.step, self.seconds = int(header["step"]), float(header["seconds"])
+            self._take_state(tensors, header)
         except Exception as error:  # torch checks little of what it is given
             raise UserError(f"{path} is damaged: its optimiser's state is malformed") from error
+
+    def _take_state(self, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+        for prefix, optimiser in self.optimisers.items():
+            state: dict[int, dict[str, Tensor]] = {}
+            for name, value in tensors.items():
+                if name.startswith(f"{prefix}."):
+                    _, index, key = name.split(".")
+                    state.setdefault(int(index), {})[key] = value
+            _check_moments(optimiser, state)
+            groups = optimiser.state_dict()["param_groups"]
+            optimiser.load_state_dict({"state": state, "param_groups": groups})
+        step, seconds = header["step"], float(header["seconds"])
+        if type(step) is not int or not (0 <= step <= self.config.steps and 0 <= seconds < _LONG_S):
+            raise ValueError(step, seconds)
+        self.step, self.seconds = step, seconds
+
+
+def _check_moments(optimiser: torch.optim.Optimizer, state: dict[int, dict[str, Tensor]]) -> None:
+    """Check the state of an AdamW, which takes anything and fails at its next step.
+
+    Raises:
+        ValueError: a parameter has none of that number, or moments of another kind.
+    """
+    parameters = dict(enumerate(optimiser.param_groups[0]["params"]))
+    for index, moments in state.items():
+        shape = parameters[index].shape
+        found = {name: (value.shape, value.dtype) for name, value in moments.items()}
+        kinds = {"exp_avg": shape, "exp_avg_sq": shape, "step": torch.Size([])}
+        if found != {name: (kind, torch.float32) for name, kind in kinds.items()}:
+            raise ValueError(f"parameter {index} has {found}")
+        if not moments["step"] >= 0 or not all(
+            value.isfinite().all() for value in moments.values()
+        ):
+            raise ValueError(f"parameter {index} has odd moments")
