@@ -22,7 +22,7 @@ import traceback
 import warnings
 import zipfile
 import zlib
-from contextlib import closing, redirect_stdout
+from contextlib import closing, redirect_stdout, suppress
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -597,18 +597,27 @@ def supernet(folder):
 
 def training(folder):
     path = folder / "s.training"
-    trainer().run(callback=lambda progress: progress.step == 1 and trainer().save(path))
+    one_step()
+    trainer().save(path)
     return path
+
+
+def one_step():
+    def stop(_progress):
+        raise StopIteration
+
+    with suppress(StopIteration):
+        trainer().run(callback=stop)
 
 
 @cache
 def trainer():
-    return Trainer(SPACE, load_images("digits"), TrainConfig(steps=2, warmup_steps=0, batch_size=8))
+    return Trainer(SPACE, load_images("digits"), TrainConfig(steps=9, warmup_steps=0, batch_size=8))
 
 
 def go_on(path):
     trainer().load(path)
-    trainer().run()
+    one_step()
 
 
 def predictor(folder, name):
