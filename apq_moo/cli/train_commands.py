@@ -238,8 +238,9 @@ def supernet_eval(
     for kind, label in (("fp", "full precision"), ("mp", "random bits")):
         out.print(
             f"{random} random subnets, {label}: mean {found.mean[kind]:.2f} %, spread "
-            f"{found.spread[kind]:.2f}, noise {found.noise[kind]:.2f} points, Kendall tau "
-            f"validation-test {found.tau[kind]:.3f}",
+            f"{found.spread[kind]:.2f} points, noise {found.total_noise(kind):.2f} (images "
+            f"{found.noise[kind]:.2f}, calibration {found.calibration_noise[kind]:.2f}), Kendall "
+            f"tau validation-test {found.tau[kind]:.3f}",
             soft_wrap=True,
         )
     if found.of_few_images:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from apq_moo.arrays import FloatArray
 from apq_moo.data import load_images
 from apq_moo.data.assets import SAMPLES, SUPERNET, Assets, predictor_file, write_manifest
-from apq_moo.data.images import check_images
+from apq_moo.data.images import ImageSet, Split, check_images
 from apq_moo.data.noise import few_images
 from apq_moo.data.samples import load_samples
 from apq_moo.data.tables import SPLITS
@@ -21,10 +23,11 @@ from apq_moo.errors import UserError
 from apq_moo.files import growing
 from apq_moo.predictors import PREDICTORS, fit_to_samples
 from apq_moo.predictors.metrics import kendall_tau
-from apq_moo.space import Space, embed, find_distribution, superspace
+from apq_moo.space import Space, Subnet, embed, find_distribution, superspace
 from apq_moo.supernet.checkpoint import load_supernet, save_supernet
 from apq_moo.supernet.devices import torch_device
 from apq_moo.supernet.distributed import join
+from apq_moo.supernet.network import Supernet
 from apq_moo.supernet.sampling import collect
 from apq_moo.supernet.scoring import Scorer
 from apq_moo.supernet.training import Progress, TrainConfig, Trainer
@@ -109,7 +112,10 @@ class Evaluation:
         mean: mean validation accuracy of random subnets, ``fp`` and ``mp``.
         tau: Kendall tau between validation and test over them.
         spread: standard deviation of the validation accuracy over them.
-        noise: standard deviation of half the difference between two random halves of validation.
+        noise: of the images: standard deviation of half the difference between two random halves of
+            validation.
+        calibration_noise: standard deviation over calibration sets drawn anew from the training
+            images, with replacement; root mean square over a few of the random subnets.
         images: of each split.
     """
 
@@ -118,7 +124,12 @@ class Evaluation:
     tau: dict[str, float]
     spread: dict[str, float]
     noise: dict[str, float]
+    calibration_noise: dict[str, float]
     images: dict[str, int]
+
+    def total_noise(self, kind: str) -> float:
+        """Root of the sum of squares of both kinds of noise."""
+        return math.hypot(self.noise[kind], self.calibration_noise[kind])
 
     @property
     def of_few_images(self) -> str | None:
@@ -193,8 +204,30 @@ def evaluate(
             spread[kind] = float(validation.std())
             noise[kind] = float(halves.std())
     sizes = {name: len(data.split(name)) for name in ("validation", "test")}
-    return Evaluation(named, mean, tau, spread, noise, sizes)
+    again = _calibration_noise(supernet, data, subnets[:_RECALIBRATED], rng) if noise else {}
+    return Evaluation(named, mean, tau, spread, noise, again, sizes)
 
+
+def _calibration_noise(
+    supernet: Supernet, data: ImageSet, subnets: Sequence[Subnet], rng: np.random.Generator
+) -> dict[str, float]:
+    found: dict[str, list[FloatArray]] = {"fp": [], "mp": []}
+    for _ in range(_CALIBRATIONS):
+        # With replacement, since a small set calibrates with all its training images.
+        drawn = rng.integers(0, len(data.train), len(data.calibration))
+        split = Split(data.train.images[drawn], data.train.labels[drawn])
+        scorer = Scorer(supernet, replace(data, calibration=split))
+        for kind, values in found.items():
+            accuracies = scorer.accuracies(subnets, ["validation"], quantised=kind == "mp")
+            values.append(accuracies[:, 0])
+    return {
+        kind: float(np.sqrt(np.var(values, axis=0, ddof=1).mean()))
+        for kind, values in found.items()
+    }
+
+
+_CALIBRATIONS, _RECALIBRATED = 4, 12
+"""How many calibration sets are drawn anew, and for how many subnets."""
 
 KEPT = ("mlp", "xgboost-stacked")
 """Predictors that are stored among assets; any other is fitted to the samples when asked for."""
