@@ -99,3 +99,97 @@ def test_fidelity(kind, steps):
     (line,) = [line for line in PAGE.splitlines() if f"--spread {kind}`:" in line]
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells[1:] == [f"{steps:,}", *(f"{tau:.3f}" for tau in fidelity.taus(networks).values())]
+
+
+def _table(header: str) -> list[list[str]]:
+    """The rows of the only table whose header begins so."""
+    lines = PAGE.splitlines()
+    (start,) = [i for i, line in enumerate(lines) if line.startswith(f"| {header} |")]
+    end = next(i for i in range(start, len(lines)) if not lines[i].startswith("|"))
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in lines[start + 2 : end]
+    ]
+
+
+RANGES = {
+    "extremes": "extremes",
+    "0.1 and 99.9 %": "percentile 99.9",
+    "least squared error, each subnet its own": "least error, each subnet",
+    "least squared error, one for all subnets": "least error, one for all",
+    "the same, levels of two's complement": "least error, one for all, two's complement",
+    "the same, weights at 3 and 4 bits clipped too": (
+        "least error, one for all, two's complement, weights clipped too"
+    ),
+    "two's complement, 8-bit integers between blocks": (
+        "least error, one for all, two's complement, 8-bit integers between blocks"
+    ),
+    "two's complement, 16-bit integers between blocks": (
+        "least error, one for all, two's complement, 16-bit integers between blocks"
+    ),
+}
+TRAINED = {
+    "(before)": "before",
+    "least error, fitted every 100 steps": "least error, fitted every 100 steps",
+    "learned steps (LSQ) from these": "learned steps, then least error",
+    "learned steps, and measured in them": "learned steps",
+    "extremes of the batch": "extremes of the batch, then least error",
+    "moving average of extremes": "moving average of extremes, then least error",
+}
+LEVERS = {
+    "none": "none",
+    "adaptive alpha-divergence": "alpha",
+    "moving average of the weights": "average",
+    "bits widen by and by, 8 first": "bit-phases",
+    "best of three of a size": "best-up",
+    "moments of their own for small subnets": "momentum-groups",
+}
+
+
+@pytest.mark.parametrize(
+    ("header", "part", "names"),
+    [("ranges", "untrained", RANGES), ("ranges in training", "trained", TRAINED)],
+)
+def test_ranges(header, part, names):
+    found = json.loads((DOCS / "data" / "fashion-ranges.json").read_text())[part]
+    found = found.get("figures", found)
+    rows = _table(header)
+    assert [row[0] for row in rows] == list(names)
+    for name, *cells in rows:
+        figures = found[names[name]]
+        means = [
+            f"{figures[f'{n}/{b}']:.2f}" for n in ("sizes", "uniform") for b in ("random", 3, 4)
+        ]
+        assert cells[:6] == means
+        assert cells[6:] in ([], [f"{end:.1f}" for end in figures["ends/3"]])
+
+
+def test_noise_of_calibration():
+    found = json.loads((DOCS / "data" / "fashion-ranges.json").read_text())
+    figures = found["calibration noise"]["figures"]
+    said = []
+    for name in (
+        "extremes",
+        "least error, each subnet",
+        "least error, one for all, two's complement",
+    ):
+        said += [f"{figures[name]['1000'][of]:.2f}" for of in ("sizes", "uniform")]
+    assert said == ["0.45", "0.55", "0.17", "0.14", "0.15", "0.12"]
+    text = " ".join(PAGE.split())
+    assert (
+        "0.45 and 0.55 points with extremes, 0.17 and 0.14 with each subnet's least error, "
+        "0.15 and 0.12 with one range for all"
+    ) in text
+
+
+def test_levers():
+    found = json.loads((DOCS / "data" / "fashion-levers.json").read_text())["levers"]
+    rows = _table("lever")
+    assert [row[0] for row in rows] == list(LEVERS)
+    assert sorted(LEVERS.values()) == sorted(found)
+    columns = ["largest, full precision", "smallest, full precision", "smallest, 3 bits"]
+    for of in ("sizes", "uniform"):
+        columns += [f"{of}, {at}" for at in ("full precision", "random bits", "3 bits")]
+    for name, *cells in rows:
+        accuracies = found[LEVERS[name]]["accuracies"]
+        for cell, column in zip(cells, columns, strict=True):
+            assert float(cell) == pytest.approx(accuracies[column]["test"], abs=0.0051)
