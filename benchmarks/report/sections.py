@@ -163,8 +163,10 @@ def audit(found: Mapping[str, Any]) -> str:
             f"{found['networks']:,} distinct networks were measured in {found['seconds']:,.0f} s: "
             f"{escape(str(found['rule']))}."
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"audit.json is malformed: {error}") from error
+    except KeyError as error:
+        raise UserError(f"audit.json is malformed: it has no {error}") from error
+    except (TypeError, ValueError) as error:
+        raise UserError("audit.json is malformed: one of its figures is no number") from error
     head = ["", "predicted HV", "HV, validation", "HV, test", "tau", "overestimate", "networks"]
     return (
         "<h2>Do predicted fronts hold?</h2>"

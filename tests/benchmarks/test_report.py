@@ -438,6 +438,18 @@ def test_json_in_a_page_ends_no_script():
     assert not set(found) & set("<>&\u2028\u2029")
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"networks": "<b>"}, "one of its figures is no number"),
+        ({"rows": [{}]}, "it has no 'label'"),
+    ],
+)
+def test_a_malformed_audit_is_one_line(change, words):
+    with pytest.raises(UserError, match=f"audit.json is malformed: {words}"):
+        sections.audit(AUDIT | change)
+
+
 def test_markdown_and_latex(folder):
     analysis = Analysis.read(folder)
     problem = analysis.problems[0]
