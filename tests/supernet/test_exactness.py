@@ -1,13 +1,23 @@
 """Quantised evaluation means integers: the same bits whatever computes them."""
 
+import json
+import runpy
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from apq_moo.data.assets import SUPERNET, find_assets
 from apq_moo.space import Space, SpaceSpec
-from apq_moo.supernet.evaluation import Evaluator, calibrate, fold, infer
+from apq_moo.supernet.checkpoint import load_supernet, tensors_of
+from apq_moo.supernet.evaluation import Evaluator
 from apq_moo.supernet.network import Supernet
 from apq_moo.supernet.range_fitting import fit_ranges
+from apq_moo.supernet.scoring import Scorer
+
+PLAIN = str(Path(__file__).parents[2] / "docs" / "plain_subnet.py")
 
 BITS = {role: [2, 4, 8] for role in ("w_pw", "a_pw", "w_dw", "a_dw")}
 STAGES = [
@@ -16,18 +26,21 @@ STAGES = [
 ]
 
 
-def space_of(between=32):
+ENDS = {"first_block": {"channels": 8, "kernel": 3}, "feature_mix": {"channels": 20}}
+
+
+def space_of(between=32, fixed=8, **more):
     data = {
         "name": "exact",
         "input_size": 8,
         "input_channels": 3,
         "classes": 4,
         "channel_step": 4,
-        "bits": BITS | {"fixed": 8, "between": between},
+        "bits": BITS | {"fixed": fixed, "between": between},
         "stem": {"channels": 8, "kernel": 3},
         "stages": STAGES,
     }
-    return Space(SpaceSpec.from_dict(data))
+    return Space(SpaceSpec.from_dict(data | more))
 
 
 def network(space, seed=0):
@@ -35,89 +48,66 @@ def network(space, seed=0):
     supernet = Supernet(space)
     with torch.no_grad():
         for name, parameter in supernet.named_parameters():
-            if "norm" in name:
+            if "norm" in name or "transforms" in name:
                 parameter.add_(0.3 * torch.randn_like(parameter))
     return supernet
 
 
-def integers(x, low, high):
-    """What integers of 8 bits between blocks stand for."""
-    step = np.float32((high - low) / 255)
-    first = 0 if low == 0 else -128
-    levels = np.clip(np.rint(x * (np.float32(1) / step)), first, first + 255)
-    return levels.astype(np.float32) * step
+def plain(supernet, subnet, calibration, images):
+    """Logits by what docs/plain_subnet.py makes of the supernet's file."""
+    tensors = {name: value.detach().numpy() for name, value in tensors_of(supernet).items()}
+    logits_of = runpy.run_path(PLAIN)["logits_of"]
+    return logits_of(supernet.space, tensors, subnet, calibration.numpy(), images.numpy())
 
 
-def twin(layers, recorded, images):
-    """Slowly, with Python's integers and loops over taps in NumPy, by the definition alone."""
-    x = kept = images.numpy().astype(np.float32)
-    for item, known in zip(layers, recorded, strict=True):
-        layer = item.layer
-        if layer.opens_shortcut:
-            kept = x
-        if item.scale is None:
-            x = x.astype(np.float64).mean(axis=(2, 3), keepdims=True).astype(np.float32)
-        wide = max(known.high - known.low, 1e-8) / (2**layer.a_bits - 1)
-        zero = round(-known.low / wide)
-        step = np.float32(wide)
-        levels = np.clip(np.rint(x * (np.float32(1) / step)), -zero, 2**layer.a_bits - 1 - zero)
-        levels = levels.astype(np.int64)
-        top = 2 ** (layer.w_bits - 1) - 1
-        w = item.weight.detach().numpy()
-        size = np.abs(w).reshape(len(w), -1).max(1).clip(1e-8) / np.float32(top)
-        taps = np.rint(w * (np.float32(1) / size)[:, None, None, None]).clip(-top, top)
-        taps = taps.astype(np.int64)
-        pad = layer.padding
-        padded = np.pad(levels, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
-        n, out = len(x), layer.size_out
-        sums = np.zeros((n, layer.c_out, out, out), dtype=np.int64)
-        for i in range(layer.kernel):
-            for j in range(layer.kernel):
-                end = layer.stride * (out - 1) + 1
-                part = padded[:, :, i : i + end : layer.stride, j : j + end : layer.stride]
-                if layer.groups > 1:
-                    sums += part * taps[None, :, 0, i, j, None, None]
-                else:
-                    sums += np.einsum("nchw,kc->nkhw", part, taps[:, :, i, j])
-        unit = size.astype(np.float64) * np.float64(step)
-        bias = item.bias.detach().numpy().astype(np.float64)
-        gain = np.ones_like(unit)
-        if item.scale is not None:
-            gain = item.scale.detach().numpy().astype(np.float64)
-            gain = gain / np.sqrt(known.var.numpy().astype(np.float64) + 1e-5)
-            bias = bias - known.mean.numpy().astype(np.float64) * gain
-        gain = (gain * unit).astype(np.float32)[:, None, None]
-        x = sums.astype(np.float32) * gain + bias.astype(np.float32)[:, None, None]
-        x = leaving(item, x, kept)
-    return x[:, :, 0, 0]
-
-
-def leaving(item, x, kept):
-    layer = item.layer
-    if layer.activation is not None:
-        x = np.clip(x, 0, 6)
-    if layer.between_bits == 8:
-        x = integers(x, *item.ranges.output)
-    if layer.closes_shortcut:
-        x = x + kept
-        if layer.between_bits == 8:
-            x = integers(x, *item.ranges.total)
-    return x.astype(np.float16).astype(np.float32) if layer.between_bits == 16 else x
-
-
-@pytest.mark.parametrize(("between", "known"), [(8, True), (16, True), (16, False), (32, False)])
-@pytest.mark.parametrize("seed", range(3))
-def test_logits_are_those_of_integer_arithmetic(between, known, seed):
-    space = space_of(between)
-    supernet = network(space, seed)
-    images = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(seed)) - 0.2
+@pytest.mark.parametrize("known", [False, True])
+def test_all_classes_of_the_shipped_supernet_are_those_of_the_page(digits, image_set, known):
+    supernet, _ = load_supernet(find_assets(digits).path(SUPERNET), digits)
+    splits = image_set.calibration, image_set.validation
+    calibration, images = (torch.from_numpy(split.images) for split in splits)
     if known:
-        fit_ranges(supernet, images[:3], subnets=4)
+        fit_ranges(supernet, calibration, subnets=8)
+    evaluator = Evaluator(supernet, calibration)
+    for subnet in digits.decode(digits.sample(3, np.random.default_rng(int(known)))):
+        found = evaluator.logits(subnet, images, quantised=True).numpy()
+        wanted = plain(supernet, subnet, calibration, images)
+        assert np.array_equal(found.argmax(1), wanted.argmax(1))
+        assert np.array_equal(found, wanted)
+
+
+@pytest.mark.parametrize(
+    ("between", "known", "more"),
+    [
+        (8, True, {}),
+        (8, True, ENDS),
+        (16, True, ENDS),
+        (16, False, {}),
+        (32, False, ENDS),
+        (32, True, {"fixed": 4}),
+    ],
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_logits_are_those_of_the_page(between, known, more, seed):
+    space = space_of(between, **more)
+    supernet = network(space, seed)
+    images = torch.rand(24, 3, 8, 8, generator=torch.Generator().manual_seed(seed)) - 0.2
+    if known:
+        fit_ranges(supernet, images[:12], subnets=4)
     (subnet,) = space.decode(space.sample(1, np.random.default_rng(seed)))
-    layers = supernet.slice(subnet)
-    recorded = calibrate(layers, images[:3], quantised=True)
-    found = infer(fold(layers, recorded, quantised=True), images, quantised=True)
-    assert np.array_equal(found.numpy(), twin(layers, recorded, images))
+    found = Evaluator(supernet, images[:12]).logits(subnet, images, quantised=True)
+    assert np.array_equal(found.numpy(), plain(supernet, subnet, images[:12], images))
+
+
+def test_the_page_s_script_is_short_and_prints_accuracies(digits, image_set, monkeypatch, capsys):
+    supernet, _ = load_supernet(find_assets(digits).path(SUPERNET), digits)
+    row = digits.smallest()
+    (subnet,) = digits.decode(row)
+    accuracy = Scorer(supernet, image_set).accuracies([subnet], ["validation"], quantised=True)
+    for network in (row.tolist(), subnet.to_dict()):
+        monkeypatch.setattr(sys, "argv", [PLAIN, "digits", json.dumps(network)])
+        runpy.run_path(PLAIN, run_name="__main__")
+        assert capsys.readouterr().out == f"{accuracy[0, 0]:.2f} % right\n"
+    assert len(Path(PLAIN).read_text(encoding="utf-8").splitlines()) <= 100
 
 
 def test_nothing_depends_on_how_the_images_are_grouped_or_ordered():
