@@ -14,6 +14,7 @@ from apq_moo.predictors.boosting import (
 )
 from apq_moo.predictors.compare import Row, compare
 from apq_moo.predictors.finding import find_predictor, fit_to_samples, load_predictor
+from apq_moo.predictors.gp import GPPredictor, ScratchGPPredictor
 from apq_moo.predictors.mlp import MLPPredictor, ScratchMLPPredictor
 from apq_moo.predictors.published import load_published
 from apq_moo.predictors.training import Recipe
@@ -22,10 +23,12 @@ __all__ = [
     "PREDICTORS",
     "AdditivePredictor",
     "GBDTPredictor",
+    "GPPredictor",
     "MLPPredictor",
     "Predictor",
     "Recipe",
     "Row",
+    "ScratchGPPredictor",
     "ScratchMLPPredictor",
     "StackedGBDTPredictor",
     "StackedXGBoostPredictor",

@@ -84,7 +84,7 @@ class ExactNetwork:
             _Layer(exact[f"{name}.weight"].T, exact[f"{name}.bias"]) for name in (SECOND, THIRD)
         ]
         output = exact[f"{OUTPUT}.weight"][0]
-        self._output_step = _power_of_two(np.abs(output).max(), _OUTPUT_BITS)
+        self._output_step = power_of_two(np.abs(output).max(), _OUTPUT_BITS)
         self._output = np.rint(output / self._output_step)
         self._output_bias = float(exact[f"{OUTPUT}.bias"][0])
         self._rows_seen = 0
@@ -300,7 +300,7 @@ class _Table:
                 places.append(used + np.ravel_multi_index(chosen, shape))
                 used += len(choices)
             numbers.append(space.layout.table(places, inactive=-1))
-        step = _power_of_two(bound.max() * 1.001, _TABLE_BITS)
+        step = power_of_two(bound.max() * 1.001, _TABLE_BITS)
         table = np.concatenate([*rows, np.zeros((1, WIDTH))])
         self._rows: Float32 = (np.rint(table / step) * step).astype(np.float32)
         self._bias: Float32 = (np.rint(bias / step) * step).astype(np.float32)
@@ -354,6 +354,6 @@ def _groups(space: Space, fields: tuple[str, ...]) -> list[list[int]]:
     return groups
 
 
-def _power_of_two(bound: float, bits: int) -> float:
+def power_of_two(bound: float, bits: int) -> float:
     """The smallest power of two that is at least ``bound / 2^bits`` (1 for a bound of 0)."""
     return 2.0 ** (math.ceil(math.log2(bound)) - bits) if bound > 0 else 1.0
