@@ -210,7 +210,7 @@ class Predictor(Parametrised, ABC):
         if return_std and not self.has_std:
             raise UserError(
                 f"predictor {self.name!r} has no standard deviations; those that have: "
-                f"{', '.join(_with_std()) or 'none that is known by name'}"
+                f"{', '.join(_with_std())}"
             )
         self._require_fitted()
         rows = self.space.check(X)

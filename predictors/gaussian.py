@@ -56,8 +56,8 @@ class Kernel:
     @classmethod
     def of(cls, logarithms: FloatArray) -> Kernel:
         """From the logarithms of all, shape ``(4 + d,)``."""
-        values = np.exp(logarithms)
-        return cls(*values[:4].tolist(), values[4:])
+        constant, linear, matern, noise = np.exp(logarithms[:4]).tolist()
+        return cls(constant, linear, matern, noise, np.exp(logarithms[4:]))
 
 
 BOUNDS = {
@@ -70,7 +70,9 @@ BOUNDS = {
 """Least and largest values of a kernel, for a target of variance 1."""
 
 
-def log_likelihood(logarithms: FloatArray, x: FloatArray, y: FloatArray) -> tuple[float, FloatArray]:
+def log_likelihood(
+    logarithms: FloatArray, x: FloatArray, y: FloatArray
+) -> tuple[float, FloatArray]:
     """Logarithm of the marginal likelihood (equation 2.30), and its gradient (5.9).
 
     Args:
@@ -78,7 +80,7 @@ def log_likelihood(logarithms: FloatArray, x: FloatArray, y: FloatArray) -> tupl
         x: features, shape ``(n, d)``.
         y: target, shape ``(n,)``.
     """
-    from scipy.linalg import lapack
+    from scipy.linalg import cholesky, lapack
 
     kernel, (n, d) = Kernel.of(logarithms), x.shape
     dots = x @ x.T
@@ -97,9 +99,7 @@ def log_likelihood(logarithms: FloatArray, x: FloatArray, y: FloatArray) -> tupl
     total = dots + matern
     total += kernel.constant
     total.flat[:: n + 1] += kernel.noise
-    factor, failed = lapack.dpotrf(total, lower=1)
-    if failed:
-        raise ArithmeticError("the samples' covariances have no factor of Cholesky")
+    factor = cholesky(total.T, lower=True, overwrite_a=True, check_finite=False)
     inverse, _ = lapack.dpotri(factor, lower=1)
     inverse = np.tril(inverse) + np.tril(inverse, -1).T
     alpha = inverse @ y
@@ -211,7 +211,7 @@ class Process:
 
     def mean(self, x: FloatArray) -> FloatArray:
         """Expected target, shape ``(m,)``, for features of shape ``(m, d)``."""
-        found = (x * self._weights).sum(axis=1) + self._level
+        found: FloatArray = (x * self._weights).sum(axis=1) + self._level
         for part in _chunks(len(x), len(self.alpha)):
             covariances = self._matern(x[part])
             covariances *= self.alpha
@@ -221,14 +221,14 @@ class Process:
     def variance(self, x: FloatArray) -> FloatArray:
         """Of the target without noise, shape ``(m,)`` (equation 2.26).
 
-        It is good to some 1e-4 of the kernel's own variance, which is also its least value.
+        It is good to some 1e-5 of the variance before samples, which is also its least value.
         """
         kernel, (m, d) = self.kernel, x.shape
         prior = kernel.constant + kernel.matern + kernel.linear * (x**2).sum(axis=1) / d
-        found = prior.copy()
+        found: FloatArray = prior.copy()
         for part in _chunks(m, len(self.alpha), 8):
             covariances = self._covariances(x[part])
-            largest = np.abs(covariances).max(axis=1)
+            largest = np.maximum(np.abs(covariances).max(axis=1), 1e-30)
             units = np.exp2(np.ceil(np.log2(largest)) - _COVARIANCE_BITS)[:, None]
             whole = np.rint(covariances / units)
             for stop, piece, piece_units in self._inverse:
@@ -237,10 +237,10 @@ class Process:
                 explained *= units
                 explained **= 2
                 found[part] -= explained.sum(axis=1)
-        return np.maximum(found, 1e-5 * prior)
+        return np.maximum(found, 1e-5 * prior, out=found)
 
     def _matern(self, x: FloatArray) -> FloatArray:
-        distances = np.empty((len(x), len(self._x)))
+        distances: FloatArray = np.empty((len(x), len(self._x)))
         self._near.distances(x, distances)
         distances *= 5
         r = np.sqrt(distances)

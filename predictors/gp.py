@@ -39,8 +39,8 @@ class ScratchGPPredictor(Predictor):
     accuracy itself, without the noise of measuring it, by the delta method: ``101 - accuracy``
     times the deviation of the target.
 
-    Fitting takes ``O(n^3)`` time and ``O(n^2)`` memory for ``n`` samples, and so does the first call
-    for deviations.
+    Fitting takes ``O(n^3)`` time and ``O(n^2)`` memory for ``n`` samples, and so does the first
+    call for deviations.
 
     Args:
         space: the search space.
@@ -78,14 +78,15 @@ class ScratchGPPredictor(Predictor):
         for name in ("likelihood_rows", "max_rows"):
             if not 2 <= (rows := getattr(self, name)) <= _MOST_ROWS:
                 raise UserError(f"{name} must be from 2 to {_MOST_ROWS:,}, not {rows!r}")
-        order = np.random.default_rng([self.seed, 2]).permutation(len(X))[: self.max_rows]
-        X, target = X[order], -np.log(_TOP - y[order])
-        self._index = self.space.block_index(X)
+        rng = np.random.default_rng([self.seed, 2])
+        rows = _some(len(X), self.max_rows, rng)
+        target = -np.log(_TOP - y[rows])
+        self._index = self.space.block_index(X[rows])
         features = self._raw_features(self._index)
         self._center, self._scale = features.mean(axis=0), _scale(features)
         self._level, self._spread = float(target.mean()), float(_scale(target))
         x, target = self._standardised(features), (target - self._level) / self._spread
-        part = slice(self.likelihood_rows)
+        part = _some(len(x), self.likelihood_rows, rng)
         # Several threads would add up in an order of their own, and round differently.
         with threadpool_limits(1, user_api="blas"):
             kernel = learn_kernel(
@@ -103,7 +104,8 @@ class ScratchGPPredictor(Predictor):
         return engineered(self.space, index)
 
     def _standardised(self, features: FloatArray) -> FloatArray:
-        return np.clip((features - self._center) / self._scale, -LARGEST, LARGEST)
+        x: FloatArray = (features - self._center) / self._scale
+        return np.clip(x, -LARGEST, LARGEST)
 
     def _features(self, index: IntArray) -> FloatArray:
         found = np.empty((len(index), self._n_features))
@@ -235,6 +237,11 @@ class GPPredictor(ScratchGPPredictor):
     def _restore(self, arrays: Arrays, settings: dict[str, Any]) -> None:
         self._fp = Trees.parse(arrays, "fp", self.space.n_var)
         super()._restore(arrays, settings)
+
+
+def _some(n: int, most: int, rng: np.random.Generator) -> IntArray:
+    """At most so many of ``n`` rows, in order."""
+    return np.sort(rng.permutation(n)[:most])
 
 
 def _scale(values: FloatArray) -> FloatArray:

@@ -633,7 +633,7 @@ def predictor(folder, name):
         found = create_predictor(name, SPACE).fit(*mp)
     else:
         kind = PREDICTORS.get("xgboost-stacked" if name == "ubjson" else name)
-        size = "max_iter" if "gbdt" in name else "rounds"
+        size = {"gbdt": "max_iter", "gp-scratch": "steps"}.get(name.split("-stacked")[0], "rounds")
         found = kind(SPACE, **{size: 12}).fit(*mp, X_fp=fp[0], y_fp=fp[1])
     found.save(path)
     if name == "ubjson":
@@ -651,7 +651,10 @@ def predictor(folder, name):
 
 
 def predict(path):
-    assert np.isfinite(load_predictor(path, SPACE).predict(ROWS)).all()
+    found = load_predictor(path, SPACE)
+    assert np.isfinite(found.predict(ROWS)).all()
+    if found.has_std:
+        assert np.isfinite(found.predict(ROWS, return_std=True)).all()
 
 
 def torch_checkpoint(folder, **options):

@@ -122,6 +122,8 @@ def brief():
         "xgboost-stacked": {"rounds": 20},
         "gbdt": {"max_iter": 20},
         "gbdt-stacked": {"max_iter": 20},
+        "gp": {"steps": 3, "rounds": 20},
+        "gp-scratch": {"steps": 3},
     }
     return lambda name, space, seed=0: PREDICTORS.get(name)(
         space, seed=seed, **parameters.get(name, {})

@@ -87,7 +87,7 @@ def test_unknown_or_other_kind(saved, fitted, digits, tmp_path):
         load_predictor(path, digits)
 
 
-@pytest.mark.parametrize("name", ["additive", "xgboost", "xgboost-stacked", "gbdt", "mlp"])
+@pytest.mark.parametrize("name", ["additive", "xgboost", "xgboost-stacked", "gbdt", "gp", "mlp"])
 def test_well_formed_files_of_wrong_contents(name, digits, imagenet, fitted, tmp_path):
     path = tmp_path / "predictor.safetensors"
     header = {"predictor": name, "seed": 0, "settings": {"center": 0, "scale": 1, "intercept": 0}}
