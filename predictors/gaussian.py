@@ -197,12 +197,12 @@ class Process:
         alpha: FloatArray | None = None,
         y: FloatArray | None = None,
     ) -> None:
-        from scipy.linalg import cho_solve
-        from threadpoolctl import threadpool_limits
-
         self.kernel, self._x = kernel, x
         self._near = _Grid(x, 1 / kernel.lengths)
         if alpha is None:
+            from scipy.linalg import cho_solve
+            from threadpoolctl import threadpool_limits
+
             with threadpool_limits(1, user_api="blas"):
                 alpha = cho_solve((self._factor(), True), y)
         self.alpha: FloatArray = alpha
@@ -237,7 +237,8 @@ class Process:
                 explained *= units
                 explained **= 2
                 found[part] -= explained.sum(axis=1)
-        return np.maximum(found, 1e-5 * prior, out=found)
+        np.maximum(found, 1e-5 * prior, out=found)
+        return found
 
     def _matern(self, x: FloatArray) -> FloatArray:
         distances: FloatArray = np.empty((len(x), len(self._x)))

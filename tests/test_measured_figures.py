@@ -22,12 +22,16 @@ def _row(begins: str) -> list[str]:
     return [cell.strip() for cell in line.strip("|").split("|")[1:]]
 
 
+def _curves(name: str) -> list[dict[str, str]]:
+    with (DOCS / "data" / name).open() as file:
+        return list(csv.DictReader(file))
+
+
 def test_learning_curves():
     values = defaultdict(list)
-    with (DOCS / "data" / "fashion-learning-curves.csv").open() as file:
-        for row in csv.DictReader(file):
-            found = float(row["pairwise_accuracy"])
-            values[row["predictor"]].append((int(row["n_mp"]), found))
+    for row in _curves("fashion-learning-curves.csv"):
+        found = float(row["pairwise_accuracy"])
+        values[row["predictor"]].append((int(row["n_mp"]), found))
     assert len(values) == 7
     for predictor, points in values.items():
         sizes = sorted({n for n, _ in points})
@@ -37,6 +41,25 @@ def test_learning_curves():
             assert len(chosen) == 10
             cells.append("{:.3f} ± {:.3f}".format(*mean_and_band(chosen)))
         assert _row(predictor) == cells
+
+
+def test_the_gaussian_process_beside_boosted_trees():
+    rows = _curves("fashion-gaussian-process.csv")
+    for predictor in ("gp", "xgboost-stacked"):
+        cells = [
+            ", ".join(
+                f"{float(row[figure]):.3f}"
+                for row in rows
+                if (row["predictor"], row["n_mp"]) == (predictor, size)
+            )
+            for figure in ("pairwise_accuracy", "kendall_tau")
+            for size in ("250", "1250", "5000")
+        ]
+        assert _row(f"`{predictor}`") == cells
+    # On the subsets of the table of all, which boosted trees show.
+    names = ("predictor", "n_mp", "seed", "pairwise_accuracy")
+    known = {tuple(row[name] for name in names) for row in _curves("fashion-learning-curves.csv")}
+    assert {tuple(row[name] for name in names) for row in rows[6:]} <= known
 
 
 def _mean_gap(gaps, macs, low, high):
