@@ -121,7 +121,11 @@ def _training(config: PipelineConfig) -> TrainConfig:
     from apq_moo.supernet.training import TrainConfig
 
     return TrainConfig(
-        steps=config.steps, warmup_steps=config.warmup_steps, draw=config.draw, seed=config.seed
+        steps=config.steps,
+        warmup_steps=config.warmup_steps,
+        draw=config.draw,
+        quantised_steps=config.steps // 4,
+        seed=config.seed,
     )
 
 

@@ -41,6 +41,7 @@ from apq_moo.supernet.devices import torch_device
 from apq_moo.supernet.evaluation import Evaluator
 from apq_moo.supernet.gradients import Student, TorchGradients
 from apq_moo.supernet.network import Supernet
+from apq_moo.supernet.range_fitting import fit_ranges
 from apq_moo.versions import versions
 
 
@@ -215,11 +216,15 @@ def _say(text: str) -> None:
     print(text, flush=True)
 
 
-def _build(space: Space, checkpoint: Path | None, device: torch.device) -> Supernet:
+def _build(
+    space: Space, checkpoint: Path | None, device: torch.device, calibration: Tensor
+) -> Supernet:
     if checkpoint is not None:
         return load_supernet(checkpoint, space)[0].to(device)
     torch.manual_seed(0)
-    return Supernet(space).to(device)
+    supernet = Supernet(space).to(device)
+    fit_ranges(supernet, calibration)
+    return supernet
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -245,7 +250,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     calibration = torch.from_numpy(data.calibration.images).to(device)
     # Levels of up to 8 bits are exact in TF32, but sums and floats are not.
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    speed = Speed(_build(space, args.supernet, device), calibration, images, labels)
+    supernet = _build(space, args.supernet, device, calibration)
+    speed = Speed(supernet, calibration, images, labels)
     subnets = space.decode(space.sample(args.subnets, np.random.default_rng(0)))
     name = torch.cuda.get_device_name() if device.type == "cuda" else "a CPU"
     _say(f"{space.name} on {name}, {len(images)} images, {json.dumps(versions())}")

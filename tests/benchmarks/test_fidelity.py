@@ -12,12 +12,15 @@ from apq_moo.predictors.metrics import kendall_tau
 from apq_moo.space import load_space
 from apq_moo.supernet.checkpoint import save_supernet
 from apq_moo.supernet.network import Supernet
+from apq_moo.supernet.range_fitting import fit_ranges
 
 
 @pytest.fixture
 def supernet(tmp_path):
     torch.manual_seed(0)
-    save_supernet(tmp_path / "net.safetensors", Supernet(load_space("digits")))
+    net = Supernet(load_space("digits"))
+    fit_ranges(net, torch.rand(32, 1, 8, 8), subnets=4)
+    save_supernet(tmp_path / "net.safetensors", net)
     return tmp_path / "net.safetensors"
 
 

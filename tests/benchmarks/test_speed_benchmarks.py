@@ -11,6 +11,7 @@ import torch
 from apq_moo.benchmarks.speed import cost_speed, search_speed, supernet_speed
 from apq_moo.space import load_space
 from apq_moo.supernet.network import Supernet
+from apq_moo.supernet.range_fitting import fit_ranges
 
 
 def lines_of(module, monkeypatch, capsys, *arguments):
@@ -90,7 +91,9 @@ def test_supernets_that_disagree_are_not_timed(monkeypatch):
     space = load_space("digits")
     torch.manual_seed(0)
     images = torch.rand(20, 1, 8, 8)
-    speed = supernet_speed.Speed(Supernet(space), images[:5], images, torch.arange(20) % 10)
+    net = Supernet(space)
+    fit_ranges(net, images[:5], subnets=4)
+    speed = supernet_speed.Speed(net, images[:5], images, torch.arange(20) % 10)
     subnets = space.decode(space.sample(1, np.random.default_rng(0)))
     wrong = speed.naive.logits(subnets[0], images, quantised=True) + 1e-3
     points, logits = speed.check(subnets, lambda _: wrong, quantised=True)

@@ -19,7 +19,8 @@ from apq_moo.problems import APQProblem
 from apq_moo.space import Space, SpaceSpec, load_space
 from apq_moo.space.spec import ROLES
 from apq_moo.supernet.network import Supernet
-from apq_moo.supernet.plain import FakeQuantise, PlainBlock, PlainConv, cut_out
+from apq_moo.supernet.plain import FakeQuantise, PlainConv, cut_out
+from apq_moo.supernet.range_fitting import fit_ranges
 
 FULL = {
     "name": "full",
@@ -68,6 +69,7 @@ def cut(request):
     net = Supernet(space)
     X = networks(space, 6)
     x = pictures(space)
+    fit_ranges(net, x, subnets=2)
     return space, X, [cut_out(net, subnet, x, quantised=True) for subnet in space.decode(X)]
 
 
@@ -118,7 +120,7 @@ def watched_peak(plain, space):
         handle.remove()
     steps = iter(record)
     for part in plain.features:
-        group = [next(steps) for _ in part] if isinstance(part, PlainBlock) else [next(steps)]
+        group = [next(steps) for module in part.modules() if isinstance(module, PlainConv)]
         # Bits of the tensors: the group's input, between its layers, and its output.
         bits = [between, *(entry[2] for entry in group[1:]), between]
         inner = len(group) == 3  # the fixed layers' tensors all take the fixed bits

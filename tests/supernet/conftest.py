@@ -7,6 +7,7 @@ import torch
 from apq_moo.data import load_images
 from apq_moo.space import Space, SpaceSpec, load_space
 from apq_moo.supernet.network import Supernet
+from apq_moo.supernet.range_fitting import fit_ranges
 
 
 @pytest.fixture(autouse=True)
@@ -60,8 +61,11 @@ def with_random_norms(space, seed=0):
 
 
 @pytest.fixture(scope="session")
-def nets(digits, full):
-    return {"digits": with_random_norms(digits), "full": with_random_norms(full)}
+def nets(digits, full, pictures):
+    """One with integers between blocks, in its ranges; one with floats and without ranges."""
+    found = {"digits": with_random_norms(digits), "full": with_random_norms(full)}
+    fit_ranges(found["digits"], pictures["digits"], subnets=8)
+    return found
 
 
 @pytest.fixture(scope="session")
