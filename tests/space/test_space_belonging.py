@@ -29,7 +29,7 @@ def like(**changes):
         (like(stages=(replace(FIRST, kernels=(3,)), *REST)), "stages[0].kernels was [3], is [3, "),
         (like(classes=11), "classes was 11, is 10"),
         (like(stages=(FIRST,)), f"stages was 1 tables, is {len(SPACE.spec.stages)} tables"),
-        (like(between_bits=16), "between_bits was 16, is not there"),
+        (like(between_bits=16), "between_bits was 16, is 8"),
     ],
 )
 def test_spaces_of_one_name_differ_somewhere(other, told):

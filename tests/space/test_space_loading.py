@@ -103,16 +103,18 @@ def test_messages_about_content_name_the_file(tmp_path, preset_text):
 def test_floats_between_blocks_of_sixteen_bits(tmp_path, preset_text):
     path = tmp_path / "half.toml"
     found = {}
-    for between in ("32", "16"):
-        path.write_text(preset_text.replace("fixed = 8", f"fixed = 8\nbetween = {between}"))
+    for between in ("32", "16", "8"):
+        path.write_text(preset_text.replace("between = 8", f"between = {between}"))
         found[between] = load_space(path)
-    assert found["32"].digest == load_space("digits").digest
-    assert found["16"].digest != found["32"].digest
-    assert [space.spec.between_bits for space in found.values()] == [32, 16]
+    assert found["8"].digest == load_space("digits").digest
+    assert len({space.digest for space in found.values()}) == 3
+    assert [space.spec.between_bits for space in found.values()] == [32, 16, 8]
+    path.write_text(preset_text.replace("between = 8\n", ""))
+    assert load_space(path).digest == found["32"].digest
 
 
 @pytest.mark.parametrize("between", ["4", "true", "16.0", "[16]"])
 def test_other_floats_between_blocks_are_refused(tmp_path, preset_text, between):
     path = tmp_path / "odd.toml"
-    path.write_text(preset_text.replace("fixed = 8", f"fixed = 8\nbetween = {between}"))
+    path.write_text(preset_text.replace("between = 8", f"between = {between}"))
     assert "between must be 8, 16 or 32" in refused(path)

@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from apq_moo.errors import UserError
-from apq_moo.space import load_space
+from apq_moo.space import Space, load_space
 from apq_moo.supernet.backends import evaluator_for
 from apq_moo.supernet.devices import torch_device, why_not_on_gpu
 from apq_moo.supernet.evaluation import Evaluator
@@ -27,7 +29,7 @@ def test_a_missing_gpu_is_named():
 
 
 def test_on_a_cpu_the_plain_evaluator_is_used():
-    space = load_space("digits")
+    space = Space(replace(load_space("digits").spec, between_bits=32))
     assert isinstance(evaluator_for(Supernet(space), torch.rand(4, 1, 8, 8)), Evaluator)
     reason = why_not_on_gpu(space)
     assert reason is not None

@@ -56,7 +56,9 @@ def test_ordering_keeps_the_function_of_the_largest(nets, pictures):
         with torch.no_grad():
             before, after = net(pictures[name], largest), ordered(pictures[name], largest)
         assert not torch.equal(net.blocks[0].expand.weight, ordered.blocks[0].expand.weight)
-        torch.testing.assert_close(before, after, atol=1e-5, rtol=1e-5)
+        # Half-precision floats between blocks fall on other sides of their roundings.
+        exact = 1e-5 if net.space.spec.between_bits == 32 else 1e-2
+        torch.testing.assert_close(before, after, atol=exact, rtol=1e-5)
 
 
 def test_pruning_keeps_what_matters():

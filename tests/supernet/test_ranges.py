@@ -153,7 +153,7 @@ def test_integers_between_blocks_need_ranges(calibration):
 def test_few_bits_gain_most(calibration):
     """On a supernet that was trained a little: the logits' error at 3 bits, against extremes."""
     images = load_images("digits")
-    trained = Trainer(load_space("digits"), images, TrainConfig(steps=40, batch_size=64)).run()
+    trained = Trainer(small(), images, TrainConfig(steps=40, batch_size=64)).run()
     x = torch.from_numpy(images.validation.images[:100])
     (subnet,) = trained.space.decode(trained.space.smallest())
     assert trained.ranges.known
