@@ -67,8 +67,14 @@ def _carried_out(arguments: Sequence[str]) -> int:
         if not (message := error.format_message()):  # no command was named, so help was printed
             return 2
         of = error.ctx.command_path if error.ctx else "apq-moo"
-        text = f"{message[0].lower()}{message[1:].rstrip('.')}"
+        text = f"{message[0].lower()}{message[1:].rstrip('.')}{_value(error)}"
         raise UserError(f"{text} (see {of} --help)") from None
+
+
+def _value(error: BaseException) -> str:
+    """Which value typer refused, where what it says leaves that out, as pydantic's messages do."""
+    details = getattr(error.__cause__ or error.__context__, "errors", None)
+    return f", not {shown(details()[0]['input'])}" if callable(details) else ""
 
 
 @contextmanager

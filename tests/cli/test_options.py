@@ -99,6 +99,14 @@ def test_wrong_usage_is_one_line(refused, monkeypatch, command, line, see):
     assert told.endswith(f" (see {see} --help)")
 
 
+@pytest.mark.parametrize(
+    ("command", "value"),
+    [("run --budget x1", "'x1'"), ("supernet train -o a.safetensors --average-decay 1.5", "1.5")],
+)
+def test_a_value_that_is_refused_is_named(refused, command, value):
+    assert value in refused(*command.split())
+
+
 def test_mistakes_of_callers_are_told_in_arguments(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     RunFolder.create(tmp_path / "r", RunConfig(), verify=None, overwrite=False)
