@@ -131,6 +131,12 @@ def supernet_train(
             "--bit-phases", help="Draw random bits from the widest first, then from more."
         ),
     ] = False,
+    bit_sandwich: Annotated[
+        bool,
+        typer.Option(
+            "--bit-sandwich", help="Train the largest and the smallest at their fewest bits too."
+        ),
+    ] = False,
     momentum_groups: Annotated[
         bool,
         typer.Option("--momentum-groups", help="Moments of their own for the smaller half."),
@@ -144,6 +150,9 @@ def supernet_train(
             min=0, max=1, help="Share that the weights' moving average keeps in a step; 0: none."
         ),
     ] = 0.0,
+    split: Annotated[
+        str, typer.Option(help="What of a step several processes share: its `images` or `subnets`.")
+    ] = "images",
     on: TrainOnOption = "cpu",
     seed: SeedOption = 0,
 ) -> None:
@@ -171,6 +180,7 @@ def supernet_train(
         sampling=sampling,
         candidates=candidates,
         bit_phases=bit_phases,
+        bit_sandwich=bit_sandwich,
         momentum_groups=momentum_groups,
         augmentation=augmentation,
         average_decay=average_decay,
@@ -181,8 +191,9 @@ def supernet_train(
     with going_on(lambda: _steps_kept(file, steps)), progress_bar() as bar:
         task = bar.add_task("training", total=steps)
         seconds = train(
-            loaded, images, config, file, lambda p: bar.update(task, completed=p.step), on=on
-        )
+            loaded, images, config, file, lambda p: bar.update(task, completed=p.step),
+            on=on, split=split,
+        )  # fmt: skip
     if rank_of_environment() == 0:
         done = f"trained {steps} steps, the first {config.warmup} as a warm-up"
         out.print(f"{done}, in {seconds:.0f} s: {file}", soft_wrap=True)

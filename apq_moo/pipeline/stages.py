@@ -44,6 +44,7 @@ def train(
     callback: Callable[[Progress], None] | None = None,
     *,
     on: str = "cpu",
+    split: str = "images",
 ) -> float:
     """Train a supernet and store it; an interrupted training goes on where it stopped.
 
@@ -56,6 +57,7 @@ def train(
         out: the supernet's file; the unfinished training lies beside it as ``*.training``.
         callback: told about every step.
         on: the device to train on.
+        split: what of a step several processes share, its ``images`` or its ``subnets``.
 
     Returns:
         Seconds of training in all.
@@ -69,7 +71,7 @@ def train(
     out = Path(out)
     unfinished = out.with_suffix(".training")
     group, device = join(on)
-    trainer = Trainer(space, load_images(images), config, device, group)
+    trainer = Trainer(space, load_images(images), config, device, group, split=split)
     with growing(out) if group.leads else nullcontext():
         if unfinished.is_file():
             trainer.load(unfinished)

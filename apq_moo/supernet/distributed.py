@@ -1,9 +1,14 @@
-"""Several processes that work on one supernet, started by ``torchrun``."""
+"""Several processes that work on one supernet, started by ``torchrun``.
+
+In training they share a step's images or its subnets. With shares of the images each keeps
+batch-norm statistics of its own share; with shares of the subnets everything is as on one process,
+and a small batch, which keeps no GPU busy, takes less time on several.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,6 +41,13 @@ class Group:
 
     def average(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace gradients by their mean over the processes, in one message."""
+        self._sum(parameters, self.size)
+
+    def total(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace gradients by their sum over the processes, in one message."""
+        self._sum(parameters, 1)
+
+    def _sum(self, parameters: Iterable[nn.Parameter], over: int) -> None:
         if self.size == 1:
             return
         grads = []
@@ -45,9 +57,25 @@ class Group:
             grads.append(parameter.grad)
         flat = torch.cat([grad.flatten() for grad in grads])
         distributed.all_reduce(flat)
-        flat /= self.size
+        flat /= over
         parts = flat.split([grad.numel() for grad in grads])
         torch._foreach_copy_(grads, [p.view_as(g) for p, g in zip(parts, grads, strict=True)])
+
+    def mine(self, costs: Sequence[float]) -> list[int]:
+        """This process's tasks, by their numbers.
+
+        Each goes, the costliest first, to the process that has least to do.
+
+        Args:
+            costs: of each task, in any unit.
+        """
+        loads = [0.0] * self.size
+        found: list[list[int]] = [[] for _ in loads]
+        for task in sorted(range(len(costs)), key=lambda task: -costs[task]):
+            least = loads.index(min(loads))
+            found[least].append(task)
+            loads[least] += costs[task]
+        return sorted(found[self.rank])
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over the processes."""

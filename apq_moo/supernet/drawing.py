@@ -42,6 +42,7 @@ class Drawing:
         self.config = config
         self.excess: FloatArray = np.zeros((2, space.n_var, int(space.n_options.max())))
         self._rows: list[tuple[IntArray, bool]] = []
+        self._fewest = with_fewest_bits(space, np.vstack([space.largest(), space.smallest()]))
         self._macs = macs_tables(space)
 
     def students(self, step: int) -> list[Student]:
@@ -62,6 +63,8 @@ class Drawing:
             widest = 1 + phases * begun // config.quantised_steps
             if config.bit_phases and widest < phases:
                 drawn = with_widest_bits(space, drawn, widest, rng)
+            if config.bit_sandwich:
+                drawn = np.vstack([self._fewest, drawn])
             self._rows += [(row, True) for row in drawn]
         if config.momentum_groups:
             size = macs(space, self._macs, np.array([row for row, _ in self._rows]))
@@ -135,10 +138,18 @@ def with_widest_bits(space: Space, X: IntArray, count: int, rng: np.random.Gener
         rng: the source of randomness.
     """
     options = space.n_options[space.bit_columns]
+    bits = rng.integers(np.maximum(options - count, 0), options, (len(X), len(options)))
+    return _with_bits(space, X, bits)
+
+
+def with_fewest_bits(space: Space, X: IntArray) -> IntArray:
+    """Networks with the fewest bits of each role; a block keeps its own if the rules forbid it."""
+    return _with_bits(space, X, 0)
+
+
+def _with_bits(space: Space, X: IntArray, bits: IntArray | int) -> IntArray:
     drawn = X.copy()
-    drawn[:, space.bit_columns] = rng.integers(
-        np.maximum(options - count, 0), options, (len(X), len(options))
-    )
+    drawn[:, space.bit_columns] = bits
     index, before = space.block_index(drawn), space.block_index(X)
     if space.spec.forbidden:
         for b in range(space.n_blocks):

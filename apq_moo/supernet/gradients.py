@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -52,6 +53,10 @@ class Gradients(Protocol):
         """
         ...
 
+    def predict(self, x: Tensor, student: Student) -> Tensor:
+        """Logits by the statistics of these images, as in a step, shape ``(n, classes)``."""
+        ...
+
 
 class TorchGradients:
     """Gradients by torch's own autograd, on any device.
@@ -89,6 +94,11 @@ class TorchGradients:
             else:
                 logits.backward(DISTILLATIONS[self.distillation](soft, logits.detach()))
         return F.cross_entropy(self.logits[0], y)
+
+    @torch.no_grad()
+    def predict(self, x: Tensor, student: Student) -> Tensor:
+        """See :meth:`Gradients.predict`."""
+        return self._logits(student, x)
 
     def _logits(self, student: Student, x: Tensor) -> Tensor:
         return forward(self.supernet.slice(student.subnet), x, quantised=student.quantised)

@@ -50,6 +50,8 @@ class TrainConfig:
         candidates: how many.
         bit_phases: whether the bits of the quantised phase are drawn from the widest alone at
             first, and from one option more after each of as many equal parts.
+        bit_sandwich: whether in the quantised phase the largest and the smallest subnet are trained
+            at their fewest bits too.
         momentum_groups: whether the smaller half of a step's students has moments of its own in
             AdamW; the weights become the mean of what both updates make of them.
         augmentation: what is done to images beyond the image set's own augmentation, one of
@@ -75,6 +77,7 @@ class TrainConfig:
     sampling: str = "random"
     candidates: int = 3
     bit_phases: bool = False
+    bit_sandwich: bool = False
     momentum_groups: bool = False
     augmentation: str = "own"
     average_decay: float = 0.0
@@ -105,8 +108,9 @@ class TrainConfig:
             )
 
     def _check_choices(self) -> None:
-        if self.bit_phases and not self.quantised_steps:
-            raise UserError("bit_phases are of the quantised phase; quantised_steps must not be 0")
+        for name in ("bit_phases", "bit_sandwich"):
+            if getattr(self, name) and not self.quantised_steps:
+                raise UserError(f"{name} is of the quantised phase; quantised_steps must not be 0")
         for name, known in _CHOICES.items():
             if getattr(self, name) not in known:
                 allowed = ", ".join(known)

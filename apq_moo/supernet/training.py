@@ -35,7 +35,10 @@ from apq_moo.supernet.network import Supernet
 from apq_moo.supernet.range_fitting import fit_ranges
 from apq_moo.supernet.recipe import TrainConfig
 
-__all__ = ["FORMAT", "Progress", "TrainConfig", "Trainer"]
+__all__ = ["FORMAT", "SPLITS", "Progress", "TrainConfig", "Trainer"]
+
+SPLITS = ("images", "subnets")
+"""What of a step several processes may share."""
 
 FORMAT = "apq-moo training 1"
 _LONG_S = 1e9
@@ -76,13 +79,15 @@ class Trainer:
         images: the data set; only ``train`` and ``augment`` are used.
         config: settings.
         device: where to train.
-        group: this process among others that train the same supernet, each on its share of every
-            batch, with batch-norm statistics of that share.
+        group: this process among others that train the same supernet.
         alone: the only subnet to train, by the same settings; default: all.
+        split: what of a step they share, one of :data:`SPLITS`: its ``images``, with batch-norm
+            statistics of each share, or its ``subnets``, as if one process trained them all.
 
     Raises:
-        UserError: a batch is larger than the training split or smaller than the group, or the
-            images do not fit the space.
+        UserError: a batch is larger than the training split or smaller than the group that shares
+            it, the images do not fit the space, or subnets are to be shared where there is one or
+            where they take turns.
     """
 
     def __init__(
@@ -93,8 +98,10 @@ class Trainer:
         device: torch.device | str = "cpu",
         group: Group = ALONE,
         alone: Subnet | None = None,
+        split: str = "images",
     ) -> None:
         self.space = space
+        self._shares_subnets = group.size > 1 and _shares_subnets(split, config, alone)
         self.alone = alone
         self.images = images
         self.config = config
@@ -104,7 +111,7 @@ class Trainer:
             size = min(size, n)
         if size > n:
             raise UserError(f"batch_size={size} is more than the {n} training images; lower it")
-        if size < group.size:
+        if size < group.size and not self._shares_subnets:
             raise UserError(f"batch_size={size} is less than {group.size} processes; raise it")
         self.group = group
         self.device = torch.device(device)
@@ -132,8 +139,10 @@ class Trainer:
         )
 
     def _update(self, x: Tensor, y: Tensor, first: Student) -> Tensor:
-        x, y = self.group.share(x), self.group.share(y)
         others = self._drawing.students(self.step) if self.alone is None else []
+        if self._shares_subnets:
+            return self._update_shared(x, y, [first, *others])
+        x, y = self.group.share(x), self.group.share(y)
         smaller = others[(len(others) + 1) // 2 :] if self.config.momentum_groups else []
         loss = self._gradients.step(x, y, [first, *others[: len(others) - len(smaller)]])
         logits = self._gradients.logits
@@ -144,6 +153,32 @@ class Trainer:
         if others and self.config.sampling != "random":
             losses = torch.stack([F.cross_entropy(z, y) for z in logits])
             self._drawing.learn(self.group.mean(losses).tolist())
+        return loss
+
+    def _update_shared(self, x: Tensor, y: Tensor, students: list[Student]) -> Tensor:
+        """One step, of which this process does its share of the subnets.
+
+        All need the first one's predictions, so that what is shared of it is the way back.
+        """
+        costs = [float(len(self.space.layers(student.subnet))) for student in students]
+        costs[0] *= 2 / 3
+        mine = self.group.mine(costs)
+        losses = torch.zeros(len(students), device=x.device)
+        if 0 in mine:
+            losses[0] = loss = self._gradients.step(x, y, [students[task] for task in mine])
+        else:
+            logits = self._gradients.predict(x, students[0])
+            loss = F.cross_entropy(logits, y)
+            self.supernet.zero_grad()
+            if mine:
+                some = [students[task] for task in mine]
+                self._gradients.step(x, y, some, logits.softmax(1))
+        self._descend("opt")
+        if len(students) > 1 and self.config.sampling != "random":
+            if mine:
+                found = [F.cross_entropy(logits, y) for logits in self._gradients.logits]
+                losses[mine] = torch.stack(found)
+            self._drawing.learn((self.group.mean(losses) * self.group.size).tolist())
         return loss
 
     @torch.no_grad()
@@ -166,7 +201,10 @@ class Trainer:
         """Let an optimiser descend by the gradients that there are."""
         optimiser = self.optimisers[name]
         optimiser.param_groups[0]["lr"] = self.config.rate(self.step)
-        self.group.average(self.supernet.parameters())
+        if self._shares_subnets:
+            self.group.total(self.supernet.parameters())
+        else:
+            self.group.average(self.supernet.parameters())
         torch.nn.utils.clip_grad_norm_(self.supernet.parameters(), self.config.clip_norm)
         optimiser.step()
 
@@ -314,6 +352,15 @@ class Trainer:
         if type(step) is not int or not (0 <= step <= self.config.steps and 0 <= seconds < _LONG_S):
             raise ValueError(step, seconds)
         self.step, self.seconds = step, seconds
+
+
+def _shares_subnets(split: str, config: TrainConfig, alone: Subnet | None) -> bool:
+    if split not in SPLITS:
+        raise UserError(f"split must be one of {', '.join(SPLITS)}; not {split!r}")
+    if split == "subnets" and (config.momentum_groups or alone is not None):
+        why = "there is one" if alone is not None else "momentum_groups lets them take turns"
+        raise UserError(f"split='subnets' shares a step's subnets, but {why}")
+    return split == "subnets"
 
 
 def _check_moments(optimiser: torch.optim.Optimizer, state: dict[int, dict[str, Tensor]]) -> None:

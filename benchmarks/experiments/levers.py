@@ -15,7 +15,6 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -34,22 +33,6 @@ from apq_moo.supernet.scoring import Scorer
 from apq_moo.supernet.training import TrainConfig, Trainer
 from apq_moo.texts import by_commas
 from apq_moo.versions import versions
-
-LEVERS: MappingProxyType[str, dict[str, Any]] = MappingProxyType(
-    {
-        "none": {},
-        "alpha": {"distillation": "alpha"},
-        "average": {"average_decay": 0.995},
-        "best-up": {"sampling": "best-up"},
-        "worst-up": {"sampling": "worst-up"},
-        "bit-phases": {"bit_phases": True},
-        "erasing": {"augmentation": "erasing"},
-        "momentum-groups": {"momentum_groups": True},
-        "shrink": {"shrink": True},
-        "alpha and average": {"distillation": "alpha", "average_decay": 0.995},
-    }
-)
-"""Changes of the recipe, by name."""
 
 _BITS = (8, 4, 3)
 _RANDOM = ("sizes", "uniform")
@@ -71,6 +54,24 @@ def recipe(steps: int, batch_size: int, seed: int) -> TrainConfig:
         label_smoothing=0.1,
         seed=seed,
     )
+
+
+def levers(config: TrainConfig) -> dict[str, dict[str, Any]]:
+    """Changes of a recipe, by name."""
+    return {
+        "none": {},
+        "alpha": {"distillation": "alpha"},
+        "average": {"average_decay": 0.995},
+        "best-up": {"sampling": "best-up"},
+        "worst-up": {"sampling": "worst-up"},
+        "bit-phases": {"bit_phases": True},
+        "bit-sandwich": {"bit_sandwich": True},
+        "half at bits": {"quantised_steps": config.steps // 2},
+        "erasing": {"augmentation": "erasing"},
+        "momentum-groups": {"momentum_groups": True},
+        "shrink": {"shrink": True},
+        "alpha and average": {"distillation": "alpha", "average_decay": 0.995},
+    }
 
 
 def at_bits(space: Space, X: IntArray, bits: int) -> IntArray | None:
@@ -131,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Train a supernet with each lever, and print what was measured as each is done."""
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("--space", default="fashion")
-    parser.add_argument("--levers", default=",".join(LEVERS), help="names, by commas")
+    parser.add_argument("--levers", help="names, by commas; default: all")
     parser.add_argument("--steps", type=int, default=9600)
     parser.add_argument("--batch", type=int, default=1024)
     parser.add_argument("--subnets", type=int, default=32, help="random ones of each kind")
@@ -139,21 +140,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--on", default="cpu")
     args = parser.parse_args(argv)
-    names = by_commas(args.levers)
-    for name in names:
-        if name not in LEVERS:
-            raise UserError(f"unknown lever {name!r}; known: {', '.join(LEVERS)}")
-    space, device = load_space(args.space), torch_device(args.on)
     config = recipe(args.steps, args.batch, args.seed)
-    configs = {name: replace(config, **LEVERS[name]) for name in names}
+    known = levers(config)
+    names = by_commas(args.levers) if args.levers else list(known)
+    for name in names:
+        if name not in known:
+            raise UserError(f"unknown lever {name!r}; known: {', '.join(known)}")
+    space, device = load_space(args.space), torch_device(args.on)
+    configs = {name: replace(config, **known[name]) for name in names}
     with growing(args.out):
         state = _begin(args, space, device)
         for name, of in configs.items():
             if name not in state["levers"]:
                 state["levers"][name] = _train(args, space, of, name, device)
                 write_json(args.out, state)
-            known = with_defaults(state["levers"][name]["train"], TrainConfig)
-            refuse_other_settings(f"lever {name!r} of {args.out}", known, asdict(of), _MEND)
+            then = with_defaults(state["levers"][name]["train"], TrainConfig)
+            refuse_other_settings(f"lever {name!r} of {args.out}", then, asdict(of), _MEND)
             print(_line(name, state["levers"][name]), flush=True)
 
 

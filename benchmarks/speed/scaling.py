@@ -18,12 +18,19 @@ from apq_moo.data import images_of, load_images
 from apq_moo.errors import reported
 from apq_moo.space import Space, load_space
 from apq_moo.supernet.distributed import Group, join
-from apq_moo.supernet.training import Progress, TrainConfig, Trainer
+from apq_moo.supernet.training import SPLITS, Progress, TrainConfig, Trainer
 from apq_moo.versions import versions
 
 
 def images_a_second(
-    space: Space, batch: int, *, warmup: int, steps: int, group: Group, device: torch.device
+    space: Space,
+    batch: int,
+    *,
+    warmup: int,
+    steps: int,
+    group: Group,
+    device: torch.device,
+    split: str = "images",
 ) -> float:
     """Images of all processes together that a second of training takes in.
 
@@ -34,9 +41,10 @@ def images_a_second(
         steps: steps that are.
         group: this process among the others.
         device: where this one trains.
+        split: what of a step they share.
     """
     config = TrainConfig(steps=warmup + steps, warmup_steps=0, batch_size=batch)
-    trainer = Trainer(space, load_images(images_of(space)), config, device, group)
+    trainer = Trainer(space, load_images(images_of(space)), config, device, group, split=split)
     at: dict[int, float] = {}
 
     def clock(progress: Progress) -> None:
@@ -56,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=8192, help="images a step, of all processes")
     parser.add_argument("--warmup", type=int, default=120, help="steps that are not counted")
     parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--split", default=SPLITS[0], choices=SPLITS, help="what they share")
     parser.add_argument("--on", default="cuda")
     args = parser.parse_args(argv)
     if min(args.warmup, args.steps) < 1:
@@ -68,11 +77,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         steps=args.steps,
         group=group,
         device=device,
+        split=args.split,
     )
     if group.leads:
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else "a CPU"
+        shared = f", {args.split} shared" if group.size > 1 else ""
         print(
-            f"{group.size} x {name}, batch {args.batch}: {found:,.0f} images/s, "
+            f"{group.size} x {name}, batch {args.batch}{shared}: {found:,.0f} images/s, "
             f"{1e3 * args.batch / found:.1f} ms a step; {json.dumps(versions())}"
         )
 

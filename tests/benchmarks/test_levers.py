@@ -15,7 +15,10 @@ from apq_moo.space import load_space
 def test_levers_are_settings():
     config = levers.recipe(9600, 1024, 0)
     assert (config.warmup_steps, config.quantised_steps, config.ramp_steps) == (960, 2400, 200)
-    assert not levers.LEVERS["none"]
+    known = levers.levers(config)
+    assert not known["none"]
+    assert known["half at bits"] == {"quantised_steps": 4800}
+    assert all(replace(config, **changes) != config for changes in list(known.values())[1:])
 
 
 def test_the_same_subnets_are_measured_at_all_bits_that_there_are():

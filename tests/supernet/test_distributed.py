@@ -84,39 +84,61 @@ def test_gradients_are_averaged_over_the_shares(tmp_path):
     assert differs
 
 
-def test_two_processes_train_one_supernet(tmp_path, image_set):
-    """Close to what one process does: they differ by batch-norm statistics of half the batch."""
-    settings = ("--steps", "6", "--warmup-steps", "2", "--batch-size", "256")
-    done = run(
-        *(
-            "-m",
-            "apq_moo",
-            "supernet",
-            "train",
-            "--space",
-            "digits",
-            *settings,
-            "-o",
-            "two.safetensors",
-        ),
-        folder=tmp_path,
-    )
+SIX_STEPS = {"steps": 6, "warmup_steps": 2, "batch_size": 256}
+
+
+def trained_by_two(folder, *options):
+    settings = [part for name, value in SIX_STEPS.items()
+                for part in (f"--{name.replace('_', '-')}", value)]  # fmt: skip
+    command = ("-m", "apq_moo", "supernet", "train", "--space", "digits", *settings, *options)
+    done = run(*command, "-o", "two.safetensors", folder=folder)
     assert done.stdout.count("trained 6 steps") == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["two.safetensors"]
-    space = load_space("digits")
-    two, _ = load_supernet(tmp_path / "two.safetensors", space)
+    assert sorted(path.name for path in folder.iterdir()) == ["two.safetensors"]
+    return load_supernet(folder / "two.safetensors", load_space("digits"))[0]
+
+
+def distance(a, b):
+    pairs = zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    return sum(float((p - q).norm()) for p, q in pairs)
+
+
+def test_two_processes_share_the_images(tmp_path, image_set):
+    """Close to what one process does: they differ by batch-norm statistics of half the batch."""
+    two = trained_by_two(tmp_path)
     one, other = (
-        Trainer(
-            space, image_set, TrainConfig(steps=6, warmup_steps=2, batch_size=256, seed=seed)
-        ).run()
+        Trainer(load_space("digits"), image_set, TrainConfig(**SIX_STEPS, seed=seed)).run()
         for seed in (0, 1)
     )
-
-    def distance(a, b):
-        pairs = zip(a.state_dict().values(), b.state_dict().values(), strict=True)
-        return sum(float((p - q).norm()) for p, q in pairs)
-
     assert 0 < distance(one, two) < 0.2 * distance(one, other)
+
+
+def test_two_processes_share_the_subnets(tmp_path, image_set):
+    """Just what one process does, but for the order in which gradients are added."""
+    levers = ("--sampling", "best-up", "--bit-sandwich", "--quantised-steps", "2")
+    two = trained_by_two(tmp_path, "--split", "subnets", *levers)
+    config = TrainConfig(**SIX_STEPS, sampling="best-up", bit_sandwich=True, quantised_steps=2)
+    one = Trainer(load_space("digits"), image_set, config).run()
+    other = Trainer(load_space("digits"), image_set, replace(config, seed=1)).run()
+    assert distance(one, two) < 1e-3 * distance(one, other)
+
+
+def test_every_task_is_done_once_and_loads_are_even():
+    costs = [5.0, 1.0, 4.0, 3.0, 1.0]
+    mine = [Group(rank, 2).mine(costs) for rank in range(2)]
+    assert sorted(mine[0] + mine[1]) == list(range(5))
+    assert [sum(costs[task] for task in tasks) for tasks in mine] == [7.0, 7.0]
+    assert Group(2, 3).mine([1.0]) == []
+
+
+def test_what_cannot_be_shared_is_refused(digits, image_set):
+    two = Group(0, 2)
+    with pytest.raises(UserError, match="split must be one of images, subnets; not 'layers'"):
+        Trainer(digits, image_set, TrainConfig(), "cpu", two, split="layers")
+    with pytest.raises(UserError, match="momentum_groups lets them take turns"):
+        Trainer(digits, image_set, TrainConfig(momentum_groups=True), "cpu", two, split="subnets")
+    alone = digits.decode(digits.smallest())[0]
+    with pytest.raises(UserError, match="but there is one"):
+        Trainer(digits, image_set, TrainConfig(), "cpu", two, alone, split="subnets")
 
 
 def test_shares_are_equal_and_disjoint():

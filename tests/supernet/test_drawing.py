@@ -9,7 +9,7 @@ from scipy.stats import chisquare
 
 from apq_moo.errors import UserError
 from apq_moo.space import Space, SpaceSpec, load_space
-from apq_moo.supernet.drawing import Drawing, macs, macs_tables, with_widest_bits
+from apq_moo.supernet.drawing import Drawing, macs, macs_tables, with_fewest_bits, with_widest_bits
 from apq_moo.supernet.recipe import TrainConfig
 
 BITS = {role: [2, 4, 8] for role in ("w_pw", "a_pw", "w_dw", "a_dw")}
@@ -47,6 +47,32 @@ def test_widest_bits_are_uniform_and_nothing_else_changes():
     assert chisquare(list(counts.values())).pvalue > 0.01
 
 
+def test_the_ends_are_trained_at_their_fewest_bits_too():
+    space = load_space("digits")
+    config = TrainConfig(steps=10, warmup_steps=0, quantised_steps=5, bit_sandwich=True)
+    drawing = Drawing(space, config)
+    plain = Drawing(space, replace(config, bit_sandwich=False))
+    assert drawing.students(4) == plain.students(4)
+    ends = [s for s in drawing.students(5) if s not in plain.students(5)]
+    largest, smallest = space.decode(np.vstack([space.largest(), space.smallest()]))
+    assert all(student.quantised for student in ends)
+    for student, whole in zip(ends, (largest, smallest), strict=True):
+        shape, expected = (
+            [(b.stage, b.kernel, b.channels) for b in subnet.blocks]
+            for subnet in (student.subnet, whole)
+        )
+        assert shape == expected
+        assert {b for block in student.subnet.blocks for b in astuple_of(block)[3:]} == {3}
+
+
+def test_fewest_bits_obey_the_rules():
+    space = space_of({"kernel": [5, 7], "w_pw": 2})
+    found = with_fewest_bits(space, np.vstack([space.largest(), space.smallest()]))
+    large, small = space.decode(found)
+    assert {block.w_pw for block in large.blocks} == {8}
+    assert {block.w_pw for block in small.blocks} == {2}
+
+
 def astuple_of(block):
     return (
         *(block.stage, block.kernel, block.channels),
@@ -71,7 +97,7 @@ def test_bits_widen_in_equal_parts(full):
         blocks = [b for s in drawing.students(step) if s.quantised for b in s.subnet.blocks]
         seen.append({w for block in blocks for w in (block.w_pw, block.a_dw)})
     assert seen == [set()] + [{8}] * 3 + [{4, 8}] * 3 + [{2, 4, 8}] * 3
-    with pytest.raises(UserError, match="bit_phases are of the quantised phase"):
+    with pytest.raises(UserError, match="bit_phases is of the quantised phase"):
         replace(config, quantised_steps=0)
 
 

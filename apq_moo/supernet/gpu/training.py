@@ -144,10 +144,7 @@ class GpuGradients:
         """Set the parameters' gradients; see :meth:`Gradients.step`."""
         self._clear()
         self.logits = []
-        if self._fitted is not self.supernet.ranges.high:
-            self._fitted, self._spans = self.supernet.ranges.high, self._spans_now()
-        n, planes = len(x), to_planes(x).to(self._forward_type)
-        self._begin()
+        n, planes = self._begin(x)
         classes = self.supernet.space.spec.classes
         targets = nn.functional.one_hot(y, classes).float()
         targets = torch.lerp(targets, torch.full_like(targets, 1 / classes), self.smoothing)
@@ -165,6 +162,19 @@ class GpuGradients:
         self._end()
         return nn.functional.cross_entropy(self.logits[0], y)
 
+    @torch.no_grad()
+    def predict(self, x: Tensor, student: Student) -> Tensor:
+        """See :meth:`Gradients.predict`."""
+        self._clear()
+        n, planes = self._begin(x)
+        self._work.vectors.spans.zero_()
+        nodes, quantised = self.supernet.outline(student.subnet), student.quantised
+        _, features = self._forward(nodes, planes, n, quantised=quantised)
+        layer = nodes[-1].layer
+        pooled = pool(features, n, nodes[-2].layer.size_out)
+        pooled, weight, _ = self._classifier(layer, pooled, quantised=quantised)
+        return pooled @ weight.T + self.supernet.classifier.bias
+
     def _clear(self) -> None:
         """Set gradients to zero, and make those that are missing, as after ``zero_grad``."""
         parameters = list(self.supernet.parameters())
@@ -174,8 +184,13 @@ class GpuGradients:
                 self._derived.clear()  # they refer to the old ones
         torch._foreach_zero_([p.grad for p in parameters if p.grad is not None])
 
-    def _begin(self) -> None:
-        """Derive the smaller depthwise kernels from the weights as they are now."""
+    def _begin(self, x: Tensor) -> tuple[int, Tensor]:
+        """Get ready for images: how many there are, and how kernels read them.
+
+        Smaller depthwise kernels are derived from the weights as they are now.
+        """
+        if self._fitted is not self.supernet.ranges.high:
+            self._fitted, self._spans = self.supernet.ranges.high, self._spans_now()
         for module in self._depthwise:
             weight, grad = module.weight.detach(), module.weight.grad
             assert grad is not None
@@ -187,6 +202,7 @@ class GpuGradients:
                     self._derived[id(module), small] = derived
                 derived.begin(weight)
                 weight, grad = derived.data, derived.grad
+        return len(x), to_planes(x).to(self._forward_type)
 
     def _end(self) -> None:
         """Take the gradients of the smaller kernels to the parameters, the smallest first."""
@@ -331,13 +347,7 @@ class GpuGradients:
     ) -> tuple[Tensor, Tensor]:
         """Logits, and the gradient of the pooled features, shape ``(channels, n)``."""
         classifier = self.supernet.classifier
-        pooled, weight = pool(x, n, size), classifier.weight
-        passes: Tensor | None = None
-        if quantised and layer.a_bits != FLOAT_BITS:
-            span = None if self._spans is None else self._spans.entering(layer)
-            pooled, passes = _rounded(pooled, layer.a_bits, span)
-        if quantised:
-            weight = quantise_weight(weight, layer.w_bits)
+        pooled, weight, passes = self._classifier(layer, pool(x, n, size), quantised=quantised)
         logits = pooled @ weight.T + classifier.bias
         d_logits = way(targets, logits)
         assert classifier.weight.grad is not None
@@ -348,6 +358,19 @@ class GpuGradients:
         if passes is not None:
             d_pooled *= passes
         return logits, d_pooled.T.contiguous()
+
+    def _classifier(
+        self, layer: Layer, pooled: Tensor, *, quantised: bool
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The classifier's input and weight, and where the input's gradients pass."""
+        weight = self.supernet.classifier.weight
+        passes: Tensor | None = None
+        if quantised and layer.a_bits != FLOAT_BITS:
+            span = None if self._spans is None else self._spans.entering(layer)
+            pooled, passes = _rounded(pooled, layer.a_bits, span)
+        if quantised:
+            weight = quantise_weight(weight, layer.w_bits)
+        return pooled, weight, passes
 
 
 def _rounded(x: Tensor, bits: int, span: Tensor | None) -> tuple[Tensor, Tensor]:
