@@ -1,9 +1,14 @@
-"""Reading safetensors files with a JSON header, no larger than they may be."""
+"""Reading safetensors files with a JSON header, no larger than they may be, and their checksums."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
+
+from numpy.typing import NDArray
 
 from apq_moo.errors import UserError
 from apq_moo.files import parse_json
@@ -48,3 +53,13 @@ def read_tensors(
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:  # such as of types that the framework has not
         raise UserError(f"cannot read {path}: {error}") from error
+
+
+def checksum(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> str:
+    """SHA-256 of a JSON header and of every array, in hex."""
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

@@ -7,7 +7,6 @@ truncated one.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from apq_moo.errors import UserError
 from apq_moo.files import replacing
 from apq_moo.space import Space, belonging, refuse_other_space
-from apq_moo.tensors import read_tensors
+from apq_moo.tensors import checksum, read_tensors
 
 FORMAT = "apq-moo predictor 1"
 _MAX_BYTES = 2**27
@@ -42,15 +41,6 @@ def real(settings: Mapping[str, Any], name: str) -> float:
     return value
 
 
-def _checksum(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> str:
-    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
-    for name in sorted(arrays):
-        array = arrays[name]
-        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
-
-
 def write_state(path: str | Path, space: Space, arrays: Arrays, header: Mapping[str, Any]) -> None:
     """Write arrays and a header atomically.
 
@@ -67,7 +57,7 @@ def write_state(path: str | Path, space: Space, arrays: Arrays, header: Mapping[
 
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     header = json.loads(json.dumps({**header, "format": FORMAT, **belonging(space)}))
-    signed = {**header, "sha256": _checksum(header, arrays)}
+    signed = {**header, "sha256": checksum(header, arrays)}
     with replacing(path) as temporary:
         temporary.write_bytes(save(arrays, metadata={"header": json.dumps(signed)}))
 
@@ -79,8 +69,8 @@ def read_state(path: str | Path, space: Space) -> tuple[Arrays, dict[str, Any]]:
         UserError: it is missing, truncated, altered, no predictor, or of another space.
     """
     arrays, header = read_tensors(path, FORMAT, "np", _MAX_BYTES)
-    checksum = header.pop("sha256", None)
-    if checksum != _checksum(header, arrays):
+    said = header.pop("sha256", None)
+    if said != checksum(header, arrays):
         raise UserError(f"{path} is damaged: its contents do not match its checksum; fit it again")
     refuse_other_space(header, space, path)
     return arrays, header

@@ -43,6 +43,7 @@ from apq_moo.data.fashion import read_idx
 from apq_moo.data.folders import load_image_folder
 from apq_moo.data.samples import SampleTable, load_samples
 from apq_moo.data.tables import AccuracyTable, load_table
+from apq_moo.deploy import cut_out, execute, load_network, save_network
 from apq_moo.errors import UserError
 from apq_moo.files import read_json
 from apq_moo.hardware import (
@@ -58,7 +59,6 @@ from apq_moo.hardware.measuring.campaign import Campaign, CampaignFile
 from apq_moo.hardware.measuring.timing import Rule
 from apq_moo.pipeline.chain import _begin
 from apq_moo.predictors import PREDICTORS, create_predictor, load_predictor, published
-from apq_moo.predictors.storage import _checksum as predictor_checksum
 from apq_moo.predictors.storage import read_state, write_state
 from apq_moo.predictors.training import initial_weights
 from apq_moo.problems.evaluated import Evaluated
@@ -71,6 +71,7 @@ from apq_moo.study.warm_start import read_networks
 from apq_moo.supernet.checkpoint import load_supernet, save_supernet
 from apq_moo.supernet.sampling import SampleConfig
 from apq_moo.supernet.training import TrainConfig, Trainer
+from apq_moo.tensors import checksum
 
 LONGEST_S = 10.0
 LONGEST_MESSAGE = 300
@@ -269,7 +270,7 @@ def safetensors_of(rng, data):
     return struct.pack("<Q", len(text)) + text + data[8 + length :]
 
 
-def predictor_of(rng, data):
+def signed_of(rng, data):
     """The header or arrays changed under a checksum that is right again; or without one."""
     if rng.random() < 0.15:
         return safetensors_of(rng, data)
@@ -287,7 +288,7 @@ def predictor_of(rng, data):
             case 2:
                 del arrays[a]
                 break
-            case 3:
+            case 3 if "predictor" in header:
                 header["predictor"] = rng.choice(list(PREDICTORS))
             case 4 | 5:
                 key = rng.choice(list(header))
@@ -305,7 +306,7 @@ def predictor_of(rng, data):
                 arrays[a] = values.reshape(arrays[a].shape)
     try:
         arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        signed = {**header, "sha256": predictor_checksum(header, arrays)}
+        signed = {**header, "sha256": checksum(header, arrays)}
         return safetensors.numpy.save(arrays, metadata={"header": json.dumps(signed)})
     except (KeyError, safetensors.SafetensorError):  # a type that such files have not
         return bytes_of(rng, data)
@@ -595,6 +596,19 @@ def supernet(folder):
     return folder / "s.safetensors"
 
 
+def network(folder):
+    found, _ = load_supernet(ASSETS.folder / "supernet.safetensors", SPACE)
+    (subnet,) = SPACE.decode(SPACE.smallest()[None])
+    save_network(folder / "n.safetensors", cut_out(found, subnet, load_images("digits")))
+    return folder / "n.safetensors"
+
+
+def run_network(path):
+    found = load_network(path)
+    assert np.isfinite(execute(found, np.ones((1, *found.image_shape), np.float32))).all()
+    assert found.subnet.blocks
+
+
 def training(folder):
     path = folder / "s.training"
     one_step()
@@ -757,8 +771,9 @@ FORMATS = {
     "evaluations.sqlite": (evaluations, sqlite_of, read_evaluations),
     "training": (training, safetensors_of, go_on),
     "supernet": (supernet, safetensors_of, lambda path: load_supernet(path, SPACE)),
+    "network": (network, signed_of, run_network),
     **{
-        f"predictor {name}": (lambda f, name=name: predictor(f, name), predictor_of, predict)
+        f"predictor {name}": (lambda f, name=name: predictor(f, name), signed_of, predict)
         for name in (*PREDICTORS, "ubjson")
         if name != "mlp-scratch"  # whose files are those of mlp
     },

@@ -23,7 +23,8 @@ ABOVE = {
 }
 ABOVE["study"] = (*ABOVE["algorithms"], "algorithms")
 ABOVE["results"] = (*ABOVE["study"], "study")
-ABOVE["benchmarks"] = (*ABOVE["results"], "results")
+ABOVE["deploy"] = (*ABOVE["results"], "results")
+ABOVE["benchmarks"] = (*ABOVE["deploy"], "deploy")
 ABOVE["pipeline"] = (*ABOVE["benchmarks"], "benchmarks")
 ABOVE["testing"] = ABOVE["benchmarks"]
 ABOVE["cli"] = (*ABOVE["pipeline"], "pipeline")
