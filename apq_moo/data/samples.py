@@ -34,24 +34,46 @@ class SampleTable:
         group: index into :data:`SETS`, shape ``(n,)``.
         acc: accuracy on the validation split in percent, shape ``(n,)``; NaN where not measured.
         provenance: what made it: space, digest, seed, checksums, settings, seconds.
+        acc_test: accuracy on the test split in percent, shape ``(n,)``, of the rows to judge by:
+            what is learnt from validation labels is judged by other images too. NaN where not
+            measured; by default everywhere, as in files of before.
     """
 
-    splits: ClassVar[tuple[str, ...]] = ("validation",)
+    splits: ClassVar[tuple[str, ...]] = ("validation", "test")
 
     X: IntArray
     group: NDArray[np.int8]
     acc: FloatArray
     provenance: dict[str, Any] = field(default_factory=dict)
+    acc_test: FloatArray = field(default_factory=lambda: np.empty(0))
+
+    def __post_init__(self) -> None:
+        if not len(self.acc_test):
+            object.__setattr__(self, "acc_test", np.full(len(self.X), np.nan))
 
     def rows(self, name: str) -> tuple[IntArray, FloatArray]:
         """The measured genotypes and accuracies of one of :data:`SETS`."""
-        chosen = (self.group == SETS.index(name)) & np.isfinite(self.acc)
+        chosen = self._measured(name)
         return self.X[chosen], self.acc[chosen]
+
+    def test_accuracies(self, name: str) -> FloatArray:
+        """Those of the rows of :meth:`rows`; NaN where not measured."""
+        return self.acc_test[self._measured(name)]
+
+    def _measured(self, name: str) -> BoolArray:
+        found: BoolArray = (self.group == SETS.index(name)) & np.isfinite(self.acc)
+        return found
 
     @property
     def complete(self) -> bool:
         """Whether every row has been measured."""
-        return bool(np.isfinite(self.acc).all())
+        return not len(self.unmeasured())
+
+    @property
+    def wanted(self) -> BoolArray:
+        """Which of :attr:`splits` are measured of each row, shape ``(n, 2)``."""
+        judging = np.isin(self.group, [SETS.index("fp_held_out"), SETS.index("mp_held_out")])
+        return np.stack([np.ones(len(self.X), dtype=bool), judging], axis=1)
 
     @property
     def quantised(self) -> BoolArray:
@@ -59,11 +81,12 @@ class SampleTable:
         return np.isin(self.group, [SETS.index("mp"), SETS.index("mp_held_out")])
 
     def unmeasured(self) -> IntArray:
-        """Rows without an accuracy, those of small sets first.
+        """Rows that lack an accuracy, those of small sets first.
 
         So an unfinished table has what judges and transfers, and some of the rest.
         """
-        todo = np.flatnonzero(np.isnan(self.acc))
+        missing = np.isnan(np.stack([self.acc, self.acc_test], axis=1)) & self.wanted
+        todo = np.flatnonzero(missing.any(axis=1))
         size = np.bincount(self.group, minlength=len(SETS))[self.group[todo]]
         return todo[np.argsort(size, kind="stable")]
 
@@ -74,16 +97,24 @@ class SampleTable:
 
         Args:
             rows: which.
-            right: rightly classified images of each of :attr:`splits`, shape ``(len(rows), 1)``.
+            right: rightly classified images of each of :attr:`splits`, shape ``(len(rows), 2)``;
+                negative where they were not classified.
             images: of each split.
         """
-        acc = self.acc.copy()
-        acc[rows] = 100.0 * (right[:, 0] / images[0])
-        return replace(self, acc=acc)
+        found = []
+        for split, (known, n) in enumerate(zip((self.acc, self.acc_test), images, strict=True)):
+            classified = right[:, split] >= 0
+            found.append(known.copy())
+            found[-1][rows[classified]] = 100.0 * (right[classified, split] / n)
+        return replace(self, acc=found[0], acc_test=found[1])
 
     def joined(self, other: SampleTable) -> SampleTable:
         """What this table knows, and else another one of the same rows."""
-        return replace(self, acc=np.where(np.isnan(self.acc), other.acc, self.acc))
+        return replace(
+            self,
+            acc=np.where(np.isnan(self.acc), other.acc, self.acc),
+            acc_test=np.where(np.isnan(self.acc_test), other.acc_test, self.acc_test),
+        )
 
     def counts(self) -> dict[str, int]:
         """Measured rows of each set."""
@@ -102,6 +133,7 @@ class SampleTable:
                 X=self.X.astype(np.uint8),
                 group=self.group,
                 acc=self.acc,
+                acc_test=self.acc_test,
                 header=np.frombuffer(header.encode(), dtype=np.uint8),
             )
 
@@ -113,18 +145,19 @@ def load_samples(path: str | Path, space: Space) -> SampleTable:
         UserError: it is missing, damaged, or of another space.
     """
     wanted = {"header": HEADER, "X": ("iu", 2), "group": ("i", 1), "acc": ("f", 1)}
-    arrays = read_arrays(path, wanted, max_bytes=MAX_BYTES, source=f"samples {path}")
+    arrays = read_arrays(path, wanted, others="f", max_bytes=MAX_BYTES, source=f"samples {path}")
     header = header_of(arrays, path)
     X, group, acc = (arrays[name] for name in ("X", "group", "acc"))
+    acc_test = arrays.get("acc_test", np.full(acc.shape, np.nan))  # none in files of before
     if header.pop("format", None) != FORMAT:
         raise UserError(f"{path} is not a sample table of this version")
     refuse_other_space(header, space, path)
     good = (
-        group.shape == acc.shape == (len(X),)
+        group.shape == acc.shape == acc_test.shape == (len(X),)
         and group.dtype == np.int8
-        and acc.dtype == np.float64
+        and acc.dtype == acc_test.dtype == np.float64
         and bool(((group >= 0) & (group < len(SETS))).all())
     )
     if not good:
         raise UserError(f"{path} holds arrays of the wrong shape or type")
-    return SampleTable(space.check(X), group, acc, header)
+    return SampleTable(space.check(X), group, acc, header, acc_test)

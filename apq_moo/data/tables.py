@@ -53,6 +53,11 @@ class AccuracyTable:
         """Which networks run at their bits, shape ``(n,)``: all."""
         return np.ones(len(self.X), dtype=bool)
 
+    @property
+    def wanted(self) -> BoolArray:
+        """Which of :attr:`splits` are measured of each network, shape ``(n, 2)``: all."""
+        return np.ones(self.right.shape, dtype=bool)
+
     def unmeasured(self) -> IntArray:
         """Rows that lack a split."""
         return np.flatnonzero((self.right == MISSING).any(axis=1))

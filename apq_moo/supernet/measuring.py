@@ -24,7 +24,7 @@ from apq_moo.changes import refuse_other_settings
 from apq_moo.data import load_images
 from apq_moo.data.images import check_images
 from apq_moo.data.samples import SampleTable
-from apq_moo.data.tables import AccuracyTable
+from apq_moo.data.tables import MISSING, AccuracyTable
 from apq_moo.errors import UserError
 from apq_moo.files import growing, sha256
 from apq_moo.space import Space, SpaceSpec, belonging, embed, superspace
@@ -55,7 +55,7 @@ class Task:
         spec: of the supernet's space.
         digest: of that space.
         checkpoint: the supernet's file, and ``checksum`` its SHA-256.
-        images: the name of the data set, and ``splits`` those that are classified.
+        images: the name of the data set, and ``splits`` what may be classified of them.
         finetuning: of networks at their bits, or None.
         on: the device.
     """
@@ -81,10 +81,17 @@ def _scorer(task: Task) -> Scorer:
 
 
 def _count(
-    task: Task, rows: IntArray, X: IntArray, quantised: BoolArray
+    task: Task, rows: IntArray, X: IntArray, quantised: BoolArray, wanted: BoolArray
 ) -> tuple[IntArray, Counts]:
     scorer = _scorer(task)
-    return rows, scorer.count(scorer.space.decode(X), task.splits, quantised=quantised)
+    right = np.full(wanted.shape, MISSING, dtype=np.int32)
+    for pattern in np.unique(wanted, axis=0):
+        of = np.flatnonzero((wanted == pattern).all(axis=1))
+        splits = [split for split, is_wanted in zip(task.splits, pattern, strict=True) if is_wanted]
+        subnets = scorer.space.decode(X[of])
+        found = scorer.count(subnets, splits, quantised=quantised[of])
+        right[np.ix_(of, np.flatnonzero(pattern))] = found
+    return rows, right
 
 
 def measure(
@@ -150,7 +157,8 @@ def _complete(
     todo = table.unmeasured()[group.rank :: group.size]
     size = _CHUNK if torch_device(task.on).type == "cpu" else _CHUNK_ON_GPU
     chunks = [todo[i : i + size] for i in range(0, len(todo), size)]
-    calls = ((task, rows, X[rows], table.quantised[rows]) for rows in chunks)
+    quantised, wanted = table.quantised, table.wanted
+    calls = ((task, rows, X[rows], quantised[rows], wanted[rows]) for rows in chunks)
     begun = stored = time.perf_counter()
     try:
         with closing(in_workers(_count, calls, jobs)) as counted:

@@ -66,17 +66,25 @@ def test_collecting_resumes_and_equals_measuring(digits, checkpoint, image_set, 
     supernet, _ = load_supernet(checkpoint, digits)
     quantised = np.isin(table.group, [1, 3])
     scorer = Scorer(supernet, image_set)
-    expected = scorer.accuracies(digits.decode(table.X), ["validation"], quantised=quantised)
+    expected = scorer.accuracies(
+        digits.decode(table.X), ["validation", "test"], quantised=quantised
+    )
     assert table.acc.tolist() == expected[:, 0].tolist()
     assert table.quantised.tolist() == quantised.tolist()
+    # Those to judge by are classified on the test images too, and only those.
+    judging = table.group >= 2
+    assert table.acc_test[judging].tolist() == expected[judging, 1].tolist()
+    assert np.isnan(table.acc_test[~judging]).all()
+    assert table.test_accuracies("mp_held_out").tolist() == expected[15:, 1].tolist()
 
-    acc = table.acc.copy()
-    acc[::2] = np.nan
-    replace(table, acc=acc).save(out)
-    assert not load_samples(out, digits).complete
+    acc, acc_test = table.acc.copy(), table.acc_test.copy()
+    acc[::2] = acc_test[-1] = np.nan
+    replace(table, acc=acc, acc_test=acc_test).save(out)
+    assert load_samples(out, digits).unmeasured().tolist() == [12, 14, 16, 17, 0, 2, 4, 6, 8, 10]
     done = []
     again = collect(digits, checkpoint, "digits", TINY, out, callback=lambda d, n: done.append(d))
     assert np.array_equal(again.acc, table.acc)
+    assert np.array_equal(again.acc_test, table.acc_test, equal_nan=True)
     assert done == [18]
 
     with pytest.raises(UserError, match="other settings"):
@@ -119,6 +127,15 @@ def test_tables_round_trip_and_refuse_damage(digits, full, tmp_path):
     path = tmp_path / "samples.npz"
     table.save(path)
     again = load_samples(path, digits)
+    assert np.isnan(again.acc_test).all()
+    assert again.unmeasured().tolist() == [12, 13, 14, 15, 16, 17, 0]
+    with np.load(path) as held:
+        older = {name: held[name] for name in held if name != "acc_test"}
+    np.savez(tmp_path / "older.npz", **older)
+    assert np.isnan(load_samples(tmp_path / "older.npz", digits).acc_test).all()
+    np.savez(tmp_path / "odd.npz", **older, acc_test=np.zeros(3))
+    with pytest.raises(UserError, match="arrays of the wrong shape or type"):
+        load_samples(tmp_path / "odd.npz", digits)
     assert np.array_equal(again.X, table.X)
     assert np.array_equal(again.acc, table.acc, equal_nan=True)
     assert len(again.rows("fp")[0]) == 5
