@@ -18,6 +18,7 @@ from apq_moo.hardware.peak import BITS_PER_KIB, peak_memory
 from apq_moo.hardware.tables import CostTable
 from apq_moo.registry import Registry
 from apq_moo.space import Layer, Space
+from apq_moo.space.spec import FLOAT_BITS
 
 _TINY = 1e-100
 """Relative to such a limit everything would be infinite."""
@@ -100,8 +101,13 @@ def _params(layers: Sequence[Layer]) -> FloatArray:
 
 
 def _size(layers: Sequence[Layer]) -> FloatArray:
-    bits = [layer.weights * layer.w_bits + 32 * _beside_weights(layer) for layer in layers]
+    bits = [layer.weights * layer.w_bits + 32 * _stored_beside(layer) for layer in layers]
     return np.array(bits) / BITS_PER_KIB
+
+
+def _stored_beside(layer: Layer) -> int:
+    """Values stored beside a layer's weights: levels need a size for each output channel."""
+    return 2 * layer.c_out if layer.w_bits != FLOAT_BITS else _beside_weights(layer)
 
 
 ACC = "acc"
@@ -111,9 +117,10 @@ QUANTITIES: Registry[Quantity] = Registry("objective")
 """Every quantity by name, in the order in which they are listed.
 
 ``macs`` are over all convolution and linear layers. ``params`` is torch's count of the network.
-``size`` is all weights at their bits, and 32 bits for each bias and each value of a batch norm,
-which at inference is an affine map: two values a channel. ``memory`` is the peak activation memory,
-see :mod:`apq_moo.hardware.peak`.
+``size`` is all weights at their bits, and two numbers of 32 bits for each output channel: what its
+integers are multiplied by, the batch norm's scale included, and what is then added. (A classifier
+in floating point has a bias only.) ``memory`` is the peak activation memory, see
+:mod:`apq_moo.hardware.peak`.
 """
 
 for _quantity in (

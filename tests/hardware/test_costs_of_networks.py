@@ -94,6 +94,7 @@ def test_parameters_and_sizes_are_the_cut_out_networks(cut):
             for conv, layer in zip(convs, space.layers(subnet), strict=True)
         )
         rest = sum(value.numel() for value in plain.parameters() if value.ndim == 1)
+        rest += space.spec.classes  # what the classifier's integers are multiplied by
         sizes.append((bits + 32 * rest) / 8 / 1024)
     np.testing.assert_allclose(cost_table(space, "params")(X), params, rtol=1e-12)
     np.testing.assert_allclose(cost_table(space, "size")(X), sizes, rtol=1e-12)
@@ -104,11 +105,11 @@ def test_parameters_and_sizes_are_the_cut_out_networks(cut):
 
 def watched_peak(plain, space):
     """The peak in KiB, from the tensors that a cut-out network's layers really read and write."""
-    between = space.spec.fixed_bits
+    between = space.spec.between_bits
     peaks, record = [], []
 
     def watch(module, inputs, output):
-        (quantiser,) = [part for part in module if isinstance(part, FakeQuantise)]
+        quantiser = next(part for part in module if isinstance(part, FakeQuantise))
         record.append((inputs[0][0].numel(), output[0].numel(), quantiser.bits))
 
     handles = [
@@ -119,18 +120,16 @@ def watched_peak(plain, space):
     for handle in handles:
         handle.remove()
     steps = iter(record)
-    for part in plain.features:
+    for number, part in enumerate(plain.features):
         group = [next(steps) for module in part.modules() if isinstance(module, PlainConv)]
         # Bits of the tensors: the group's input, between its layers, and its output.
-        bits = [between, *(entry[2] for entry in group[1:]), between]
-        inner = len(group) == 3  # the fixed layers' tensors all take the fixed bits
-        bits = bits if inner else [between] * len(bits)
+        bits = [between if number else 8, *(entry[2] for entry in group[1:]), between]
         held = group[0][0] * between if getattr(part, "shortcut", False) else 0
         for i, (n_in, n_out, _) in enumerate(group):
-            peak = n_in * bits[i] + n_out * bits[i + 1]
-            peaks.append(peak + (held if i else 0))
-    n_pooled, n_out, _ = next(steps)
-    peaks += [(record[-2][1] + n_pooled) * between, (n_pooled + n_out) * between]
+            last = i == len(group) - 1  # whose output takes the place of what is held
+            peaks.append(n_in * bits[i] + n_out * bits[i + 1])
+            peaks[-1] += held if i and not last else 0
+    peaks.append(record[-2][1] * between + next(steps)[1] * 32)
     return max(peaks) / 8 / 1024
 
 
@@ -141,22 +140,35 @@ def test_memory_is_the_peak_of_the_cut_out_network(cut):
     assert len(set(expected)) > 2
 
 
+BY_HAND = {
+    **{key: FULL[key] for key in ("name", "input_channels", "input_size", "classes", "stem")},
+    "bits": {"w_pw": [8], "a_pw": [2], "w_dw": [8], "a_dw": [4]},
+}
+
+
 def test_memory_by_hand():
-    """One block 8 -> 16 on 12x12, stride 1, no shortcut: 8 bits between, 4 within."""
-    data = {
-        **{key: FULL[key] for key in ("name", "input_channels", "input_size", "classes", "stem")},
-        "bits": {"w_pw": [8], "a_pw": [2], "w_dw": [8], "a_dw": [4]},
-        "stages": [
-            {"width": 16, "stride": 1, "depths": [1], "kernels": [3], "expand": [4, 4]},
-        ],
-    }
-    space = Space(SpaceSpec.from_dict(data))
+    """One block 8 -> 16 on 12x12, stride 1, no shortcut: 16 bits between, 4 and 2 within."""
+    stage = {"width": 16, "stride": 1, "depths": [1], "kernels": [3], "expand": [4, 4]}
+    bits = BY_HAND["bits"] | {"between": 16}
+    space = Space(SpaceSpec.from_dict(BY_HAND | {"bits": bits, "stages": [stage]}))
     area = 12 * 12
-    expand = 8 * area * 8 + 32 * area * 4
+    expand = 8 * area * 16 + 32 * area * 4
     depthwise = 32 * area * 4 + 32 * area * 2
-    project = 32 * area * 2 + 16 * area * 8
+    project = 32 * area * 2 + 16 * area * 16
     expected = max(expand, depthwise, project) / 8192
     assert cost_table(space, "memory")(space.smallest()[None]) == pytest.approx([expected])
+
+
+def test_memory_by_hand_of_a_shortcut_and_of_a_picture():
+    """A block 8 -> 8 that adds in place; then a picture larger than all that follows."""
+    stage = {"width": 8, "stride": 1, "depths": [1], "kernels": [3], "expand": [1, 1]}
+    bits = BY_HAND["bits"] | {"between": 8}
+    data = BY_HAND | {"bits": bits, "stages": [stage]}
+    space, area = Space(SpaceSpec.from_dict(data)), 12 * 12
+    depthwise = 8 * area * (8 + 4 + 2)  # what is kept, what enters, what leaves
+    assert cost_table(space, "memory")(space.smallest()[None]) == depthwise / 8192
+    space = Space(SpaceSpec.from_dict(data | {"stem": {"channels": 8, "kernel": 3, "stride": 4}}))
+    assert cost_table(space, "memory")(space.smallest()[None]) == (3 * area + 8 * 9) * 8 / 8192
 
 
 def test_memory_extremes_by_brute_force():
