@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from apq_moo.data.images import FloatImages
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 
@@ -86,9 +87,8 @@ def apply(images: Tensor, draws: Draws) -> Tensor:
         [draws.mirrored, draws.down, draws.right, draws.side, draws.hole_row, draws.hole_column]
     )
     # One transfer of a few bytes an image; everything else happens where the images are.
-    mirrored, down, right, side, hole_row, hole_column = torch.from_numpy(
-        small.astype(np.int64)
-    ).to(images.device)
+    draws_there = _sent(small.astype(np.int64), images.device)
+    mirrored, down, right, side, hole_row, hole_column = draws_there
     rows = torch.arange(height, device=images.device)
     columns = torch.arange(width, device=images.device)
     hole = (_near(rows, hole_row, side)[:, :, None]) & (_near(columns, hole_column, side)[:, None])
@@ -102,6 +102,16 @@ def apply(images: Tensor, draws: Draws) -> Tensor:
     index = at.flatten(1)[:, None].expand(n, channels, height * width)
     moved = images.flatten(2).gather(2, index).view(images.shape)
     return moved.masked_fill((~inside | hole)[:, None], 0)
+
+
+def _sent(array: NDArray[Any], device: torch.device) -> Tensor:
+    """An array on a device, without waiting for what that is doing."""
+    import torch
+
+    tensor = torch.from_numpy(array)
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def _near(places: Tensor, middle: Tensor, side: Tensor) -> Tensor:
@@ -158,12 +168,12 @@ class Erasing:
 
         n, channels, height, width = images.shape
         rectangles, values = self.draw((n, channels, height, width), rng)
-        row, column, tall, wide = torch.from_numpy(rectangles).to(images.device)[:, :, None]
+        row, column, tall, wide = _sent(rectangles, images.device)[:, :, None]
         rows = torch.arange(height, device=images.device)
         columns = torch.arange(width, device=images.device)
         hit = ((rows >= row) & (rows < row + tall))[:, :, None]
         hit = hit & ((columns >= column) & (columns < column + wide))[:, None]
-        fill = torch.from_numpy(values).to(images)[:, :, None, None]
+        fill = _sent(values, images.device).to(images)[:, :, None, None]
         return torch.where(hit[:, None], fill, images)
 
 

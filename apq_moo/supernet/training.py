@@ -169,7 +169,7 @@ class Trainer:
         else:
             logits = self._gradients.predict(x, students[0])
             loss = F.cross_entropy(logits, y)
-            self.supernet.zero_grad()
+            self.supernet.zero_grad(set_to_none=False)
             if mine:
                 some = [students[task] for task in mine]
                 self._gradients.step(x, y, some, logits.softmax(1))

@@ -197,6 +197,37 @@ def test_a_step_replaces_the_gradients_of_the_one_before(supernet, quantised, ze
         assert torch.allclose(parameter.grad, grad, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.skipif(DEVICE == "cpu", reason="CUDA graphs need a GPU")
+@pytest.mark.parametrize("quantised", [False, True])
+def test_what_is_replayed_is_what_is_done(supernet, quantised):
+    """Of one subnet in every step, from the third on by a graph, while ranges are fitted again."""
+    twin = network(SPACE)
+    rare, often = (Student(subnet, quantised) for subnet in subnets())
+    replaying, doing = _kernels(supernet), _kernels(twin)
+    doing._replays._enabled = False
+    x, y = pictures(), torch.arange(8, device=DEVICE) % 5
+    for step in range(8):
+        if step in (2, 5):
+            for net in (supernet, twin):
+                fit_ranges(net, pictures()[:4] * (1 + step), subnets=2, seed=step)
+        images = x * (1 + 0.1 * step)
+        for way in (replaying, doing):
+            way.step(images, y, [often, rare, often] if step % 2 else [often, often])
+        soft = doing.logits[0].softmax(1)
+        assert torch.allclose(replaying.predict(images, often), doing.predict(images, often))
+        for way in (replaying, doing):
+            way.step(images, y, [often], soft)
+        for a, b in zip(replaying.logits, doing.logits, strict=True):
+            assert torch.allclose(a, b, atol=1e-3)
+        for a, b in zip(supernet.parameters(), twin.parameters(), strict=True):
+            assert float((a.grad - b.grad).norm()) <= 1e-2 * max(float(b.grad.norm()), 1e-2)
+        with torch.no_grad():
+            for net in (supernet, twin):
+                for parameter in net.parameters():
+                    parameter.add_(0.01)
+    assert len(replaying._replays._recorded) > 0
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -228,12 +259,16 @@ def test_floating_point_roles_run_beside_quantised_ones(supernet):
 
 
 class Recorder:
-    """A kernel that says how it is launched: by Triton's public interface, or by its ``run``."""
+    """A kernel that says how it is launched: by Triton's public interface, or past it."""
 
     function = packed_metadata = None
+    launch_cooperative_grid = launch_pdl = False
+    profile_scratch_size = 0
 
-    def __init__(self):
+    def __init__(self, scratch):
         self.launches = []
+        self.run = self
+        self.global_scratch_size = scratch
 
     def __getitem__(self, grid):
         def launch(*arguments, **_options):
@@ -242,16 +277,26 @@ class Recorder:
 
         return launch
 
-    def run(self, programs, _y, _z, stream, *rest):
+    def __call__(self, programs, _y, _z, stream, *rest):
         self.launches.append(("direct", programs, len(rest) - 5))
+
+    def launch(self, programs, _y, _z, stream, *rest):
+        self.launches.append(("at once", programs, len(rest) - 9))
 
 
 @pytest.mark.parametrize(
-    ("version", "second"),
-    [("3.6.0", "direct"), ("3.6.1+git", "direct"), ("3.60.0", "public"), ("3.8.0", "public")],
+    ("version", "scratch", "second"),
+    [
+        ("3.6.0", 0, "at once"),
+        ("3.6.1+git", 8, "direct"),
+        ("3.60.0", 0, "public"),
+        ("3.8.0", 0, "public"),
+    ],
 )
-def test_kernels_are_started_directly_by_versions_that_were_tried(monkeypatch, version, second):
-    kernel = Recorder()
+def test_kernels_are_started_directly_by_versions_that_were_tried(
+    monkeypatch, version, scratch, second
+):
+    kernel = Recorder(scratch)
     active = SimpleNamespace(get_current_device=lambda: 0, get_current_stream=lambda _: 7)
     driver = SimpleNamespace(driver=SimpleNamespace(active=active))
     triton = SimpleNamespace(__version__=version, runtime=driver)

@@ -19,16 +19,18 @@ class Spans:
     """
 
     def __init__(self, ranges: Ranges, device: torch.device) -> None:
-        low, high = ranges.low.astype(np.float64), ranges.high.astype(np.float64)
-        step = np.maximum(high - low, 1e-8) / (2.0 ** np.array(ranges.widths) - 1)
-        table = np.stack([low, high, step, np.zeros_like(step)], axis=2).astype(np.float32)
-        rows = torch.from_numpy(table).to(device)
+        self._rows = _table(ranges).to(device)
         self._spans = {
-            (place, bits): rows[row, column]
+            (place, bits): self._rows[row, column]
             for row, place in enumerate(ranges.places)
             for column, bits in enumerate(ranges.widths)
         }
         self._triples: dict[tuple[str, str], Tensor] = {}
+
+    def fit(self, ranges: Ranges) -> None:
+        """Take other ranges of the same places into the same memory."""
+        self._rows.copy_(_table(ranges))
+        self._triples.clear()
 
     def entering(self, layer: Layer) -> Tensor:
         """The span of a layer's input at its bits."""
@@ -53,3 +55,10 @@ class Spans:
             before = total if kept is None else self.leaving(kept)
             found = self._triples[key] = torch.cat([output, total, before])
         return found
+
+
+def _table(ranges: Ranges) -> Tensor:
+    low, high = ranges.low.astype(np.float64), ranges.high.astype(np.float64)
+    step = np.maximum(high - low, 1e-8) / (2.0 ** np.array(ranges.widths) - 1)
+    table = np.stack([low, high, step, np.zeros_like(step)], axis=2)
+    return torch.from_numpy(table.astype(np.float32))

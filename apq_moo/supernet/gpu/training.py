@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -24,6 +25,7 @@ from apq_moo.supernet.distillation import (
 )
 from apq_moo.supernet.gpu import primitives
 from apq_moo.supernet.gpu.evaluator import WAYS, top_level
+from apq_moo.supernet.gpu.graphs import Replays
 from apq_moo.supernet.gpu.plans import pool, to_planes
 from apq_moo.supernet.gpu.spans import Spans
 from apq_moo.supernet.gpu.workspace import Source, Target, Weight, Workspace
@@ -131,11 +133,21 @@ class GpuGradients:
         )  # fmt: skip
         self._depthwise = [m for m in supernet.modules() if isinstance(m, ElasticDepthwise)]
         self._derived: dict[tuple[int, int], _Derived] = {}
-        self._fitted, self._spans = supernet.ranges.high, self._spans_now()
+        self._replays = Replays(self._work.device)
+        self._spans: Spans | None = None
+        self._fitted: object = None
 
-    def _spans_now(self) -> Spans | None:
+    def _update_spans(self) -> None:
+        """Take the supernet's ranges as they are now."""
         ranges = self.supernet.ranges
-        return Spans(ranges, self._work.device) if ranges.known else None
+        if self._fitted is ranges.high:
+            return
+        self._fitted = ranges.high
+        if self._spans is not None and ranges.known:
+            self._spans.fit(ranges)
+        else:
+            self._spans = Spans(ranges, self._work.device) if ranges.known else None
+            self._replays.forget()
 
     @torch.no_grad()
     def step(
@@ -145,20 +157,24 @@ class GpuGradients:
         self._clear()
         self.logits = []
         n, planes = self._begin(x)
+        planes = self._replays.hold("planes", planes)
         classes = self.supernet.space.spec.classes
         targets = nn.functional.one_hot(y, classes).float()
         targets = torch.lerp(targets, torch.full_like(targets, 1 / classes), self.smoothing)
-        way: LogitsGradient = cross_entropy_gradient
-        if soft is not None:
-            targets, way = soft, self.distillation
+        if soft is None:
+            role, way = "labels", cross_entropy_gradient
+        else:
+            role, way, targets = "soft", self.distillation, soft
+        targets = self._replays.hold(role, targets)
         for student in students:
-            logits = self._accumulate(
-                student.subnet, planes, n, targets, way, quantised=student.quantised
-            )
-            self.logits.append(logits)
-            if soft is None:
-                soft = logits.softmax(1)
-                targets, way = soft, self.distillation
+            work = partial(
+                self._accumulate, student.subnet, planes, n, targets, way,
+                quantised=student.quantised,
+            )  # fmt: skip
+            self.logits.append(self._replays.do((student, role), work, self._uses))
+            if role == "labels":
+                role, way = "soft", self.distillation
+                targets = self._replays.hold(role, self.logits[0].softmax(1))
         self._end()
         return nn.functional.cross_entropy(self.logits[0], y)
 
@@ -167,13 +183,20 @@ class GpuGradients:
         """See :meth:`Gradients.predict`."""
         self._clear()
         n, planes = self._begin(x)
+        planes = self._replays.hold("planes", planes)
+        work = partial(self._predict, student, planes, n)
+        return self._replays.do((student, "predict"), work, self._uses)
+
+    def _predict(self, student: Student, planes: Tensor, n: int) -> Tensor:
         self._work.vectors.spans.zero_()
         nodes, quantised = self.supernet.outline(student.subnet), student.quantised
         _, features = self._forward(nodes, planes, n, quantised=quantised)
-        layer = nodes[-1].layer
         pooled = pool(features, n, nodes[-2].layer.size_out)
-        pooled, weight, _ = self._classifier(layer, pooled, quantised=quantised)
+        pooled, weight, _ = self._classifier(nodes[-1].layer, pooled, quantised=quantised)
         return pooled @ weight.T + self.supernet.classifier.bias
+
+    def _uses(self) -> tuple[Tensor, ...]:
+        return (self._work.scratch,)
 
     def _clear(self) -> None:
         """Set gradients to zero, and make those that are missing, as after ``zero_grad``."""
@@ -182,6 +205,7 @@ class GpuGradients:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
                 self._derived.clear()  # they refer to the old ones
+                self._replays.forget()
         torch._foreach_zero_([p.grad for p in parameters if p.grad is not None])
 
     def _begin(self, x: Tensor) -> tuple[int, Tensor]:
@@ -189,8 +213,7 @@ class GpuGradients:
 
         Smaller depthwise kernels are derived from the weights as they are now.
         """
-        if self._fitted is not self.supernet.ranges.high:
-            self._fitted, self._spans = self.supernet.ranges.high, self._spans_now()
+        self._update_spans()
         for module in self._depthwise:
             weight, grad = module.weight.detach(), module.weight.grad
             assert grad is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,7 +130,8 @@ class Workspace:
         self.vectors = Vectors(len(layers), max(layer.c_out for layer in layers), device)
         self._stats = torch.empty(0, dtype=torch.float64, device=device)
         self._tiles = 0
-        self._ready: dict[tuple[Any, ...], Any] = {}
+        self._ready: dict[tuple[Any, ...], Callable[..., None]] = {}
+        self._tensors: dict[int, tuple[int, ...]] = {}
 
     def activations(self, channels: int, n: int, size: int, dtype: torch.dtype) -> Tensor:
         """Uninitialised activations of ``n`` images, shape ``(channels, pitch)``."""
@@ -151,30 +153,36 @@ class Workspace:
         the host can launch them. How Triton starts a kernel is not public, so versions other than
         :data:`STARTED_DIRECTLY` launch every time as the public interface does.
         """
-        types = tuple([x.dtype for x in args if isinstance(x, Tensor)])
-        key = (kernel, constants, types)
-        ready = self._ready.get(key)
-        if ready is not None:
-            places = [x.data_ptr() if isinstance(x, Tensor) else x for x in args]
-            active = triton.runtime.driver.active
-            stream = active.get_current_stream(active.get_current_device())
-            ready.run(
-                programs, 1, 1, stream, ready.function, ready.packed_metadata, None, None, None,
-                *places, *constants,
-            )  # fmt: skip
+        number = id(kernel)  # a kernel's own hash is slow
+        tensors = self._tensors.get(number)
+        if tensors is None:
+            found = [place for place, x in enumerate(args) if isinstance(x, Tensor)]
+            tensors = self._tensors[number] = tuple(found)
+        key = number, constants, tuple([args[place].dtype for place in tensors])
+        start = self._ready.get(key)
+        if start is not None:
+            plain = list(args)
+            for place in tensors:
+                plain[place] = args[place].data_ptr()
+            start(programs, args[tensors[0]].get_device(), plain, constants)
             return
         # Products and sums are rounded one by one, as everywhere else.
-        ready = kernel[(programs,)](
+        compiled = kernel[(programs,)](
             *args, *constants, num_warps=warps, num_stages=stages, enable_fp_fusion=False
         )
         # It is None where kernels are interpreted.
-        if ready is not None and triton.__version__.startswith(STARTED_DIRECTLY):
-            self._ready[key] = ready
+        if compiled is not None and triton.__version__.startswith(STARTED_DIRECTLY):
+            self._ready[key] = _starter(compiled)
 
     def _scratch(self, channels: int) -> Tensor:
         elements = channels * 4 * self._tiles
         if self._stats.numel() < elements:
             self._stats = torch.empty(elements, dtype=torch.float64, device=self.device)
+        return self._stats
+
+    @property
+    def scratch(self) -> Tensor:
+        """Memory of partial statistics as it is now: what was launched uses it."""
         return self._stats
 
     def bands(self, layer: Layer, weight: Weight, n: int, *, back: bool = False) -> Weight:
@@ -400,6 +408,28 @@ class Workspace:
         count = parts[0].numel()
         args = (parts, grad, len(parts), count, columns, grad.stride(0))
         self._launch(weight_gradients.add_parts, -(-count // 256), args, (256,))
+
+
+def _starter(compiled: Any) -> Callable[[int, int, list[Any], tuple[Any, ...]], None]:
+    """What starts a compiled kernel: programs, device, arguments and constants."""
+    stream_of = triton.runtime.driver.active.get_current_stream
+    run, function, described = compiled.run, compiled.function, compiled.packed_metadata
+
+    def usual(programs: int, device: int, args: list[Any], constants: tuple[Any, ...]) -> None:
+        stream = stream_of(device)
+        run(programs, 1, 1, stream, function, described, None, None, None, *args, *constants)
+
+    if run.global_scratch_size or run.profile_scratch_size:
+        return usual
+    launch, together, early = run.launch, run.launch_cooperative_grid, run.launch_pdl
+
+    def at_once(programs: int, device: int, args: list[Any], constants: tuple[Any, ...]) -> None:
+        launch(
+            programs, 1, 1, stream_of(device), function, together, early, None, None,
+            described, None, None, None, *args, *constants,
+        )  # fmt: skip
+
+    return at_once
 
 
 _FINISHED = tuple(

@@ -1,0 +1,98 @@
+"""Work that comes again, recorded as CUDA graphs: a replay costs the host next to nothing.
+
+The host launches some two hundred kernels for a subnet's gradients, which takes it longer than a
+small batch takes the GPU. The largest and the smallest subnet are trained in every step.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_SEEN_BEFORE = 2
+"""Times that something is done without a graph first, so that its kernels are compiled."""
+
+_REMEMBERED = 64
+_KEPT = 16
+"""Graphs at most: each keeps memory of its own."""
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    graph: torch.cuda.CUDAGraph
+    result: Tensor
+    uses: tuple[Tensor, ...]
+
+
+class Replays:
+    """Does things, and records those that are done again and again.
+
+    Whatever is recorded reads and writes the same memory whenever it is replayed: what it is given
+    has to lie in tensors that stay, as :meth:`hold` provides them.
+
+    Args:
+        device: where everything lies; only work on a GPU is recorded.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._enabled = device.type == "cuda"
+        self._recorded: dict[Hashable, _Recorded] = {}
+        self._seen: OrderedDict[Hashable, int] = OrderedDict()
+        self._held: dict[str, Tensor] = {}
+        self._pool: tuple[int, int] | None = None
+
+    def forget(self) -> None:
+        """Forget all records, because what they use has moved."""
+        self._recorded.clear()
+        self._seen.clear()
+
+    def hold(self, name: str, x: Tensor) -> Tensor:
+        """A copy of a tensor, in the same memory each time while its shape and type stay."""
+        if not self._enabled:
+            return x
+        held = self._held.get(name)
+        if held is None or held.shape != x.shape or held.dtype != x.dtype:
+            self.forget()
+            self._held[name] = held = torch.empty_like(x)
+        return held.copy_(x)
+
+    def do(
+        self, key: Hashable, work: Callable[[], Tensor], uses: Callable[[], tuple[Tensor, ...]]
+    ) -> Tensor:
+        """Do some work, or replay it.
+
+        Args:
+            key: the same for the same work on the same memory.
+            work: what to do; it must not wait for the device.
+            uses: tensors that it uses beyond those that live as long as this object; they are kept.
+
+        Returns:
+            What the work returned, in memory of its own.
+        """
+        if not self._enabled:
+            return work()
+        recorded = self._recorded.get(key)
+        if recorded is None:
+            times = self._seen.pop(key, 0)
+            if times < _SEEN_BEFORE or len(self._recorded) >= _KEPT:
+                self._seen[key] = times + 1
+                if len(self._seen) > _REMEMBERED:
+                    self._seen.popitem(last=False)
+                return work()
+            recorded = self._recorded[key] = self._record(work, uses)
+        recorded.graph.replay()
+        return recorded.result.clone()
+
+    def _record(
+        self, work: Callable[[], Tensor], uses: Callable[[], tuple[Tensor, ...]]
+    ) -> _Recorded:
+        if self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            result = work()
+        return _Recorded(graph, result, uses())
