@@ -74,82 +74,88 @@ typedef struct {
 
 /* -- packed integers --------------------------------------------------------------------------- */
 
+static uint8_t get(const uint8_t *bytes, uint32_t first_bit, uint32_t bits)
+{
+    const uint8_t *at = bytes + (first_bit >> 3);
+    const uint32_t shift = first_bit & 7;
+    uint32_t value = (uint32_t)at[0] >> shift;
+    if (shift + bits > 8)
+        value |= (uint32_t)at[1] << (8 - shift);
+    return (uint8_t)(value & ((1u << bits) - 1));
+}
+
+static void put(uint8_t *bytes, uint32_t first_bit, uint32_t bits, uint32_t value)
+{
+    uint8_t *at = bytes + (first_bit >> 3);
+    const uint32_t shift = first_bit & 7, mask = ((1u << bits) - 1) << shift;
+    at[0] = (uint8_t)((at[0] & ~mask) | value << shift);
+    if (shift + bits > 8)
+        at[1] = (uint8_t)((at[1] & ~(mask >> 8)) | value >> (8 - shift));
+}
+
+/* Weights one behind the other. */
 typedef struct {
     const uint8_t *next;
-    uint32_t held;
-    uint8_t n_held, bits;
-} Bits;
+    uint32_t held, n_held, bits, mask;
+    int32_t top;
+} Weights;
 
-static Bits bits_from(const uint8_t *bytes, uint32_t index, uint8_t bits)
+static Weights weights_of(const Layer *layer)
 {
-    Bits found = {bytes, 0, 0, bits};
-    const uint32_t first = index * bits;
-    const uint8_t skipped = first & 7;
-    found.next += first >> 3;
-    if (skipped) {
-        found.held = (uint32_t)*found.next++ >> skipped;
-        found.n_held = (uint8_t)(8 - skipped);
-    }
+    const uint32_t mask = (1u << layer->w_bits) - 1;
+    const Weights found = {weights + layer->weights, 0, 0, layer->w_bits, mask, (int32_t)(mask >> 1)};
     return found;
 }
 
-static inline uint8_t take(Bits *from)
+static inline int32_t take(Weights *from)
 {
-    uint32_t value;
+    int32_t weight;
     if (from->n_held < from->bits) {
         from->held |= (uint32_t)*from->next++ << from->n_held;
-        from->n_held = (uint8_t)(from->n_held + 8);
+        from->n_held += 8;
     }
-    value = from->held & ((1u << from->bits) - 1);
+    weight = (int32_t)(from->held & from->mask) - from->top;
     from->held >>= from->bits;
-    from->n_held = (uint8_t)(from->n_held - from->bits);
-    return (uint8_t)value;
-}
-
-static void put(uint8_t *bytes, uint32_t index, uint8_t bits, uint8_t value)
-{
-    const uint32_t first = index * bits, shift = first & 7;
-    const uint32_t mask = ((1u << bits) - 1) << shift, moved = (uint32_t)value << shift;
-    uint8_t *at = bytes + (first >> 3);
-    at[0] = (uint8_t)((at[0] & ~mask) | moved);
-    if (shift + bits > 8)
-        at[1] = (uint8_t)((at[1] & ~(mask >> 8)) | (moved >> 8));
+    from->n_held -= from->bits;
+    return weight;
 }
 
 /* -- integers and floats ----------------------------------------------------------------------- */
 
-/* The level of a value, rounded to nearest, ties to even, by adding and taking away 1.5 * 2^23. */
-static uint8_t level_of(float value, Grid grid)
+/* A grid as values are rounded to it. */
+typedef struct {
+    float inverse, low, high;
+    int32_t zero;
+} Levels;
+
+static Levels levels_of(const Grid *grid)
 {
-    const float low = -(float)grid.zero, high = (float)((1 << grid.bits) - 1 - grid.zero);
-    float level = value * (1.0f / grid.step);
-    level = level < low ? low : level > high ? high : level;
+    const int32_t high = (1 << grid->bits) - 1 - grid->zero;
+    const Levels found = {1.0f / grid->step, -(float)grid->zero, (float)high, grid->zero};
+    return found;
+}
+
+/* The level of a value, rounded to nearest, ties to even, by adding and taking away 1.5 * 2^23. */
+static inline uint8_t level_of(float value, const Levels *levels)
+{
+    float level = value * levels->inverse;
+    level = level < levels->low ? levels->low : level;
+    level = level > levels->high ? levels->high : level;
     level = level + 12582912.0f;
     level = level - 12582912.0f;
-    return (uint8_t)((int32_t)level + grid.zero);
+    return (uint8_t)((int32_t)level + levels->zero);
 }
 
 #if BETWEEN_BITS == 8
 
-static float value_of(uint8_t level, Grid grid)
+static inline float value_of(uint8_t level, const Grid *grid)
 {
-    return (float)(level - grid.zero) * grid.step;
+    return (float)((int32_t)level - grid->zero) * grid->step;
 }
 
-static float load(const uint8_t *bytes, uint32_t index, Grid grid)
+static inline float load(const uint8_t *bytes, uint32_t index, const Grid *grid)
 {
     return value_of(bytes[index], grid);
-}
-
-static void store(uint8_t *bytes, uint32_t index, float value, const Layer *layer)
-{
-    const Grid grid = grids[layer->output];
-    uint8_t level = level_of(value, grid);
-    if (layer->flags & SHORTCUT) {
-        value = value_of(level, grid) + load(bytes, index, grids[layer->stored]);
-        level = level_of(value, grids[layer->total]);
-    }
-    bytes[index] = level;
 }
 
 #else
@@ -162,7 +168,7 @@ typedef union {
 #if BETWEEN_BITS == 16
 
 /* IEEE half precision, subnormal numbers and infinity included. */
-static float load(const uint8_t *bytes, uint32_t index, Grid grid)
+static float load(const uint8_t *bytes, uint32_t index, const Grid *grid)
 {
     const uint32_t half = bytes[2 * index] | (uint32_t)bytes[2 * index + 1] << 8;
     const uint32_t exponent = half & 0x7c00;
@@ -198,7 +204,7 @@ static uint32_t half_of(float value)
 
 #else
 
-static float load(const uint8_t *bytes, uint32_t index, Grid grid)
+static float load(const uint8_t *bytes, uint32_t index, const Grid *grid)
 {
     const uint8_t *at = bytes + 4 * index;
     Float found;
@@ -209,12 +215,10 @@ static float load(const uint8_t *bytes, uint32_t index, Grid grid)
 
 #endif
 
-static void store(uint8_t *bytes, uint32_t index, float value, const Layer *layer)
+static void store_float(uint8_t *bytes, uint32_t index, float value)
 {
     const uint32_t n = BETWEEN_BITS / 8;
     uint32_t i, bits;
-    if (layer->flags & SHORTCUT)
-        value = value + load(bytes, index, grids[0]);
 #if BETWEEN_BITS == 16
     bits = half_of(value);
 #else
@@ -228,168 +232,220 @@ static void store(uint8_t *bytes, uint32_t index, float value, const Layer *laye
 
 #endif
 
-/* -- layers ------------------------------------------------------------------------------------ */
+/* -- what layers read and give ----------------------------------------------------------------- */
+
+/* A layer while it runs. */
+typedef struct {
+    const Layer *layer;
+    const Picture *picture;
+    const uint8_t *in;
+    uint8_t *out;
+    const float (*affine)[2];
+    const Grid *stored;
+    Levels input, output, total;
+    int32_t width; /* of its output */
+    uint32_t bits; /* of its input and of its output, where they are packed */
+    uint32_t bits_out;
+} Task;
+
+static Task task_of(const Layer *layer, const Picture *picture)
+{
+    Task task;
+    task.layer = layer;
+    task.picture = picture;
+    task.in = arena.bytes + layer->in;
+    task.out = arena.bytes + layer->out;
+    task.affine = affine + layer->channels;
+    task.stored = grids + layer->stored;
+    task.input = levels_of(grids + layer->input);
+    task.output = levels_of(grids + layer->output);
+    task.total = levels_of(grids + layer->total);
+    task.width = layer->from == POOLED ? 1 : (layer->size - 1) / layer->stride + 1;
+    task.bits = grids[layer->input].bits;
+    task.bits_out = grids[layer->output].bits;
+    return task;
+}
 
 /* The mean of a channel over all pixels, summed in double precision. */
-static float pooled(const Layer *layer, uint32_t channel)
+static float pooled(const Task *task, uint32_t channel)
 {
-    const uint32_t area = (uint32_t)layer->size * layer->size;
+    const uint32_t area = (uint32_t)task->layer->size * task->layer->size;
     double sum = 0;
     uint32_t i;
     for (i = 0; i < area; i++)
-        sum += (double)load(arena.bytes + layer->in, i * layer->c_in + channel, grids[layer->stored]);
+        sum += (double)load(task->in, i * task->layer->c_in + channel, task->stored);
     return (float)(sum / area);
 }
 
-/* Levels of n values from the index-th that a layer reads, to every stride-th byte. */
-static void read(const Layer *layer, const Picture *picture, uint32_t index, uint32_t n, uint8_t *to,
+/* Levels of n values of a layer's input, of which the first and the distance are given, to bytes at
+   another distance. */
+static void read(const Task *task, uint32_t index, uint32_t step, uint32_t n, uint8_t *to,
                  uint32_t stride)
 {
-    const Grid grid = grids[layer->input];
-    const uint8_t *from = arena.bytes + layer->in;
-    Bits packed;
-    uint32_t i;
-    switch (layer->from) {
+    const uint32_t end = index + n * step;
+    switch (task->layer->from) {
     case PICTURE:
-        for (i = 0; i < n; i++, to += stride) {
-            const uint8_t pixel = picture->at[index + i];
-            *to = picture->levels ? pixel : level_of((float)pixel / 255.0f, grid);
+        for (; index != end; index += step, to += stride) {
+            const uint8_t pixel = task->picture->at[index];
+            *to = task->picture->levels ? pixel : level_of((float)pixel / 255.0f, &task->input);
         }
         break;
     case STORED:
-        for (i = 0; i < n; i++, to += stride)
-            *to = level_of(load(from, index + i, grids[layer->stored]), grid);
+        for (; index != end; index += step, to += stride)
+            *to = level_of(load(task->in, index, task->stored), &task->input);
         break;
     case PACKED:
-        packed = bits_from(from, index, grid.bits);
-        for (i = 0; i < n; i++, to += stride)
-            *to = take(&packed);
+        for (; index != end; index += step, to += stride)
+            *to = get(task->in, index * task->bits, task->bits);
         break;
     default:
-        for (i = 0; i < n; i++, to += stride)
-            *to = level_of(pooled(layer, index + i), grid);
+        for (; index != end; index += step, to += stride)
+            *to = level_of(pooled(task, index), &task->input);
     }
 }
 
-/* Scale a sum of levels and give it on. */
-static void give(const Layer *layer, uint32_t place, uint32_t channel, int32_t sum)
+/* Store what leaves a block, behind its shortcut if it has one. */
+static inline void store(const Task *task, uint32_t index, float value)
 {
-    const float *const scaling = affine[layer->channels + channel];
-    const uint32_t index = place * layer->c_out + channel;
-    float value = (float)sum * scaling[0];
-    value = value + scaling[1];
-    if (layer->flags & RELU6)
-        value = value < 0.0f ? 0.0f : value > 6.0f ? 6.0f : value;
-    if (layer->to == TO_STORED)
-        store(arena.bytes + layer->out, index, value, layer);
-    else if (layer->to == TO_PACKED)
-        put(arena.bytes + layer->out, index, grids[layer->output].bits,
-            level_of(value, grids[layer->output]));
+#if BETWEEN_BITS == 8
+    uint8_t level = level_of(value, &task->output);
+    if (task->layer->flags & SHORTCUT) {
+        value = value_of(level, grids + task->layer->output) + load(task->out, index, task->stored);
+        level = level_of(value, &task->total);
+    }
+    task->out[index] = level;
+#else
+    if (task->layer->flags & SHORTCUT)
+        value = value + load(task->out, index, task->stored);
+    store_float(task->out, index, value);
+#endif
+}
+
+/* Scale a sum of levels and give it on. */
+static inline void give(const Task *task, uint32_t place, uint32_t channel, int32_t sum)
+{
+    const uint32_t index = place * task->layer->c_out + channel;
+    float value = (float)sum * task->affine[channel][0];
+    value = value + task->affine[channel][1];
+    if (task->layer->flags & RELU6) {
+        value = value < 0.0f ? 0.0f : value;
+        value = value > 6.0f ? 6.0f : value;
+    }
+    if (task->layer->to == TO_STORED)
+        store(task, index, value);
+    else if (task->layer->to == TO_PACKED)
+        put(task->out, index * task->bits_out, task->bits_out, level_of(value, &task->output));
     else
         arena.logits[channel] = value;
 }
 
-static uint32_t size_out(const Layer *layer)
-{
-    return layer->from == POOLED ? 1 : (layer->size - 1u) / layer->stride + 1;
-}
+/* -- layers ------------------------------------------------------------------------------------ */
 
-/* What one output of a dense layer is made of, to every TOGETHER-th byte. */
-static void gather(const Layer *layer, const Picture *picture, uint32_t place, uint8_t *to)
+/* What an output of a dense layer is made of, to every TOGETHER-th byte. */
+static void gather(const Task *task, uint32_t place, uint8_t *to)
 {
-    const int32_t size = layer->size, width = (int32_t)size_out(layer), edge = layer->kernel / 2;
-    const int32_t top = (int32_t)place / width * layer->stride - edge;
-    const int32_t left = (int32_t)place % width * layer->stride - edge;
-    int32_t y, x;
-    uint32_t i;
+    const Layer *layer = task->layer;
+    const int32_t size = layer->size, edge = layer->kernel / 2, n = layer->c_in;
+    const int32_t top = (int32_t)place / task->width * layer->stride - edge;
+    const int32_t left = (int32_t)place % task->width * layer->stride - edge;
+    int32_t y, x, i;
     for (y = top; y < top + layer->kernel; y++) {
-        for (x = left; x < left + layer->kernel; x++) {
+        for (x = left; x < left + layer->kernel; x++, to += n * TOGETHER) {
             if (y >= 0 && y < size && x >= 0 && x < size)
-                read(layer, picture, (uint32_t)(y * size + x) * layer->c_in, layer->c_in, to, TOGETHER);
+                read(task, (uint32_t)((y * size + x) * n), 1, (uint32_t)n, to, TOGETHER);
             else
-                for (i = 0; i < layer->c_in; i++)
-                    to[i * TOGETHER] = grids[layer->input].zero;
-            to += layer->c_in * TOGETHER;
+                for (i = 0; i < n; i++)
+                    to[i * TOGETHER] = (uint8_t)task->input.zero;
         }
     }
 }
 
-/* Every output is made of all inputs below the kernel. */
-static void dense(const Layer *layer, const Picture *picture)
+/* Every output is made of all inputs below the kernel; a weight that is unpacked serves some places
+   at once. */
+static void dense(const Task *task)
 {
     uint8_t inputs[MOST_INPUTS * TOGETHER];
-    const uint32_t places = size_out(layer) * size_out(layer);
-    const uint32_t n_inputs = (uint32_t)layer->kernel * layer->kernel * layer->c_in;
-    const int32_t top = (1 << (layer->w_bits - 1)) - 1, zero = grids[layer->input].zero;
-    uint32_t first, t, o, i;
-    for (first = 0; first < places; first += TOGETHER) {
-        Bits packed = bits_from(weights + layer->weights, 0, layer->w_bits);
-        for (t = 0; t < TOGETHER; t++) {
-            if (first + t < places)
-                gather(layer, picture, first + t, inputs + t);
-            else
-                for (i = 0; i < n_inputs; i++)
-                    inputs[i * TOGETHER + t] = 0;
-        }
+    const Layer *layer = task->layer;
+    const uint32_t places = (uint32_t)(task->width * task->width);
+    const uint8_t *const end = inputs + (uint32_t)layer->kernel * layer->kernel * layer->c_in * TOGETHER;
+    uint32_t first, n, t, o;
+    for (first = 0; first < places; first += n) {
+        Weights packed = weights_of(layer);
+        n = places - first < TOGETHER ? 1 : TOGETHER;
+        for (t = 0; t < TOGETHER; t++)
+            gather(task, first + t % n, inputs + t);
         for (o = 0; o < layer->c_out; o++) {
-            int32_t sums[TOGETHER] = {0}, total = 0;
-            const uint8_t *input = inputs;
-            for (i = 0; i < n_inputs; i++, input += TOGETHER) {
-                const int32_t weight = (int32_t)take(&packed) - top;
+            int32_t sum0 = 0, sum1 = 0, sum2 = 0, sum3 = 0, total = 0;
+            const uint8_t *input;
+            for (input = inputs; input != end; input += TOGETHER) {
+                const int32_t weight = take(&packed);
                 total += weight;
-                for (t = 0; t < TOGETHER; t++)
-                    sums[t] += weight * input[t];
+                sum0 += weight * input[0];
+                sum1 += weight * input[1];
+                sum2 += weight * input[2];
+                sum3 += weight * input[3];
             }
-            for (t = 0; t < TOGETHER && first + t < places; t++)
-                give(layer, first + t, o, sums[t] - zero * total);
+            total *= task->input.zero;
+            give(task, first, o, sum0 - total);
+            if (n == TOGETHER) {
+                give(task, first + 1, o, sum1 - total);
+                give(task, first + 2, o, sum2 - total);
+                give(task, first + 3, o, sum3 - total);
+            }
         }
     }
 }
 
-/* A row of one channel with padding on both sides. */
-static void read_row(const Layer *layer, const Picture *picture, int32_t y, uint32_t channel,
-                     uint8_t *row)
+/* A row of one channel, which may lie outside the image. */
+static void read_row(const Task *task, int32_t y, uint32_t channel, uint8_t *row)
 {
-    const uint32_t size = layer->size, edge = layer->kernel / 2;
-    const uint8_t zero = grids[layer->input].zero;
+    const uint32_t size = task->layer->size, n = task->layer->c_in;
     uint32_t x;
-    for (x = 0; x < size + 2 * edge; x++)
-        row[x] = zero;
-    if (y >= 0 && y < layer->size)
+    if (y >= 0 && y < task->layer->size)
+        read(task, (uint32_t)y * size * n + channel, n, size, row, 1);
+    else
         for (x = 0; x < size; x++)
-            read(layer, picture, ((uint32_t)y * size + x) * layer->c_in + channel, 1, row + edge + x, 1);
+            row[x] = (uint8_t)task->input.zero;
 }
 
 /* Every output is made of one channel; rows are unpacked once and kept while they are needed. */
-static void depthwise(const Layer *layer, const Picture *picture)
+static void depthwise(const Task *task)
 {
     uint8_t rows[MOST_KERNEL][LONGEST_ROW];
+    const uint8_t *window[MOST_KERNEL];
     int8_t kernel[MOST_KERNEL * MOST_KERNEL];
-    const uint32_t width = size_out(layer), k = layer->kernel;
-    const int32_t edge = layer->kernel / 2, top = (1 << (layer->w_bits - 1)) - 1;
-    Bits packed = bits_from(weights + layer->weights, 0, layer->w_bits);
-    uint32_t channel, oy, ox, i, j;
+    const Layer *layer = task->layer;
+    const int32_t k = layer->kernel, edge = layer->kernel / 2;
+    Weights packed = weights_of(layer);
+    int32_t oy, ox, i, j;
+    uint32_t channel;
+    for (i = 0; i < k; i++)
+        for (j = 0; j < edge; j++)
+            rows[i][j] = rows[i][edge + layer->size + j] = (uint8_t)task->input.zero;
     for (channel = 0; channel < layer->c_out; channel++) {
         int32_t total = 0, next = -edge;
         for (i = 0; i < k * k; i++) {
-            kernel[i] = (int8_t)((int32_t)take(&packed) - top);
+            kernel[i] = (int8_t)take(&packed);
             total += kernel[i];
         }
-        total *= grids[layer->input].zero;
-        for (oy = 0; oy < width; oy++) {
-            const int32_t first = (int32_t)(oy * layer->stride) - edge;
+        total *= task->input.zero;
+        for (oy = 0; oy < task->width; oy++) {
+            const int32_t first = oy * layer->stride - edge;
             next = next < first ? first : next;
-            for (; next < first + (int32_t)k; next++)
-                read_row(layer, picture, next, channel * layer->c_in / layer->c_out,
-                         rows[(uint32_t)(next + edge) % k]);
-            for (ox = 0; ox < width; ox++) {
+            for (; next < first + k; next++)
+                read_row(task, next, channel * layer->c_in / layer->c_out,
+                         rows[(next + edge) % k] + edge);
+            for (i = 0; i < k; i++)
+                window[i] = rows[(first + edge + i) % k];
+            for (ox = 0; ox < task->width; ox++) {
+                const int8_t *weight = kernel;
                 int32_t sum = -total;
                 for (i = 0; i < k; i++) {
-                    const uint8_t *row = rows[(oy * layer->stride + i) % k] + ox * layer->stride;
+                    const uint8_t *input = window[i] + ox * layer->stride;
                     for (j = 0; j < k; j++)
-                        sum += kernel[i * k + j] * row[j];
+                        sum += *weight++ * *input++;
                 }
-                give(layer, oy * width + ox, channel, sum);
+                give(task, (uint32_t)(oy * task->width + ox), channel, sum);
             }
         }
     }
@@ -400,10 +456,11 @@ static int classify(const Picture *picture)
     const Layer *layer;
     int class = 0, i;
     for (layer = layers; layer < layers + N_LAYERS; layer++) {
+        const Task task = task_of(layer, picture);
         if (layer->flags & DEPTHWISE)
-            depthwise(layer, picture);
+            depthwise(&task);
         else
-            dense(layer, picture);
+            dense(&task);
     }
     for (i = 1; i < NET_CLASSES; i++)
         class = arena.logits[i] > arena.logits[class] ? i : class;
