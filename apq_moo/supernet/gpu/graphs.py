@@ -49,6 +49,7 @@ class Replays:
         """Forget all records, because what they use has moved."""
         self._recorded.clear()
         self._seen.clear()
+        self._pool = None  # it is gone with the last record
 
     def hold(self, name: str, x: Tensor) -> Tensor:
         """A copy of a tensor, in the same memory each time while its shape and type stay."""

@@ -32,7 +32,7 @@ from apq_moo.supernet.gpu.workspace import Source, Target, Weight, Workspace
 from apq_moo.supernet.gradients import Student
 from apq_moo.supernet.layers import ElasticDepthwise
 from apq_moo.supernet.network import Node, Supernet
-from apq_moo.supernet.quantisers import quantise_weight
+from apq_moo.supernet.quantisers import weight_levels
 
 
 @dataclass(frozen=True)
@@ -392,8 +392,16 @@ class GpuGradients:
             span = None if self._spans is None else self._spans.entering(layer)
             pooled, passes = _rounded(pooled, layer.a_bits, span)
         if quantised:
-            weight = quantise_weight(weight, layer.w_bits)
+            weight = _rounded_weight(weight, layer.w_bits)
         return pooled, weight, passes
+
+
+def _rounded_weight(weight: Tensor, bits: int) -> Tensor:
+    """A quantised weight; torch's own operator waits for the device to check its arguments."""
+    if bits == FLOAT_BITS:
+        return weight
+    levels, size = weight_levels(weight, bits)
+    return levels * size[:, None]
 
 
 def _rounded(x: Tensor, bits: int, span: Tensor | None) -> tuple[Tensor, Tensor]:
