@@ -44,6 +44,7 @@ from apq_moo.data.folders import load_image_folder
 from apq_moo.data.samples import SampleTable, load_samples
 from apq_moo.data.tables import AccuracyTable, load_table
 from apq_moo.deploy import cut_out, execute, load_network, save_network
+from apq_moo.deploy.onnx_files import load_onnx, save_onnx
 from apq_moo.errors import UserError
 from apq_moo.files import read_json
 from apq_moo.hardware import (
@@ -603,6 +604,11 @@ def network(folder):
     return folder / "n.safetensors"
 
 
+def onnx_network(folder):
+    save_onnx(folder / "n.onnx", load_network(network(folder)), "fused")
+    return folder / "n.onnx"
+
+
 def run_network(path):
     found = load_network(path)
     assert np.isfinite(execute(found, np.ones((1, *found.image_shape), np.float32))).all()
@@ -772,6 +778,7 @@ FORMATS = {
     "training": (training, safetensors_of, go_on),
     "supernet": (supernet, safetensors_of, lambda path: load_supernet(path, SPACE)),
     "network": (network, signed_of, run_network),
+    "network.onnx": (onnx_network, bytes_of, load_onnx),
     **{
         f"predictor {name}": (lambda f, name=name: predictor(f, name), signed_of, predict)
         for name in (*PREDICTORS, "ubjson")

@@ -1,110 +1,156 @@
-"""Layers and networks as ONNX models of random weights, quantised by QDQ pairs.
+"""Layers and networks as ONNX models that runtimes turn into integer kernels, by QDQ pairs.
 
-At 8 bits a convolution stands between DequantizeLinear and QuantizeLinear, which runtimes fuse into
-integer kernels: weights int8 for each output channel, activations uint8. At 32 bits it is plain.
-Tensors are quantised where a layer of 8 bits reads them. Behind a ReLU6 their range is 0 to 6, so
-that the quantisation does the clipping.
+At 8 bits and fewer a convolution stands between DequantizeLinear and QuantizeLinear, which runtimes
+fuse: weights int8 for each output channel, activations uint8, biases int32. At 32 bits it is plain.
+A ReLU6 needs no node of its own where integers follow it: the largest one of them clips. Networks
+are deployed in this form too (``apq_moo.deploy``); what is timed has random weights.
 """
 
 from __future__ import annotations
 
-import numpy as np
-import onnx
-from numpy.typing import ArrayLike
-from onnx import TensorProto, helper, numpy_helper
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+from apq_moo.hardware.measuring.onnx_graph import INPUT, Graph, Quantiser, attributes
 from apq_moo.space import Layer, Space, Subnet
 from apq_moo.space.spec import FLOAT_BITS
 
-_OPSET = 17
-_IR_VERSION = 9
-_CLIPPED = (np.float32(6 / 255), np.uint8(0))
-_LINEAR = (np.float32(0.05), np.uint8(128))
-"""Scale and zero point of tensors behind a ReLU6, and of others."""
+_CLIPPED = Quantiser(np.float32(6 / 255))
+_LINEAR = Quantiser(np.float32(0.05), 128)
+"""Tensors behind a ReLU6, and others."""
 
 _WEIGHT_SCALE = np.float32(0.01)
-INPUT, OUTPUT = "image", "logits"
+_INTEGERS = 8
 
 
-class _Graph:
-    """A graph in the making; its methods return the names of the values that they add."""
+@dataclass(frozen=True, eq=False)
+class Tensors:
+    """A layer with what it computes with.
 
-    def __init__(self) -> None:
-        self._nodes: list[onnx.NodeProto] = []
-        self._constants: list[onnx.TensorProto] = []
-        self._rng = np.random.default_rng(0)
+    Attributes:
+        layer: its shape and place.
+        weight: int8 with ``scale``, or floats, shape ``(c_out, c_in / groups, kernel, kernel)``.
+        scale: of each output channel, shape ``(c_out,)``.
+        bias: int32 at ``scale`` times that of ``read``, or floats, shape ``(c_out,)``.
+        input: of its input; None for floats.
+        output: of what is stored between blocks, before a shortcut is added; None for floats.
+        total: of the sum with the shortcut; None for floats, or where there is none.
+        multiple: integers of the input are multiplied by it before the layer reads them, which
+            changes nothing but makes 1 of the sum, and so the rounding of the bias, finer.
+    """
 
-    def constant(self, value: ArrayLike) -> str:
-        name = f"c{len(self._constants)}"
-        self._constants.append(numpy_helper.from_array(np.asarray(value), name))
-        return name
+    layer: Layer
+    weight: NDArray[Any]
+    scale: NDArray[np.float32]
+    bias: NDArray[Any]
+    input: Quantiser | None
+    output: Quantiser | None = None
+    total: Quantiser | None = None
+    multiple: int = 1
 
-    def add(self, kind: str, *inputs: str, **attributes: object) -> str:
-        name = f"v{len(self._nodes)}"
-        self._nodes.append(helper.make_node(kind, inputs, [name], **attributes))
-        return name
+    @property
+    def read(self) -> Quantiser | None:
+        """Of the integers that the layer multiplies with."""
+        by = self.input
+        if by is None or self.multiple == 1:
+            return by
+        scale = by.scale / np.float32(self.multiple)
+        return Quantiser(scale, by.zero * self.multiple, by.top * self.multiple)
 
-    def _range(self, *, clipped: bool) -> tuple[str, str]:
-        """Scale and zero point."""
-        scale, zero_point = _CLIPPED if clipped else _LINEAR
-        return self.constant(scale), self.constant(zero_point)
 
-    def quantise(self, x: str, *, clipped: bool) -> str:
-        return self.add("QuantizeLinear", x, *self._range(clipped=clipped))
+class QdqGraph(Graph):
+    """A graph of layers whose tensors are rounded where they are read or stored."""
 
-    def dequantise(self, x: str, *, clipped: bool) -> str:
-        return self.add("DequantizeLinear", x, *self._range(clipped=clipped))
-
-    def rounded(self, x: str, bits: int, *, clipped: bool) -> str:
-        """A value as a layer of these bits reads it."""
-        if bits == FLOAT_BITS:
+    def read(self, x: str, of: Tensors) -> str:
+        """A value as a layer reads it."""
+        if of.input is None or of.read is None:
             return x
-        return self.dequantise(self.quantise(x, clipped=clipped), clipped=clipped)
+        x = self.dequantise(self.quantise(x, of.input, of.layer.name), of.input)
+        if of.multiple == 1:
+            return x
+        integers = self.add("QuantizeLinear", x, *self.scale(of.read))
+        return self.dequantise(integers, of.read)
 
-    def convolution(self, x: str, layer: Layer, *, clipped: bool, activation: bool) -> str:
-        """A convolution with bias, and ReLU6; ``clipped`` says whether its input is behind one."""
-        shape = (layer.c_out, layer.c_in // layer.groups, layer.kernel, layer.kernel)
-        weights = self._rng.integers(-127, 128, shape, dtype=np.int8)
-        bias = self._rng.integers(-500, 500, layer.c_out, dtype=np.int32)
-        scale = np.full(layer.c_out, _WEIGHT_SCALE)
-        scale_in = (_CLIPPED if clipped else _LINEAR)[0]
-        if layer.w_bits == FLOAT_BITS:
-            w = self.constant(weights * _WEIGHT_SCALE)
-            b = self.constant(bias.astype(np.float32) * (_WEIGHT_SCALE * scale_in))
-        else:
-            w = self._constant_integers(weights, scale)
-            b = self._constant_integers(bias, scale * scale_in)
-        y = self.add(
-            "Conv",
-            *(x, w, b),
-            kernel_shape=[layer.kernel] * 2,
-            strides=[layer.stride] * 2,
-            pads=[layer.padding] * 4,
-            group=layer.groups,
-        )
-        if not activation:
+    def stored(self, x: str, by: Quantiser | None, name: str) -> str:
+        """A value as it is stored between blocks, from where it is rounded again as it is read."""
+        return x if by is None else self.dequantise(self.quantise(x, by, name, clip=True), by)
+
+    def convolution(self, x: str, of: Tensors, *, clip: bool) -> str:
+        """A convolution with bias of an input that is rounded already, and ReLU6 if asked for."""
+        layer = of.layer
+        w, b = (self._stored(of, part) for part in ("weight", "bias"))
+        y = self.add("Conv", x, w, b, **attributes(layer))
+        if not clip:
             return y
         return self.add("Clip", y, self.constant(np.float32(0)), self.constant(np.float32(6)))
 
-    def _constant_integers(self, values: np.ndarray, scale: np.ndarray) -> str:
+    def _stored(self, of: Tensors, part: str) -> str:
+        """A layer's weight or bias, dequantised where it consists of integers."""
+        values: NDArray[Any] = getattr(of, part)
+        name = self.constant(values, f"{of.layer.name}.{part}")
+        if values.dtype == np.float32:
+            return name
+        scale = of.scale
+        if part == "bias":
+            assert of.read is not None
+            scale = scale * of.read.scale
         zero = np.zeros(len(scale), dtype=values.dtype)
-        parts = [self.constant(part) for part in (values, scale, zero)]
-        return self.add("DequantizeLinear", *parts, axis=0)
+        constants = self.constant(scale), self.constant(zero)
+        return self.add("DequantizeLinear", name, *constants, axis=0)
 
-    def model(self, kind: int, shape: list[int], out_shape: list[int]) -> bytes:
-        """The serialised model, from one input to the last value, of the same element type."""
-        self._nodes[-1].output[0] = OUTPUT
-        graph = helper.make_graph(
-            self._nodes,
-            "apq_moo",
-            [helper.make_tensor_value_info(INPUT, kind, shape)],
-            [helper.make_tensor_value_info(OUTPUT, kind, out_shape)],
-            self._constants,
+
+def qdq_graph(layers: Sequence[Tensors]) -> QdqGraph:
+    """A whole network, from images to logits of shape ``(n, classes)``."""
+    graph = QdqGraph()
+    x = held = INPUT
+    for of, following in zip(layers, [*layers[1:], None], strict=True):
+        layer = of.layer
+        if layer.opens_shortcut:
+            held = x
+        if layer.bias:
+            x = graph.add("GlobalAveragePool", x)
+        read = graph.read(x, of)
+        clipped = of.output is not None or (
+            not layer.leaves_block and following is not None and following.input is not None
         )
-        opset = helper.make_opsetid("", _OPSET)
-        model = helper.make_model(graph, opset_imports=[opset], ir_version=_IR_VERSION)
-        serialised: bytes = model.SerializeToString()
-        return serialised
+        x = graph.convolution(read, of, clip=layer.activation is not None and not clipped)
+        x = graph.stored(x, of.output, f"{layer.part}.output")
+        if layer.closes_shortcut:
+            x = graph.stored(graph.add("Add", x, held), of.total, f"{layer.part}.total")
+        if layer.between_bits == 16:
+            x = graph.add(
+                "Cast", graph.add("Cast", x, to=TensorProto.FLOAT16), to=TensorProto.FLOAT
+            )
+    graph.add("Flatten", x)
+    return graph
+
+
+def random_tensors(layer: Layer, rng: np.random.Generator) -> Tensors:
+    """Random weights for a layer, as integers of 8 bits or as floats, and ranges of any sense."""
+    shape = (layer.c_out, layer.c_in // layer.groups, layer.kernel, layer.kernel)
+    weight = rng.integers(-127, 128, shape, dtype=np.int8)
+    bias = rng.integers(-500, 500, layer.c_out, dtype=np.int32)
+    scale = np.full(layer.c_out, _WEIGHT_SCALE)
+    entering = _LINEAR if layer.signed else _CLIPPED
+    output = total = None
+    if layer.between_bits == _INTEGERS:
+        output = _LINEAR if layer.activation is None else _CLIPPED
+        total = _LINEAR if layer.closes_shortcut else None
+    floats = layer.w_bits == FLOAT_BITS, layer.a_bits == FLOAT_BITS
+    return Tensors(
+        layer,
+        weight * _WEIGHT_SCALE if floats[0] else weight,
+        scale,
+        bias.astype(np.float32) * (_WEIGHT_SCALE * entering.scale) if any(floats) else bias,
+        None if floats[1] else entering,
+        output,
+        total,
+    )
 
 
 def layer_model(layer: Layer) -> bytes:
@@ -113,23 +159,22 @@ def layer_model(layer: Layer) -> bytes:
     At 8 bits input and output have their channels last, as integer kernels want them, so that no
     time goes to transpositions that a network does not need between its layers.
     """
-    graph = _Graph()
+    graph, of = QdqGraph(), random_tensors(layer, np.random.default_rng(0))
     shape = [1, layer.c_in, layer.size, layer.size]
     out_shape = [1, layer.c_out, layer.size_out, layer.size_out]
-    if layer.w_bits == FLOAT_BITS:
-        graph.convolution(INPUT, layer, clipped=True, activation=True)
+    if of.input is None:
+        graph.convolution(INPUT, of, clip=True)
         return graph.model(TensorProto.FLOAT, shape, out_shape)
     x = graph.add("Transpose", INPUT, perm=[0, 3, 1, 2])
-    x = graph.dequantise(x, clipped=True)
-    y = graph.quantise(graph.convolution(x, layer, clipped=True, activation=True), clipped=True)
-    graph.add("Transpose", y, perm=[0, 2, 3, 1])
+    y = graph.convolution(graph.dequantise(x, of.input), of, clip=False)
+    graph.add("Transpose", graph.quantise(y, _CLIPPED), perm=[0, 2, 3, 1])
     return graph.model(TensorProto.UINT8, [shape[i] for i in (0, 2, 3, 1)],
                        [out_shape[i] for i in (0, 2, 3, 1)])  # fmt: skip
 
 
 def trivial_model(operators: int) -> bytes:
     """Next to nothing: one number negated so many times."""
-    graph = _Graph()
+    graph = Graph()
     x = INPUT
     for _ in range(operators):
         x = graph.add("Neg", x)
@@ -142,21 +187,8 @@ def network_model(space: Space, subnet: Subnet) -> bytes:
     Raises:
         UserError: the subnet is not a member of the space.
     """
-    graph = _Graph()
-    layers = space.layers(subnet)
-    x, held, clipped = INPUT, "", False
-    for layer in layers:
-        if layer.component == "classifier":
-            x = graph.add("GlobalAveragePool", graph.rounded(x, layer.a_bits, clipped=clipped))
-        read = graph.rounded(x, layer.a_bits, clipped=clipped)
-        if layer.opens_shortcut:
-            held = read
-        activation = layer.activation is not None
-        x = graph.convolution(read, layer, clipped=clipped, activation=activation)
-        clipped = activation
-        if layer.closes_shortcut:
-            x = graph.add("Add", held, graph.rounded(x, layer.a_bits, clipped=False))
-    graph.rounded(x, layers[-1].a_bits, clipped=False)
-    first, last = layers[0], layers[-1]
+    rng, layers = np.random.default_rng(0), space.layers(subnet)
+    graph = qdq_graph([random_tensors(layer, rng) for layer in layers])
+    first = layers[0]
     shape = [1, first.c_in, first.size, first.size]
-    return graph.model(TensorProto.FLOAT, shape, [1, last.c_out, 1, 1])
+    return graph.model(TensorProto.FLOAT, shape, [1, layers[-1].c_out])

@@ -8,11 +8,11 @@ from apq_moo.space.spec import ROLES
 
 @pytest.fixture(scope="session")
 def small():
-    """Makes the space, with bits of choice."""
+    """Makes the space, with bits of choice, within blocks and between them."""
     return _small
 
 
-def _small(bits=(8, 32)):
+def _small(bits=(8, 32), between=8):
     return Space(
         SpaceSpec.from_dict(
             {
@@ -22,7 +22,8 @@ def _small(bits=(8, 32)):
                 "classes": 5,
                 "kernels": [3, 5],
                 "expand": [1, 2],
-                "bits": {role: list(bits) for role in ROLES} | {"fixed": bits[0]},
+                "bits": {role: list(bits) for role in ROLES}
+                | {"fixed": bits[0], "between": between},
                 "stem": {"channels": 8, "kernel": 3, "stride": 1},
                 "first_block": {"channels": 8, "kernel": 3},
                 "stages": [
