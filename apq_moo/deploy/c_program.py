@@ -101,6 +101,12 @@ def as_bytes(images: Singles) -> Pictures:
     return np.ascontiguousarray(found.transpose(0, 2, 3, 1))
 
 
+def of_bytes(pictures: Pictures) -> Singles:
+    """What the bytes of :func:`as_bytes` stand for, shape ``(n, channels, height, width)``."""
+    values: Singles = pictures.astype(np.float32) / np.float32(255)
+    return values.transpose(0, 3, 1, 2)
+
+
 def as_levels(network: IntegerNetwork, images: Singles) -> Pictures:
     """Images as levels of a network's first input, in the form of :func:`as_bytes`."""
     grid = network.layers[0].input

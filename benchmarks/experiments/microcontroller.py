@@ -31,7 +31,7 @@ from apq_moo.data import Split, images_of, load_images
 from apq_moo.data.assets import SUPERNET, find_assets
 from apq_moo.deploy import IntegerNetwork, cut_out, execute
 from apq_moo.deploy.c import c_source, write_c
-from apq_moo.deploy.c_program import Pictures, as_bytes
+from apq_moo.deploy.c_program import Pictures, as_bytes, of_bytes
 from apq_moo.errors import UserError, reported
 from apq_moo.files import write_json
 from apq_moo.hardware import cost_table, minimised
@@ -112,7 +112,7 @@ def emulate(network: IntegerNetwork, pictures: Pictures, optimise: str = "-O2") 
         return Emulated(
             rows[:, 0].astype(np.int32),
             np.ascontiguousarray(rows[:, 2:]).view(np.float32),
-            rows[:, 1] * _INSTRUCTIONS_A_TICK,
+            rows[:, 1].astype(np.float64) * _INSTRUCTIONS_A_TICK,
             text + data - _sizes("board.o", folder)[0],
             bss + data,
             int(found[-1]),
@@ -170,7 +170,7 @@ def measure(network: IntegerNetwork, test: Split, n_images: int) -> dict[str, An
         UserError: its classes or logits there are not those of the integer network.
     """
     pictures = as_bytes(test.images)
-    logits = execute(network, (pictures / np.float32(255)).transpose(0, 3, 1, 2))
+    logits = execute(network, of_bytes(pictures))
     chosen = np.linspace(0, len(test) - 1, min(n_images, len(test))).round().astype(int)
     found = emulate(network, pictures[chosen])
     same = np.array_equal(found.logits, logits[chosen])

@@ -12,7 +12,7 @@ from apq_moo.data import load_images
 from apq_moo.data.assets import SUPERNET, find_assets
 from apq_moo.deploy import cut_out, execute
 from apq_moo.deploy.c import c_source
-from apq_moo.deploy.c_program import as_bytes
+from apq_moo.deploy.c_program import as_bytes, of_bytes
 from apq_moo.errors import UserError
 from apq_moo.hardware import cost_table
 from apq_moo.space import Subnet, load_space
@@ -48,7 +48,7 @@ def test_classes_and_logits_on_the_board(digits):
     network = cut(digits, space.smallest())
     pictures = as_bytes(images.test.images[:50])
     found = microcontroller.emulate(network, pictures)
-    wanted = execute(network, (pictures / np.float32(255)).transpose(0, 3, 1, 2))
+    wanted = execute(network, of_bytes(pictures))
     np.testing.assert_array_equal(found.logits, wanted)
     np.testing.assert_array_equal(found.classes, wanted.argmax(1))
     made = c_source(network)

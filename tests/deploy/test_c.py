@@ -138,7 +138,7 @@ def test_halves(tmp_path, nets, pictures):
             uint32_t i;
             for (i = 0; i < 65536; i++) {
                 const uint8_t bytes[2] = {(uint8_t)i, (uint8_t)(i >> 8)};
-                value = load(bytes, 0, none);
+                value = load(bytes, 0, &none);
                 fwrite(&value, 4, 1, stdout);
             }
             while (fread(&value, 4, 1, stdin) == 1) {
