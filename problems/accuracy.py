@@ -117,6 +117,17 @@ class AccuracySource(ABC):
         """Accuracies of canonical genotypes of shape ``(n, n_var)``; see :meth:`__call__`."""
         return self(self.space.block_index(X), X)
 
+    def remember(self, X: IntArray, accuracies: FloatArray) -> None:
+        """Take over what somebody else has measured just as this source would.
+
+        One that measures does not measure these networks again; others need not be told.
+
+        Args:
+            X: canonical genotypes, shape ``(n, n_var)``.
+            accuracies: in percent, shape ``(n,)``.
+        """
+        del X, accuracies
+
     def estimate_s(self, X: IntArray, splits: int = 1) -> float:  # noqa: ARG002
         """About how many seconds genotypes will take; 0 where that is not worth a word.
 
