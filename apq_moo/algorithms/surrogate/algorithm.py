@@ -10,7 +10,7 @@ from pymoo.core.algorithm import Algorithm
 from pymoo.core.population import Population
 from pymoo.util.display.multi import MultiObjectiveOutput
 
-from apq_moo.algorithms.base import require_apq_problem, sampled
+from apq_moo.algorithms.base import require_apq_problem
 from apq_moo.algorithms.surrogate.refit import Candidates, Refit
 from apq_moo.arrays import BoolArray, FloatArray, IntArray
 from apq_moo.errors import UserError
@@ -73,7 +73,8 @@ class MeasuredSearch(Algorithm):  # type: ignore[misc]
             return Population.new(X=self.refit.adopted)
         if self.refit.samples is not None:
             return self._next(np.empty((0, self.problem.space.n_var), dtype=np.int64), np.empty(0))
-        return sampled(self.problem, self.refit.first, self.random_state)
+        drawn = self.problem.region.sample(self.refit.first, self.random_state)
+        return Population.new(X=drawn)
 
     def _initialize_advance(self, infills: Population, **_kwargs: Any) -> None:
         self.pop = infills
