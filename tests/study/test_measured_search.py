@@ -169,7 +169,8 @@ def few_samples():
     space = load_space("digits")
     table = load_samples(find_assets(space).path(SAMPLES), space)
     rows = np.flatnonzero(table.quantised)[:60]
-    few = replace(table, X=table.X[rows], group=table.group[rows], acc=table.acc[rows])
+    columns = {name: getattr(table, name)[rows] for name in ("X", "group", "acc", "acc_test")}
+    few = replace(table, **columns)
     few.save("few.npz")
     return few
 
