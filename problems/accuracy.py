@@ -18,7 +18,7 @@ from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.data.assets import Assets, find_assets
 from apq_moo.errors import UserError, shown
 from apq_moo.files import is_file, sha256
-from apq_moo.predictors import PREDICTORS, find_predictor
+from apq_moo.predictors import PREDICTORS, find_predictor, is_specification
 from apq_moo.predictors.additive import AdditivePredictor
 from apq_moo.registry import Registry
 from apq_moo.space import Space, belonging, refuse_other_space, superspace
@@ -261,7 +261,7 @@ def resolve(
 def _named(name: str, space: Space, assets: AssetsFolder, on: str | None) -> AccuracySource:
     if name in SOURCES:
         return SOURCES.get(name)(space, assets, on)
-    if name in PREDICTORS:
+    if is_specification(name):
         found = find_predictor(space, name, assets)
         return PredictedAccuracy(found, name, space, checksums(space, assets))
     if not is_file(name):

@@ -59,7 +59,7 @@ from apq_moo.hardware.compiled import _read as read_compiled
 from apq_moo.hardware.measuring.campaign import Campaign, CampaignFile
 from apq_moo.hardware.measuring.timing import Rule
 from apq_moo.pipeline.chain import _begin
-from apq_moo.predictors import PREDICTORS, create_predictor, load_predictor, published
+from apq_moo.predictors import PREDICTORS, Recipe, create_predictor, load_predictor, published
 from apq_moo.predictors.storage import read_state, write_state
 from apq_moo.predictors.training import initial_weights
 from apq_moo.problems.evaluated import Evaluated
@@ -640,17 +640,27 @@ def go_on(path):
     one_step()
 
 
+RECIPE = Recipe(batch=16, lr=1e-3, bits_lr=1e-3, epochs=1, min_steps=2)
+
+
 def predictor(folder, name):
     """A small one; ``ubjson`` as files of ``xgboost-stacked`` were before."""
     path = folder / "p.safetensors"
     table = load_samples(ASSETS.folder / "samples.npz", SPACE)
     fp, mp = ([part[::40] for part in table.rows(group)] for group in ("fp", "mp"))
-    if name.startswith("mlp"):
+    if name == "mlp-stacked":
+        found = create_predictor(f"{name}:features=engineered", SPACE)
+        found.set_params(pretraining=RECIPE, training=RECIPE).fit(*mp, X_fp=fp[0], y_fp=fp[1])
+    elif name.startswith("mlp"):
         found = create_predictor(name, SPACE)
         weights = initial_weights(SPACE, np.random.default_rng(0), zero_bits=False)
         found.set_network(weights, center=70.0, scale=5.0)
     elif name == "additive":
         found = create_predictor(name, SPACE).fit(*mp)
+    elif name == "ensemble":
+        members = "2*gp-scratch/steps=2+xgboost-stacked/rounds=9/features=engineered+additive"
+        found = create_predictor(f"ensemble:members={members}", SPACE)
+        found.fit(*mp, X_fp=fp[0], y_fp=fp[1])
     else:
         kind = PREDICTORS.get("xgboost-stacked" if name == "ubjson" else name)
         size = {"gbdt": "max_iter", "gp-scratch": "steps"}.get(name.split("-stacked")[0], "rounds")

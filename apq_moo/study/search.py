@@ -18,7 +18,7 @@ from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.errors import UserError
 from apq_moo.files import digest_of, sha256
 from apq_moo.hardware import ACC, find_device
-from apq_moo.predictors import PREDICTORS
+from apq_moo.predictors import is_specification
 from apq_moo.problems import AccuracySource, AdditiveSource, APQProblem, additive_surrogate, resolve
 from apq_moo.problems.accuracy import checksums
 from apq_moo.problems.evaluated import Evaluated
@@ -39,7 +39,7 @@ class _Unread(AccuracySource):
 
     def __init__(self, config: RunConfig) -> None:
         space, digest = load_space(config.space), {}
-        if config.predictor in PREDICTORS:
+        if is_specification(config.predictor):
             with suppress(UserError):  # said when accuracies are wanted
                 digest = checksums(space, config.assets)
         super().__init__(config.predictor, space, digest)
