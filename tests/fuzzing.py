@@ -44,6 +44,8 @@ from apq_moo.data.folders import load_image_folder
 from apq_moo.data.samples import SampleTable, load_samples
 from apq_moo.data.tables import AccuracyTable, load_table
 from apq_moo.deploy import cut_out, execute, load_network, save_network
+from apq_moo.deploy.c import write_c
+from apq_moo.deploy.c_reading import read_c
 from apq_moo.deploy.onnx_files import load_onnx, save_onnx
 from apq_moo.errors import UserError
 from apq_moo.files import read_json
@@ -609,6 +611,11 @@ def onnx_network(folder):
     return folder / "n.onnx"
 
 
+def c_network(folder):
+    write_c(load_network(network(folder)), folder / "n.c")
+    return folder / "n.c"
+
+
 def run_network(path):
     found = load_network(path)
     assert np.isfinite(execute(found, np.ones((1, *found.image_shape), np.float32))).all()
@@ -789,6 +796,7 @@ FORMATS = {
     "supernet": (supernet, safetensors_of, lambda path: load_supernet(path, SPACE)),
     "network": (network, signed_of, run_network),
     "network.onnx": (onnx_network, bytes_of, load_onnx),
+    "network.c": (c_network, bytes_of, read_c),
     **{
         f"predictor {name}": (lambda f, name=name: predictor(f, name), signed_of, predict)
         for name in (*PREDICTORS, "ubjson")
