@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from apq_moo.errors import UserError
 from apq_moo.study.config import RefitConfig
+from apq_moo.texts import by_commas
 
 SURROGATE = "surrogate"
 """The algorithm that measures."""
@@ -95,7 +96,8 @@ def measuring(wish: Wish, space: str, assets: str | None) -> tuple[str, str, int
         raise UserError(f"--measure {budget}: at least {_LEAST} networks are needed")
     default = RefitConfig()
     refit = RefitConfig(
-        predictor=fitted or (_TRANSFERRED if samples == "shipped" else default.predictor),
+        predictor=fitted
+        or (_TRANSFERRED if "shipped" in by_commas(samples or "") else default.predictor),
         inner=wish.inner or algo or default.inner,
         first=min(default.first, budget // 2),
         samples=samples,

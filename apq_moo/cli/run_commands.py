@@ -70,7 +70,7 @@ def run(
     ] = None,
     samples: Annotated[
         str | None,
-        typer.Option(help="Measured networks to begin with: shipped, a table, or a run's folder."),
+        typer.Option(help="Measured networks to begin with: shipped, tables, folders of runs."),
     ] = None,
     sweep: Annotated[int, typer.Option(help="Limits over which apq-ga is swept.")] = _DEFAULT.sweep,
     pop_size: Annotated[int, typer.Option(help="Networks a round.")] = _DEFAULT.pop_size,

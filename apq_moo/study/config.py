@@ -34,7 +34,7 @@ class RefitConfig:
         first: random networks that are measured first, where there are no samples.
         batch: networks of the other batches, at least.
         samples: measured networks to begin with: ``shipped``, a table's file, or the folder of a
-            run; None to begin from nothing.
+            run, or several of these by commas; None to begin from nothing.
     """
 
     predictor: str = "gp-scratch"

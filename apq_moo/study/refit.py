@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+from moocore import pareto_rank
 
 from apq_moo.algorithms import ALGORITHMS
 from apq_moo.algorithms.surrogate.inner import searched_by
@@ -19,16 +20,19 @@ from apq_moo.hardware import ACC, minimised
 from apq_moo.predictors import PREDICTORS, Predictor, create_predictor
 from apq_moo.predictors.finding import SubspacePredictor
 from apq_moo.problems import AccuracySource, APQProblem, is_measured
-from apq_moo.problems.fronts import nondominated_rows
 from apq_moo.space import Space, superspace
 from apq_moo.study.config import RefitConfig, RunConfig
 from apq_moo.study.epsilon_constraint import strategy_of, with_parts
 from apq_moo.study.folder import RunFolder
 from apq_moo.study.inputs import SPACE, refuse_changes
 from apq_moo.study.record import ARCHIVE, finished
+from apq_moo.texts import by_commas
 
 SHIPPED = "shipped"
 """Stands for the samples among a space's assets."""
+
+MOST_SAMPLES = 2000
+"""That a search begins with: fits take the cube of their number, and are many."""
 
 
 @dataclass(frozen=True)
@@ -97,19 +101,37 @@ def refit_of(
         pop_size=config.pop_size,
         split=(lambda context: with_parts(context, config.sweep)) if entry.swept else None,
     )
-    predictor = _predictor(refit.predictor, problem.space, config)
-    adopted = None
-    if known is not None:
-        adopted = _front(problem, known)
-        source.remember(known.X[adopted], known.acc[adopted])
-    return Refit(
-        predictor,
+    found = Refit(
+        _predictor(refit.predictor, problem.space, config),
         inner,
         first=refit.first,
         batch=refit.batch,
-        samples=None if known is None else (known.X, known.acc),
-        adopted=None if known is None else known.X[adopted],
     )
+    if known is None:
+        return found
+    ranks = _ranks(problem, known)
+    front = np.flatnonzero(ranks == 0)
+    source.remember(known.X[front], known.acc[front])
+    rows = nearest_and_others(ranks, MOST_SAMPLES, np.random.default_rng([config.seed, 7]))
+    return replace(found, samples=(known.X[rows], known.acc[rows]), adopted=known.X[front])
+
+
+def nearest_and_others(ranks: IntArray, most: int, rng: np.random.Generator) -> IntArray:
+    """At most so many networks: one half those nearest to the front, the others any.
+
+    Args:
+        ranks: of the networks, 0 on the front, shape ``(n,)``.
+        most: how many.
+        rng: chooses the others.
+
+    Returns:
+        Their positions, ascending.
+    """
+    if len(ranks) <= most:
+        return np.arange(len(ranks))
+    order = np.argsort(ranks, kind="stable")
+    near, others = order[: most // 2], order[most // 2 :]
+    return np.sort(np.concatenate([near, rng.permutation(others)[: most - len(near)]]))
 
 
 def _predictor(name: str, space: Space, config: RunConfig) -> Predictor:
@@ -131,7 +153,7 @@ def _predictor(name: str, space: Space, config: RunConfig) -> Predictor:
 
 
 def known_networks(config: RunConfig, problem: APQProblem, source: AccuracySource) -> Known | None:
-    """The networks that a search begins with; None for none.
+    """The networks that a search begins with, each once; None for none.
 
     Raises:
         UserError: there are no such samples, or they were not measured by the same supernet on the
@@ -140,16 +162,24 @@ def known_networks(config: RunConfig, problem: APQProblem, source: AccuracySourc
     refit = config.refit or RefitConfig()
     if refit.samples is None:
         return None
-    if refit.samples == SHIPPED:
+    parts = [_named(name, config, problem, source) for name in by_commas(refit.samples)]
+    if not parts:
+        raise UserError(f"samples {refit.samples!r} name nothing")
+    X, rows = np.unique(np.vstack([part.X for part in parts]), axis=0, return_index=True)
+    acc = np.concatenate([part.acc for part in parts])[rows]
+    return Known(X, acc, {key: value for part in parts for key, value in part.digest.items()})
+
+
+def _named(name: str, config: RunConfig, problem: APQProblem, source: AccuracySource) -> Known:
+    if name == SHIPPED:
         path = find_assets(problem.space, config.assets).path(SAMPLES)
         return _of_table(load_samples(path, problem.space), source, SHIPPED, {})
-    path = Path(refit.samples)
+    path = Path(name)
     if is_folder(path):
         return _of_run(path, problem, source)
     if not is_file(path):
-        raise UserError(f"samples {refit.samples!r}: write shipped, a file, or a run's folder")
-    table = load_samples(path, problem.space)
-    return _of_table(table, source, refit.samples, {refit.samples: sha256(path)})
+        raise UserError(f"samples {name!r}: write shipped, a file, or a run's folder")
+    return _of_table(load_samples(path, problem.space), source, name, {name: sha256(path)})
 
 
 def _of_table(
@@ -185,16 +215,19 @@ def _of_run(path: Path, problem: APQProblem, source: AccuracySource) -> Known:
     if found is None:
         raise UserError(f"{what} has not ended; go on with RunFolder.open({str(path)!r}) first")
     archive, _ = found
-    X, rows = np.unique(archive.genotypes, axis=0, return_index=True)
-    acc = minimised(config.objectives, archive.F[rows])[:, config.objectives.index(ACC)]
+    X = archive.genotypes
+    acc = minimised(config.objectives, archive.F)[:, config.objectives.index(ACC)]
     return Known(
         problem.space.canonical(problem.space.check(X)), acc, {str(path): sha256(path / ARCHIVE)}
     )
 
 
-def _front(problem: APQProblem, known: Known) -> IntArray:
-    """Rows that are feasible and non-dominated."""
+def _ranks(problem: APQProblem, known: Known) -> IntArray:
+    """Of feasible networks how many fronts are before them; of others more."""
     index = problem.space.block_index(known.X)
     F, G = problem.judge(problem.costs(index) | {ACC: known.acc}, index)
-    inside = np.flatnonzero((G <= 0).all(axis=1))
-    return inside[nondominated_rows(F[inside])] if len(inside) else inside
+    inside = np.all(G <= 0, axis=1)
+    ranks = np.full(len(F), len(F), dtype=np.int64)
+    if inside.any():
+        ranks[inside] = pareto_rank(F[inside])
+    return ranks

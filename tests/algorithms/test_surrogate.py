@@ -155,6 +155,10 @@ def test_measured_networks_are_learnt_from_before_samples():
     np.testing.assert_array_equal(rows[:10], space.canonical(X[:10]))
     np.testing.assert_array_equal(values[:10], y[:10])
     assert set(values[10:]) <= set(y[10:])
+    seen.clear()
+    refit.fit(X[8:18], y[8:18], rng)  # some of which are among the samples
+    ((rows, _),) = seen
+    assert len(rows) == len(np.unique(rows, axis=0)) == 30
 
 
 def test_batches_grow_with_what_is_known():

@@ -25,6 +25,7 @@ from apq_moo.space import load_space
 from apq_moo.study.config import RefitConfig, RunConfig
 from apq_moo.study.folder import RunFolder
 from apq_moo.study.record import Recorder, finished
+from apq_moo.study.refit import nearest_and_others
 from apq_moo.study.search import Search, check
 from apq_moo.supernet.scoring import Scorer
 
@@ -137,6 +138,8 @@ def test_a_run_goes_on_from_an_earlier_one():
     known = {x.tobytes() for x in earlier.genotypes}
     assert not known & {x.tobytes() for x in later.genotypes[n:]}
     assert "a" in RunFolder.open("b").record["data"]
+    both = Search(replace(TINY, refit=replace(QUICK, samples="a,b"))).refit.samples[0]
+    np.testing.assert_array_equal(both, np.unique(np.vstack([earlier.X, later.X]), axis=0))
     changed = RunFolder.create("c", replace(config, budget=20), verify=None, overwrite=False)
     changed.store(data={**RunFolder.open("b").record["data"], "a": "0" * 64})
     with pytest.raises(UserError, match="was begun with other data: a changed since"):
@@ -212,6 +215,19 @@ def test_samples_on_the_supernet_are_not_measured_again(few_samples, monkeypatch
     assert len(measured) == 3
     again = {x.tobytes() for x in space.encode([subnet.to_dict() for subnet in measured])}
     assert not again & {x.tobytes() for x in archive.genotypes}
+
+
+def test_of_many_samples_those_near_the_front_are_kept():
+    ranks = np.random.default_rng(0).integers(1, 50, 1000)
+    ranks[::100] = 0
+    rows = nearest_and_others(ranks, 200, np.random.default_rng(1))
+    assert len(set(rows)) == 200
+    assert (np.diff(rows) > 0).all()
+    assert (ranks[rows] == 0).sum() == 10
+    limit = np.sort(ranks)[99]
+    assert set(np.flatnonzero(ranks < limit)) <= set(rows)
+    assert (ranks[rows] > limit).sum() > 70
+    np.testing.assert_array_equal(nearest_and_others(ranks, 1000, None), np.arange(1000))
 
 
 def test_samples_of_another_supernet_are_refused(few_samples):

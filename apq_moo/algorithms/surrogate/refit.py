@@ -108,8 +108,10 @@ class Refit:
         """
         if self.samples is not None:
             rows, values = self.samples
+            measured = {row.tobytes() for row in X}
+            others = np.flatnonzero([row.tobytes() not in measured for row in rows])
             room = max(self._most - len(X), 0)
-            chosen = np.sort(rng.permutation(len(rows))[:room])
+            chosen = np.sort(rng.permutation(others)[:room])
             X, acc = np.vstack([X, rows[chosen]]), np.concatenate([acc, values[chosen]])
         self.predictor.fit(X, acc)
 
