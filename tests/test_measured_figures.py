@@ -62,6 +62,16 @@ def test_the_gaussian_process_beside_boosted_trees():
     assert {tuple(row[name] for name in names) for row in rows[6:]} <= known
 
 
+def test_choices_on_a_split():
+    cells = defaultdict(list)
+    for row in _curves("fashion-choices.csv"):
+        figures = float(row["pairwise_accuracy"]), float(row["rmse"])
+        cells[row["predictor"]].append("{:.3f}, {:.2f}".format(*figures))
+    table = PAGE.split("| on a split |")[1].split("\n\n")[0]
+    lines = [line.strip("| ").split(" | ") for line in table.replace("`", "").splitlines()[2:]]
+    assert {name: found for name, *found in lines} == dict(cells)
+
+
 def _mean_gap(gaps, macs, low, high):
     return np.mean([gap for gap, m in zip(gaps, macs, strict=True) if low <= m < high])
 

@@ -471,8 +471,8 @@ def predictor_compare(
     known = np.isfinite(other)
     if known.any():
         out.print(
-            "Test: by labels of the test images. The noise of the others is in what was fitted to, "
-            "and learnt"
+            "Test pairs: by labels of the test images; the noise of the others is in what was "
+            "fitted to, and learnt"
         )
         ceiling = _ceiling(loaded, other[known]) if samples is None else None
     if file is not None:
@@ -486,18 +486,13 @@ def _curves_table(rows: Sequence[Row], n_held_out: int, seeds: int) -> Table:
 
     repeats = f"means of {seeds} and 95 % bands" if seeds > 1 else "one repetition"
     shown = Table(title=f"{n_held_out} held-out networks, {repeats}", box=SIMPLE)
-    shown.add_column("predictor", no_wrap=True)
-    columns = {
-        "tau": "kendall_tau",
-        "rho": "spearman",
-        "pairs": "pairwise_accuracy",
-        "RMSE": "rmse",
-        "regret": "top_k_regret",
-    }
-    if any(isfinite(row.pairwise_accuracy_test) for row in rows):
-        columns |= {"test tau": "kendall_tau_test", "test pairs": "pairwise_accuracy_test"}
+    shown.add_column("predictor", overflow="fold", min_width=10)
+    tested = any(isfinite(row.pairwise_accuracy_test) for row in rows)
+    third = {"test pairs": "pairwise_accuracy_test"} if tested else {"rho": "spearman"}
+    columns = {"tau": "kendall_tau", "pairs": "pairwise_accuracy", **third}
+    columns |= {"RMSE": "rmse", "regret": "top_k_regret"}
     for column in ("MP", *columns, "fit s"):
-        shown.add_column(column, justify="right")
+        shown.add_column(column, justify="right", min_width=6 if column in columns else 4)
     for name, n in dict.fromkeys((row.predictor, row.n_mp) for row in rows):
         of = [row for row in rows if (row.predictor, row.n_mp) == (name, n)]
         cells = []
