@@ -62,6 +62,23 @@ def test_the_gaussian_process_beside_boosted_trees():
     assert {tuple(row[name] for name in names) for row in rows[6:]} <= known
 
 
+def test_predictors_of_digits():
+    values = defaultdict(list)
+    for row in _curves("digits-learning-curves.csv"):
+        for figure in ("pairwise_accuracy", "pairwise_accuracy_test"):
+            values[row["predictor"], figure, int(row["n_mp"])].append(float(row[figure]))
+    page = (DOCS / "digits.md").read_text().split("## Predictors")[1].split("\n\n")[2]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines()[2:]]
+    assert len(values) == 6 * len(rows) == 66
+    for name, *cells in rows:
+        found = [
+            np.mean(values[name, figure, n])
+            for figure in ("pairwise_accuracy", "pairwise_accuracy_test")
+            for n in (100, 500, 1500)
+        ]
+        assert cells == [f"{value:.3f}" for value in found]
+
+
 def test_choices_on_a_split():
     cells = defaultdict(list)
     for row in _curves("fashion-choices.csv"):
