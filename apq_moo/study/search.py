@@ -229,7 +229,8 @@ class Search:
         self.population = strategy.population()
         archive = recorder.finish()
         if self.source is not None and self.source.measures:
-            self.measured = len(np.unique(archive.X, axis=0))
+            known_before = self.total - self.config.budget
+            self.measured = len(np.unique(archive.X, axis=0)) - known_before
         return archive
 
     @property

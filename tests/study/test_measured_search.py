@@ -195,8 +195,9 @@ def test_samples_on_the_supernet_are_not_measured_again(few_samples, monkeypatch
         return real(self, subnets, *args, **kwargs)
 
     monkeypatch.setattr(Scorer, "accuracies", counted)
-    run(on_digits("few.npz"), "a")
-    assert len(measured) == 3
+    search = Search(on_digits("few.npz"))
+    execute(RunFolder.create("a", search.config, verify=None, overwrite=False), search=search)
+    assert len(measured) == search.measured == 3
     archive, trace = finished(Path("a"))
     adopted = trace.evaluations[0]
     assert len(archive) == adopted + 3
