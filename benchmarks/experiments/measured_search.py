@@ -41,6 +41,7 @@ from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.benchmarks.compare.bounds import bounds_of
 from apq_moo.benchmarks.compare.scores import hypervolume, regret
 from apq_moo.changes import refuse_other_settings
+from apq_moo.data.assets import SUPERNET, TABLE
 from apq_moo.errors import UserError, reported
 from apq_moo.files import growing, read_json, write_json
 from apq_moo.predictors import AdditivePredictor, Predictor, ScratchGPPredictor
@@ -55,6 +56,9 @@ from apq_moo.versions import versions
 
 STEP = 25
 """Measured networks between two scores that are kept."""
+
+MEASURES = ("images", SUPERNET, TABLE)
+"""What measured accuracies depend on, of all that lies among assets."""
 
 _FOLDS = 3
 _NSGA2 = "nsga2"
@@ -349,7 +353,7 @@ def _begin(args: argparse.Namespace, problem: APQProblem, budgets: list[int]) ->
         "space": problem.space.name,
         "digest": problem.space.digest,
         "predictor": source.name,
-        "data": source.digest,
+        "data": {name: value for name, value in source.digest.items() if name in MEASURES},
         "budgets": budgets,
         "predictions": args.predictions,
     }

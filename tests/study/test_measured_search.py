@@ -206,9 +206,8 @@ def test_samples_on_the_supernet_are_not_measured_again(few_samples, monkeypatch
         assert values[x.tobytes()] == -f[0]
     # The shipped accuracies are those that the supernet gives here.
     space = load_space("digits")
-    source = Search(on_digits("few.npz")).source
     (subnet,) = space.decode(archive.genotypes[:1])
-    assert source._scorer.accuracies([subnet], ("validation",), quantised=True)[0, 0] == (
+    assert search.source._scorer.accuracies([subnet], ("validation",), quantised=True)[0, 0] == (
         -archive.F[0, 0]
     )
     measured.clear()
