@@ -35,18 +35,12 @@ Weights = dict[str, Float32]
 """The network's ten arrays by the names that released checkpoints use."""
 
 
-def weight_shapes(space: Space, sizes: tuple[int, int] | None = None) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the network's arrays, in the order of its layers.
-
-    Args:
-        space: the search space.
-        sizes: inputs of the architecture and of its bits; by default the one-hot options.
-    """
-    of_space = space.n_architecture_inputs
-    architecture, bits = sizes or (of_space, space.n_inputs - of_space)
+def weight_shapes(space: Space) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the network's arrays for a space, in the order of its layers."""
+    architecture = space.n_architecture_inputs
     inputs = {
         ARCHITECTURE: architecture,
-        BITS: bits,
+        BITS: space.n_inputs - architecture,
         SECOND: WIDTH,
         THIRD: WIDTH,
         OUTPUT: WIDTH,
@@ -58,17 +52,8 @@ def weight_shapes(space: Space, sizes: tuple[int, int] | None = None) -> dict[st
     return shapes
 
 
-def check_weights(
-    weights: Mapping[str, NDArray[np.generic]],
-    space: Space,
-    sizes: tuple[int, int] | None = None,
-) -> Weights:
+def check_weights(weights: Mapping[str, NDArray[np.generic]], space: Space) -> Weights:
     """Check names, shapes and values of a network's arrays.
-
-    Args:
-        weights: the arrays.
-        space: the search space.
-        sizes: see :func:`weight_shapes`.
 
     Returns:
         The arrays as contiguous float32.
@@ -76,7 +61,7 @@ def check_weights(
     Raises:
         UserError: an array is missing, unexpected, of another shape or too large.
     """
-    shapes = weight_shapes(space, sizes)
+    shapes = weight_shapes(space)
     unexpected = sorted(set(weights) - set(shapes))
     if unexpected:
         raise UserError(f"unexpected array {unexpected[0]!r}; expected {', '.join(shapes)}")

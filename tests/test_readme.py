@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ README = Path(__file__).parent.parent / "README.md"
 HARDWARE = README.parent / "docs" / "hardware.md"
 SEARCH = README.parent / "docs" / "search.md"
 BENCHMARK = README.parent / "docs" / "benchmark.md"
+DEPLOY = README.parent / "docs" / "deploy.md"
 
 
 def blocks(language, section, page=README):
@@ -82,13 +85,7 @@ def test_the_plan_of_a_benchmark():
 
 
 @pytest.mark.parametrize(
-    "section",
-    [
-        "Algorithms",
-        "What a run keeps",
-        "Searching on the supernet itself",
-        "Measure, refit, repeat",
-    ],
+    "section", ["Algorithms", "What a run keeps", "Searching on the supernet itself"]
 )
 def test_the_commands_about_searching(section, tmp_path):
     for arguments in commands(section, SEARCH):
@@ -106,6 +103,24 @@ def test_the_commands_about_hardware(section, tmp_path):
         call(arguments)
     if section == "Tables as files":
         assert (tmp_path / "network.png").is_file()
+
+
+def test_the_commands_that_deploy(tmp_path):
+    for arguments in commands("# From a front", DEPLOY):
+        call(arguments)
+    (code,) = blocks("python", "# From a front", DEPLOY)
+    names = {}
+    Path("net.onnx").unlink(missing_ok=True)
+    exec(compile(code, "deploy.md", "exec"), names)  # noqa: S102
+    assert names["found"].runs[1].kernels[0] > 10
+    (code,) = blocks("python", "A network that runs")
+    exec(compile(code, "README", "exec"), {})  # noqa: S102
+    done = subprocess.run(
+        [sys.executable, "net/classify.py", "net/net.onnx", "three.png"],
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert done.stdout.strip() in README.read_text(encoding="utf-8")
+    assert (tmp_path / "net/report.md").is_file()
 
 
 def test_the_published_format():

@@ -80,6 +80,7 @@ def say(text: str, console: Console = out) -> None:
 _SUFFIXES = {
     "policy": (".json",),
     "weights": (".safetensors",),
+    "exported": (".safetensors", ".onnx", ".pt2", ".c"),
     "networks": (".npz",),
     "costs": (".npz", ".parquet", ".json"),
     "figures": (".csv",),

@@ -3,6 +3,7 @@
 from apq_moo.cli import (  # noqa: F401
     bench_commands,
     data_commands,
+    deploy_commands,
     hardware_commands,
     measuring_commands,
     run_commands,

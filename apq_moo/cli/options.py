@@ -42,8 +42,10 @@ WarmupOption = Annotated[
 _OPTIONS = {
     **{name: f"--{name}" for name in ("assets", "backend", "budget", "jobs", "missing", "most")},
     **{name: f"--{name}" for name in ("on", "overwrite", "predictor", "scheduler", "seed")},
-    **{name: f"--{name}" for name in ("inner", "measure", "samples", "seeds", "sweep")},
+    **{name: f"--{name}" for name in ("seeds", "sweep")},
+    "arithmetic": "--arithmetic",
     "batch_size": "--batch-size",
+    "format": "--format",
     "verify": "--verify",
     "limits": "--max",
     "n": "--end-to-end",

@@ -1,16 +1,25 @@
 """From a chosen subnet to a network that runs: cut out, stored, exported, checked."""
 
-from apq_moo.deploy.cutting import cut_out, names_of_classes
+from apq_moo.deploy.checking import Checked, check
+from apq_moo.deploy.cutting import cut_out, cut_out_of_assets, names_of_classes
+from apq_moo.deploy.deploying import choose, deploy
 from apq_moo.deploy.executing import execute
+from apq_moo.deploy.exporting import export
 from apq_moo.deploy.integers import Grid, IntegerLayer, IntegerNetwork
 from apq_moo.deploy.storage import load_network, save_network
 
 __all__ = [
+    "Checked",
     "Grid",
     "IntegerLayer",
     "IntegerNetwork",
+    "check",
+    "choose",
     "cut_out",
+    "cut_out_of_assets",
+    "deploy",
     "execute",
+    "export",
     "load_network",
     "names_of_classes",
     "save_network",

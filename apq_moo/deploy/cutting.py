@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from apq_moo.data import ImageSet
+from apq_moo.data import ImageSet, load_images
+from apq_moo.data.assets import SUPERNET, Assets, find_assets
 from apq_moo.deploy.integers import Grid, IntegerLayer, IntegerNetwork, check_bits
 from apq_moo.errors import UserError
-from apq_moo.space import Subnet, belonging
-from apq_moo.supernet.devices import device_of
+from apq_moo.files import sha256
+from apq_moo.space import Space, Subnet, belonging, superspace
+from apq_moo.supernet.checkpoint import load_supernet
+from apq_moo.supernet.devices import device_of, torch_device
 from apq_moo.supernet.evaluation import FoldedLayer, calibrate, fold
 from apq_moo.supernet.network import Supernet
 from apq_moo.supernet.ranges import STORED_BITS, Range
@@ -53,6 +58,34 @@ def cut_out(
         supernet.space.name,
         {**belonging(supernet.space), "images_sha256": images.checksum, **(origin or {})},
     )
+
+
+def cut_out_of_assets(
+    space: Space, subnet: Subnet, assets: str | Path | Assets | None = None, on: str | None = None
+) -> IntegerNetwork:
+    """Cut a subnet out of the supernet among a space's assets.
+
+    Args:
+        space: the space.
+        subnet: a member of it.
+        assets: a folder of assets; by default those that ship with the package. A subspace has the
+            supernet of the space that it is part of.
+        on: where torch runs, by default on the CPU.
+
+    Raises:
+        UserError: there is no supernet, its images cannot be had or are not those that it was made
+            from; or see :func:`cut_out`.
+    """
+    found, whole = find_assets(space, assets), superspace(space)
+    if space.spec.part_of:
+        found, subnet = find_assets(whole), replace(subnet, space=whole.name)
+    images = load_images(found.images)
+    if images.checksum != found.checksums()["images"]:
+        raise UserError(f"image set {images.name!r} is not the one that the supernet was made from")
+    path = found.path(SUPERNET)
+    supernet, _ = load_supernet(path, whole)
+    origin = {"images": images.name, "supernet_sha256": sha256(path)}
+    return cut_out(supernet.to(torch_device(on or "cpu")), subnet, images, origin)
 
 
 def names_of_classes(images: ImageSet, n: int) -> tuple[str, ...]:

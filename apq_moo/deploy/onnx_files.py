@@ -23,7 +23,7 @@ from onnx import TensorProto
 
 from apq_moo.deploy.integers import MOST_BITS, IntegerNetwork
 from apq_moo.deploy.onnx_exact import exact_graph
-from apq_moo.deploy.onnx_fused import coarser, fused_graph
+from apq_moo.deploy.onnx_fused import coarser, float_graph, fused_graph
 from apq_moo.deploy.preprocessing import preprocessing
 from apq_moo.deploy.storage import contents, digest_of_network, network_of
 from apq_moo.errors import UserError, shown
@@ -40,6 +40,18 @@ ARITHMETICS: tuple[Arithmetic, ...] = get_args(Arithmetic)
 
 _MAX_BYTES = 2**29
 _KINDS = {TensorProto.INT8: np.int8, TensorProto.UINT8: np.uint8, TensorProto.FLOAT: np.float32}
+
+
+def arithmetic_of(name: str) -> Arithmetic:
+    """One of :data:`ARITHMETICS`, by name.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    for known in ARITHMETICS:
+        if name == known:
+            return known
+    raise UserError(f"arithmetic={shown(name)}: write {' or '.join(ARITHMETICS)}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,9 +85,7 @@ def onnx_model(
     Raises:
         UserError: no such arithmetic, or 4-bit integers are wanted in ``fused``.
     """
-    if arithmetic not in ARITHMETICS:
-        raise UserError(f"arithmetic={shown(arithmetic)}: write {' or '.join(ARITHMETICS)}")
-    if arithmetic == "fused":
+    if arithmetic_of(arithmetic) == "fused":
         if native_int4:
             raise UserError("arithmetic=fused: runtimes fuse no 4-bit integers; write exact")
         graph: Graph = fused_graph(network)
@@ -112,6 +122,13 @@ def _unstored(network: IntegerNetwork, arithmetic: Arithmetic) -> list[str]:
 
 def _text(tensor: NDArray[Any]) -> str:
     return base64.b64encode(tensor.tobytes()).decode()
+
+
+def float_model(network: IntegerNetwork) -> bytes:
+    """The same network in floats and without a rounding, whose speed tells what integers bring."""
+    shape: list[int | str] = ["n", *network.image_shape]
+    graph = float_graph(network)
+    return graph.model(TensorProto.FLOAT, shape, ["n", len(network.classes)])
 
 
 def save_onnx(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import numpy as np
@@ -166,13 +167,19 @@ def save_network(path: str | Path, network: IntegerNetwork) -> None:
     Raises:
         UserError: it cannot be written.
     """
+    with replacing(path) as temporary:
+        temporary.write_bytes(network_bytes(network))
+
+
+def network_bytes(network: IntegerNetwork) -> bytes:
+    """A network as the content of a safetensors file."""
     from safetensors.numpy import save
 
     header, tensors = contents(network)
     header["format"] = FORMAT
     signed = {**header, "sha256": checksum(header, tensors)}
-    with replacing(path) as temporary:
-        temporary.write_bytes(save(tensors, metadata={"header": json.dumps(signed)}))
+    content: bytes = save(tensors, metadata={"header": json.dumps(signed)})
+    return content
 
 
 def load_network(path: str | Path) -> IntegerNetwork:
@@ -181,9 +188,26 @@ def load_network(path: str | Path) -> IntegerNetwork:
     Raises:
         UserError: it is missing, truncated, altered or of another kind.
     """
-    tensors, header = read_tensors(path, FORMAT, "np", _MAX_BYTES)
+    return _verified(*read_tensors(path, FORMAT, "np", _MAX_BYTES), str(path))
+
+
+def parse_network(content: bytes, source: str) -> IntegerNetwork:
+    """The network of what :func:`network_bytes` gave; ``source`` names it in messages.
+
+    Raises:
+        UserError: it is truncated, altered or of another kind.
+    """
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "network.safetensors")
+        path.write_bytes(content)
+        return _verified(*read_tensors(path, FORMAT, "np", _MAX_BYTES), source)
+
+
+def _verified(
+    tensors: dict[str, NDArray[Any]], header: dict[str, Any], path: str
+) -> IntegerNetwork:
     said = header.pop("sha256", None)
     if said != checksum(header, tensors):
         raise UserError(f"{path} is damaged: its contents do not match its checksum; make it anew")
     del header["format"]
-    return network_of(header, tensors, str(path))
+    return network_of(header, tensors, path)

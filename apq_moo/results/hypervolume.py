@@ -6,7 +6,9 @@ import moocore
 import numpy as np
 
 from apq_moo.arrays import FloatArray
-from apq_moo.problems.bounds import REFERENCE
+
+REFERENCE = 1.1
+"""Reference point in every objective, where 0 is the best value and 1 the worst."""
 
 _EXACT_UP_TO = 4
 """Objectives; beyond, exact hypervolumes of large fronts take too long."""

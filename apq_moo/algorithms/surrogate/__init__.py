@@ -1,1 +1,0 @@
-"""Searches that measure: fit a predictor, search it, measure what it promises, and repeat."""

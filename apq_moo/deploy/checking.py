@@ -1,0 +1,235 @@
+"""Checking a file: whether it is whole, what it computes, how well and how fast."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from apq_moo.data import ImageSet, load_images
+from apq_moo.data.images import Split
+from apq_moo.deploy.executing import execute
+from apq_moo.deploy.exporting import format_of
+from apq_moo.deploy.integers import IntegerNetwork, Singles
+from apq_moo.deploy.parity import Parity, compare
+from apq_moo.deploy.storage import digest_of_network, load_network
+from apq_moo.errors import UserError
+
+SPLITS = ("validation", "test")
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A file, run by what is made to run it.
+
+    Attributes:
+        runtime: its name and version.
+        how: its settings, in words, as they continue its name.
+        parity: compared with the package on the test images.
+        accuracy: in percent, on these.
+        kernels: how many convolutions run as integers, and how many there are; None where unknown.
+    """
+
+    runtime: str
+    how: str
+    parity: Parity
+    accuracy: float
+    kernels: tuple[int, int] | None = None
+
+    def __str__(self) -> str:
+        text = f"{self.runtime}{self.how}: {self.parity}; {self.accuracy:.2f} % right"
+        if self.kernels is None:
+            return text
+        return f"{text}; {self.kernels[0]} of {self.kernels[1]} convolutions run as integers"
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a check found.
+
+    Attributes:
+        path: the file.
+        form: the format, and for ONNX the arithmetic.
+        network: what it computes.
+        bytes: of the file.
+        accuracy: of the package's own evaluation, by split, in percent.
+        runs: by each runtime.
+        latency_ms: of one image on one thread: of the file, and of the same network in floats;
+            empty where it was not timed.
+    """
+
+    path: str
+    form: str
+    network: IntegerNetwork
+    bytes: int
+    accuracy: dict[str, float]
+    runs: tuple[Ran, ...] = ()
+    latency_ms: dict[str, float] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Fit for JSON."""
+        return {
+            "format": self.form,
+            "bytes": self.bytes,
+            "accuracy": self.accuracy,
+            "runs": [asdict(run) for run in self.runs],
+            "latency_ms": self.latency_ms,
+        }
+
+    def lines(self) -> list[str]:
+        """What a user is told."""
+        subnet = self.network.subnet
+        right = ", ".join(f"{value:.2f} % ({split})" for split, value in self.accuracy.items())
+        lines = [
+            f"{self.path}: {self.form}, {self.bytes:,} bytes; {len(subnet.blocks)} blocks of "
+            f"{subnet.mean_bits:.2g} bits on average, as read back from it",
+            f"right: {right}",
+            *map(str, self.runs),
+        ]
+        if self.latency_ms:
+            own, floats = self.latency_ms["file"], self.latency_ms["floats"]
+            slower = ": integers are slower than floats here" if own > floats else ""
+            lines.append(
+                f"one image on one thread: {own:.3g} ms, the same in floats {floats:.3g} ms{slower}"
+            )
+        return lines
+
+
+def images_for(network: IntegerNetwork, name: str | None = None) -> ImageSet:
+    """The images that a network was made for, or others that it is to be checked on.
+
+    Args:
+        network: says which.
+        name: of others.
+
+    Raises:
+        UserError: they are not here; are no longer those that the network was made from; or do not
+            fit it.
+    """
+    wanted = network.origin.get("images")
+    if name is None and not isinstance(wanted, str):
+        raise UserError("the network does not say which images it was made for; name some")
+    images = load_images(str(name or wanted))
+    shape = images.test.images.shape[1:]
+    if shape != network.image_shape:
+        raise UserError(
+            f"image set {images.name!r} has images of shape {shape}, and the network reads "
+            f"{network.image_shape}"
+        )
+    if name is None and images.checksum != network.origin.get("images_sha256"):
+        raise UserError(f"image set {images.name!r} is not the one that the network was made from")
+    return images
+
+
+def logits_of(network: IntegerNetwork, images: ImageSet) -> dict[str, Singles]:
+    """The package's own logits by split of :data:`SPLITS`."""
+    return {split: execute(network, images.split(split).images) for split in SPLITS}
+
+
+def check(
+    path: str | Path,
+    images: ImageSet | str | None = None,
+    known: tuple[IntegerNetwork, dict[str, Singles]] | None = None,
+) -> Checked:
+    """Check a file of any format.
+
+    Args:
+        path: the file.
+        images: instead of those that the network was made for, or their name.
+        known: a network and what :func:`logits_of` gave of it, if that is known already.
+
+    Raises:
+        UserError: it is damaged, altered or of other origin; its graph shows another policy than it
+            says; the images are not here; or the runtime is missing or too old.
+    """
+    path = Path(path)
+    form = format_of(path)
+    policy = form.policy(path)
+    network, runner = _RUNNERS[form.suffix](path)
+    if policy != network.subnet:
+        raise UserError(f"{path} has been altered: its graph has another policy than it says")
+    if not isinstance(images, ImageSet):
+        images = images_for(network, images)
+    if known is not None and digest_of_network(known[0]) == digest_of_network(network):
+        logits = known[1]
+    else:
+        logits = logits_of(network, images)
+    accuracy = {split: right(logits[split], images.split(split)) for split in SPLITS}
+    name, runs, latency = runner(images.test, logits["test"])
+    return Checked(str(path), name, network, path.stat().st_size, accuracy, runs, latency)
+
+
+def right(logits: Singles, split: Split) -> float:
+    """Percent of rightly classified images."""
+    return float(100 * np.mean(logits.argmax(1) == split.labels))
+
+
+Found = tuple[str, tuple[Ran, ...], dict[str, float]]
+"""What a runner says: the form's name, runs, and times."""
+
+
+def _network(path: Path) -> tuple[IntegerNetwork, Any]:
+    return load_network(path), lambda _split, _logits: ("network of integers", (), {})
+
+
+def _c(path: Path) -> tuple[IntegerNetwork, Any]:
+    from apq_moo.deploy.c_reading import read_c
+
+    return read_c(path), lambda _split, _logits: ("C", (), {})
+
+
+def _torch(path: Path) -> tuple[IntegerNetwork, Any]:
+    import torch
+
+    from apq_moo.deploy.torch_program import load_torch, torch_logits
+
+    file = load_torch(path)
+
+    def run(split: Split, wanted: Singles) -> Found:
+        found = torch_logits(file, split.images)
+        ran = Ran(f"torch {torch.__version__}", "", compare(wanted, found), right(found, split))
+        return "torch program", (ran,), {}
+
+    return file.network, run
+
+
+def _onnx(path: Path) -> tuple[IntegerNetwork, Any]:
+    from apq_moo.deploy.onnx_files import load_onnx
+    from apq_moo.deploy.onnx_runtime import runtime
+
+    runtime()  # refused here, before anything is computed
+    file = load_onnx(path)
+
+    def run(split: Split, wanted: Singles) -> Found:
+        form = f"ONNX, {file.arithmetic}" + (", 4-bit integers" if file.native_int4 else "")
+        return form, *_by_onnxruntime(file.network, file.model, split, wanted)
+
+    return file.network, run
+
+
+def _by_onnxruntime(
+    network: IntegerNetwork, model: bytes, split: Split, wanted: Singles
+) -> tuple[tuple[Ran, ...], dict[str, float]]:
+    from apq_moo.deploy.onnx_files import float_model
+    from apq_moo.deploy.onnx_parity import onnx_parity
+    from apq_moo.deploy.onnx_runtime import Level, kernels, latency_ms, runtime
+
+    runs, name = [], f"onnxruntime {runtime().__version__}"
+    levels: dict[Level, str] = {"none": " without optimisation", "all": " with all optimisations"}
+    for level, words in levels.items():
+        parity, found = onnx_parity(network, model, split.images, level, wanted)
+        fused = None
+        if level == "all":
+            run = kernels(model)
+            integers = run["QLinearConv"] + run["ConvInteger"]
+            fused = integers, integers + run["Conv"] + run["FusedConv"]
+        runs.append(Ran(name, words, parity, right(found, split), fused))
+    image = split.images[:1]
+    times = {"file": latency_ms(model, image), "floats": latency_ms(float_model(network), image)}
+    return tuple(runs), times
+
+
+_RUNNERS: Mapping[str, Any] = {".safetensors": _network, ".c": _c, ".pt2": _torch, ".onnx": _onnx}
