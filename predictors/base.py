@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Literal, Self, overload
 
 import numpy as np
@@ -41,9 +43,11 @@ class Predictor(Parametrised, ABC):
         name: its name in :data:`PREDICTORS`.
         transfers: whether it learns from full-precision samples before the mixed-precision ones.
         has_std: whether it knows the standard deviations of its predictions.
+        earlier: values of parameters that its files of before lack.
     """
 
     name: ClassVar[str]
+    earlier: ClassVar[Mapping[str, Any]] = MappingProxyType({})
     transfers: bool = False
     has_std: bool = False
     _estimator_type: ClassVar[str] = "regressor"  # what scikit-learn before 1.6 asks for
@@ -273,7 +277,7 @@ class Predictor(Parametrised, ABC):
             raise UserError(f"{path} holds a predictor {kind.name!r}, not a {cls.__name__}")
         try:
             # Files of before predictors had parameters hold none: those were the defaults.
-            parameters = kind._read_params(header.get("parameters", {}))
+            parameters = kind._read_params({**kind.earlier, **header.get("parameters", {})})
             predictor = kind(space, seed=header["seed"], **parameters)
             predictor._restore(arrays, header["settings"])
         except UserError as error:
@@ -330,17 +334,3 @@ def _with_std() -> list[str]:
 
 PREDICTORS: Registry[type[Predictor]] = Registry("predictor")
 """Every kind of predictor by name; plug-ins join through the group ``apq_moo.predictors``."""
-
-
-def create_predictor(name: str, space: Space, *, seed: int = 0) -> Predictor:
-    """Make an unfitted predictor.
-
-    Args:
-        name: one of :data:`PREDICTORS`.
-        space: the search space.
-        seed: seeds everything random in fitting.
-
-    Raises:
-        UserError: no such predictor; the message lists the known ones.
-    """
-    return PREDICTORS.get(name)(space, seed=seed)

@@ -1,8 +1,9 @@
-"""Gradient-boosted trees on the options of the genes, with and without transfer by stacking."""
+"""Gradient-boosted trees on features of the genes, with and without transfer by stacking."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ import numpy as np
 from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.errors import UserError, shown
 from apq_moo.predictors.base import PREDICTORS, Predictor
-from apq_moo.predictors.features import option_values
+from apq_moo.predictors.features import FEATURES, features, n_features, option_values
 from apq_moo.predictors.storage import Arrays
+from apq_moo.predictors.targets import TARGETS, check_choice, from_target, to_target
 from apq_moo.predictors.trees import Features, Trees
 from apq_moo.predictors.ubjson import joined, read_ubjson
 from apq_moo.space import Space
@@ -22,8 +24,17 @@ class _BoostedPredictor(Predictor):
 
     M_FP is an ensemble of the same kind, fitted to the full-precision samples; its prediction for
     a network's architecture tells the second ensemble what needs thousands of samples to learn.
+    M_FP sees options and is fitted to accuracies always: other features and targets, with which it
+    takes longer, do not make it better.
+
+    Attributes:
+        features: one of :data:`apq_moo.predictors.features.FEATURES`.
+        target: one of :data:`apq_moo.predictors.targets.TARGETS`.
     """
 
+    earlier = MappingProxyType({"features": "options", "target": "accuracy"})
+    features: str
+    target: str
     _mp: Trees
     _fp: Trees
 
@@ -37,11 +48,16 @@ class _BoostedPredictor(Predictor):
 
     def _tree_parameters(self) -> dict[str, Any]:
         parameters = self.get_params(deep=False)
-        return {name: parameters[name] for name in parameters if name not in {"space", "seed"}}
+        own = {"space", "seed", "features", "target"}
+        return {name: parameters[name] for name in parameters if name not in own}
 
-    def _grown(self, features: Features, y: FloatArray) -> Trees:
+    def _check_choices(self) -> None:
+        check_choice("features", self.features, FEATURES)
+        check_choice("target", self.target, TARGETS)
+
+    def _grown(self, features: Features, target: FloatArray) -> Trees:
         try:
-            return self._grow(features, y)
+            return self._grow(features, target)
         except (TypeError, ValueError) as error:
             text = str(error).partition("\n")[0]
             raise UserError(f"{self!r} cannot be fitted: {text}") from error
@@ -50,22 +66,23 @@ class _BoostedPredictor(Predictor):
         self._fp = self._grown(option_values(self.space, X), y)
 
     def _fit(self, X: IntArray, y: FloatArray) -> None:
-        self._mp = self._grown(self._features(X), y)
+        self._check_choices()
+        self._mp = self._grown(self._features(X), to_target(y, self.target))
 
     def _features(self, X: IntArray) -> Features:
-        values = option_values(self.space, X)
+        values = features(self.space, X, self.features)
         if not self.transfers:
             return values
         full = self._fp.predict(option_values(self.space, self.space.architecture(X)))
         return np.column_stack([values, full.astype(np.float32)])
 
     def _predict(self, X: IntArray) -> FloatArray:
-        return self._mp.predict(self._features(X)).astype(np.float64)
+        return from_target(self._mp.predict(self._features(X)).astype(np.float64), self.target)
 
     def _n_features(self) -> dict[str, int]:
         """Of the ensembles, by their names in files."""
-        n = self.space.n_var
-        return {"fp": n, "mp": n + 1} if self.transfers else {"mp": n}
+        n = n_features(self.space, self.features)
+        return {"fp": self.space.n_var, "mp": n + 1} if self.transfers else {"mp": n}
 
     def _state(self) -> tuple[Arrays, dict[str, Any]]:
         arrays: Arrays = {}
@@ -74,11 +91,12 @@ class _BoostedPredictor(Predictor):
         return arrays, {"n_features": self._mp.n_features}
 
     def _restore(self, arrays: Arrays, settings: dict[str, Any]) -> None:
+        self._check_choices()
         n = self._n_features()["mp"]
         if settings["n_features"] != n:
             raise ValueError(f"its trees use {shown(settings['n_features'])} features, not {n}")
-        for name, n_features in self._n_features().items():
-            setattr(self, f"_{name}", Trees.parse(arrays, name, n_features))
+        for name, of in self._n_features().items():
+            setattr(self, f"_{name}", Trees.parse(arrays, name, of))
 
 
 def _xgboost_trees(model: bytes, n_features: int) -> Trees:
@@ -119,6 +137,8 @@ class XGBoostPredictor(_BoostedPredictor):
     Args:
         space: the search space.
         seed: seeds everything random in fitting.
+        features: what the trees see, one of :data:`apq_moo.predictors.features.FEATURES`.
+        target: what they are fitted to, one of :data:`apq_moo.predictors.targets.TARGETS`.
         rounds: number of trees.
         max_depth: of a tree.
         learning_rate: what a tree's values are multiplied by.
@@ -134,6 +154,8 @@ class XGBoostPredictor(_BoostedPredictor):
         space: Space,
         *,
         seed: int = 0,
+        features: str = "options",
+        target: str = "log-error",
         rounds: int = 1500,
         max_depth: int = 2,
         learning_rate: float = 0.1,
@@ -142,6 +164,8 @@ class XGBoostPredictor(_BoostedPredictor):
         min_child_weight: float = 3,
     ) -> None:
         super().__init__(space, seed=seed)
+        self.features = features
+        self.target = target
         self.rounds = rounds
         self.max_depth = max_depth
         self.learning_rate = learning_rate
@@ -166,8 +190,9 @@ class XGBoostPredictor(_BoostedPredictor):
         if "mp" not in arrays:
             super()._restore(arrays, settings)
             return
-        for name, n_features in self._n_features().items():  # as files were before
-            setattr(self, f"_{name}", _xgboost_trees(arrays[name].tobytes(), n_features))
+        self._check_choices()
+        for name, n in self._n_features().items():  # as files were before
+            setattr(self, f"_{name}", _xgboost_trees(arrays[name].tobytes(), n))
 
 
 @PREDICTORS.add("xgboost-stacked")
@@ -202,6 +227,8 @@ class GBDTPredictor(_BoostedPredictor):
     Args:
         space: the search space.
         seed: seeds everything random in fitting.
+        features: what the trees see, one of :data:`apq_moo.predictors.features.FEATURES`.
+        target: what they are fitted to, one of :data:`apq_moo.predictors.targets.TARGETS`.
         max_iter: number of trees.
         max_depth: of a tree.
         learning_rate: what a tree's values are multiplied by.
@@ -217,6 +244,8 @@ class GBDTPredictor(_BoostedPredictor):
         space: Space,
         *,
         seed: int = 0,
+        features: str = "options",
+        target: str = "log-error",
         max_iter: int = 800,
         max_depth: int = 2,
         learning_rate: float = 0.1,
@@ -225,6 +254,8 @@ class GBDTPredictor(_BoostedPredictor):
         l2_regularization: float = 1.0,
     ) -> None:
         super().__init__(space, seed=seed)
+        self.features = features
+        self.target = target
         self.max_iter = max_iter
         self.max_depth = max_depth
         self.learning_rate = learning_rate

@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike
 from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.errors import UserError
 from apq_moo.predictors import metrics
-from apq_moo.predictors.base import PREDICTORS, Predictor
+from apq_moo.predictors.base import Predictor
+from apq_moo.predictors.specification import create_predictor
 from apq_moo.space import Space
 from apq_moo.workers import in_workers
 
@@ -36,6 +37,9 @@ class Row:
         rmse: root mean squared error in percent points.
         top_k_regret: in percent points.
         fit_seconds: wall time of the fit, without pre-training.
+        predict_seconds: wall time of predicting the held-out networks.
+        kendall_tau_test: by the labels of other images than those of the fit; NaN if not known.
+        pairwise_accuracy_test: likewise.
     """
 
     predictor: str
@@ -48,6 +52,9 @@ class Row:
     rmse: float
     top_k_regret: float
     fit_seconds: float
+    predict_seconds: float
+    kendall_tau_test: float
+    pairwise_accuracy_test: float
 
 
 def compare(
@@ -59,6 +66,7 @@ def compare(
     sizes: Sequence[int],
     seeds: Sequence[int],
     *,
+    test_accuracies: ArrayLike | None = None,
     k: int = 10,
     jobs: int = 1,
     callback: Callable[[int, int], None] | None = None,
@@ -71,12 +79,15 @@ def compare(
 
     Args:
         space: the search space.
-        names: of predictors.
+        names: of predictors, see :func:`apq_moo.predictors.create_predictor`.
         fp: full-precision samples.
         mp: mixed-precision samples.
         held_out_mp: other mixed-precision samples to judge by.
         sizes: numbers of mixed-precision samples to fit to.
         seeds: of the choices and the fits.
+        test_accuracies: of the held-out networks on other images than those that the samples were
+            classified on, NaN where not known. The noise of the latter is in the accuracies that a
+            predictor is fitted to as in those of ``held_out_mp``, so that it can be learnt.
         k: of the top-k regret.
         jobs: processes, each of which takes one predictor and seed at a time.
         callback: told ``(done, total)`` of these.
@@ -90,18 +101,26 @@ def compare(
     """
     X, y = space.canonical(space.check(mp[0])), np.asarray(mp[1], dtype=np.float64)
     X_test, y_test = space.check(held_out_mp[0]), np.asarray(held_out_mp[1], dtype=np.float64)
+    other = np.full(len(y_test), np.nan) if test_accuracies is None else test_accuracies
+    y_other = np.asarray(other, dtype=np.float64)
+    if y_other.shape != y_test.shape:
+        raise UserError(
+            f"there are {len(y_test)} held-out networks, and test accuracies of shape "
+            f"{y_other.shape}"
+        )
     _check_disjoint(X, space.canonical(X_test))
     for size in sizes:
         if not 2 <= size <= len(X):
             raise UserError(f"sizes must be from 2 to the {len(X)} samples there are, not {size}")
-    kinds = [PREDICTORS.get(name) for name in names]
+    predictors = [create_predictor(name, space) for name in names]
     # A mistake in these would otherwise show only after the first fit.
     metrics.top_k_regret(y_test, y_test, k)
-    curves = [(name, kind, seed) for name, kind in zip(names, kinds, strict=True) for seed in seeds]
-    calls = (
-        (space, name, kind, seed, fp, (X, y), (X_test, y_test), sizes, k)
-        for name, kind, seed in curves
-    )
+    curves = [
+        (name, predictor, seed)
+        for name, predictor in zip(names, predictors, strict=True)
+        for seed in seeds
+    ]
+    calls = ((*curve, fp, (X, y), (X_test, y_test, y_other), sizes, k) for curve in curves)
     rows: list[Row] = []
     with closing(in_workers(_curve, calls, jobs, ordered=True, threads=None)) as fitted:
         for done, found in enumerate(fitted, 1):
@@ -112,19 +131,19 @@ def compare(
 
 
 def _curve(
-    space: Space,
     name: str,
-    kind: type[Predictor],
+    predictor: Predictor,
     seed: int,
     fp: Samples,
     mp: tuple[IntArray, FloatArray],
-    held_out: tuple[IntArray, FloatArray],
+    held_out: tuple[IntArray, FloatArray, FloatArray],
     sizes: Sequence[int],
     k: int,
 ) -> list[Row]:
-    (X, y), (X_test, y_test) = mp, held_out
+    (X, y), (X_test, y_test, y_other) = mp, held_out
+    known = np.isfinite(y_other)
     order = np.random.default_rng(seed).permutation(len(X))
-    predictor = kind(space, seed=seed)
+    predictor.set_params(seed=seed)
     if predictor.transfers:
         predictor.pretrain(*fp)
     rows = []
@@ -133,7 +152,9 @@ def _curve(
         start = time.perf_counter()
         predictor.fit(X[chosen], y[chosen])
         seconds = time.perf_counter() - start
+        start = time.perf_counter()
         predicted = predictor.predict(X_test)
+        predict_seconds = time.perf_counter() - start
         rows.append(
             Row(
                 predictor=name,
@@ -146,9 +167,20 @@ def _curve(
                 rmse=metrics.rmse(y_test, predicted),
                 top_k_regret=metrics.top_k_regret(y_test, predicted, k),
                 fit_seconds=seconds,
+                predict_seconds=predict_seconds,
+                kendall_tau_test=_of(metrics.kendall_tau, y_other[known], predicted[known]),
+                pairwise_accuracy_test=_of(
+                    metrics.pairwise_accuracy, y_other[known], predicted[known]
+                ),
             )
         )
     return rows
+
+
+def _of(
+    figure: Callable[[ArrayLike, ArrayLike], float], true: FloatArray, predicted: FloatArray
+) -> float:
+    return figure(true, predicted) if len(true) > 1 else float("nan")
 
 
 def _check_disjoint(X: IntArray, X_test: IntArray) -> None:

@@ -10,8 +10,25 @@ from numpy.typing import NDArray
 from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.space import FIELDS, Block, Space
 
+FEATURES = ("options", "engineered")
+"""The option that each gene chooses, or what the choices do to the network."""
+
 PER_BLOCK = 18
 """Engineered features of a block."""
+
+
+LARGEST = 30.0
+"""Standardised features are cut off here, which bounds all products."""
+
+FLAT = 1e-9
+"""What deviates by less is constant but for rounding."""
+
+
+def deviations(values: FloatArray) -> FloatArray:
+    """Standard deviations along the first axis; 1 of what is constant."""
+    found = values.std(axis=0)
+    flat = found <= FLAT * np.maximum(1, np.abs(values).max(axis=0))
+    return np.where(flat, 1.0, found)
 
 
 @lru_cache(maxsize=16)
@@ -30,6 +47,35 @@ def option_values(space: Space, X: IntArray) -> NDArray[np.float32]:
     """
     values = _option_table(space)[np.arange(space.n_var), X]
     return np.where(space.active_genes(X), values, np.float32(0))
+
+
+def n_features(space: Space, kind: str) -> int:
+    """How many there are of a network; ``kind`` is one of :data:`FEATURES`."""
+    if kind == "options":
+        return space.n_var
+    return PER_BLOCK * space.n_blocks + len(space.spec.stages) + 2
+
+
+def features(space: Space, X: IntArray, kind: str) -> NDArray[np.float32]:
+    """The features of networks, shape ``(n, n_features(space, kind))``.
+
+    Args:
+        space: the search space.
+        X: genotypes, shape ``(n, n_var)``.
+        kind: one of :data:`FEATURES`.
+    """
+    if kind == "options":
+        return option_values(space, X)
+    index = space.block_index(X)
+    found = np.empty((len(X), n_features(space, kind)), dtype=np.float32)
+    for start in range(0, len(X), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        found[part] = engineered(space, index[part])
+    return found
+
+
+_CHUNK = 1024
+"""Networks whose engineered features are computed at a time."""
 
 
 @lru_cache(maxsize=16)

@@ -10,8 +10,9 @@ from apq_moo.data.assets import SAMPLES, Assets, find_assets, predictor_file
 from apq_moo.data.samples import load_samples
 from apq_moo.errors import UserError
 from apq_moo.files import is_file
-from apq_moo.predictors.base import PREDICTORS, Predictor, create_predictor
+from apq_moo.predictors.base import PREDICTORS, Predictor
 from apq_moo.predictors.published import TORCH_SUFFIXES, load_published
+from apq_moo.predictors.specification import create_predictor, is_specification
 from apq_moo.predictors.storage import Arrays
 from apq_moo.space import Space, embed, superspace
 
@@ -33,8 +34,14 @@ def load_predictor(path: str | Path, space: Space) -> Predictor:
 def fit_to_samples(name: str, space: Space, samples: str | Path, *, seed: int = 0) -> Predictor:
     """Fit a predictor to a sample table.
 
+    Args:
+        name: see :func:`create_predictor`.
+        space: the space.
+        samples: the file of the table.
+        seed: of the fit.
+
     Raises:
-        UserError: an unknown name, or an unusable table.
+        UserError: an unknown name or parameter, or an unusable table.
     """
     predictor = create_predictor(name, space, seed=seed)
     table = load_samples(samples, space)
@@ -86,14 +93,15 @@ def find_predictor(
     Args:
         space: the space.
         predictor: a name, which stands for the predictor that lies among the space's assets, or is
-            fitted to the samples there; or the path of a file.
+            fitted to the samples there; a name with parameters (see :func:`create_predictor`), of
+            a predictor that is always fitted; or the path of a file.
         assets: a folder of assets; by default those shipped with the package.
 
     Raises:
         UserError: no such name or file, the space has no assets, or a file is damaged.
     """
     name = str(predictor)
-    if name not in PREDICTORS:
+    if not is_specification(name):
         if not is_file(predictor):
             known = ", ".join(PREDICTORS)
             raise UserError(f"unknown predictor {name!r}; known: {known}, or the path of a file")

@@ -15,10 +15,8 @@ from functools import cached_property
 import numpy as np
 
 from apq_moo.arrays import FloatArray
+from apq_moo.predictors.features import LARGEST
 from apq_moo.predictors.inference import power_of_two
-
-LARGEST = 30.0
-"""Standardised features are cut off here, which bounds all products."""
 
 _CHUNK_VALUES = 2**18
 """Covariances computed at a time; they stay in the processor's cache."""
@@ -218,27 +216,31 @@ class Process:
             found[part] += covariances.sum(axis=1)
         return found
 
-    def variance(self, x: FloatArray) -> FloatArray:
-        """Of the target without noise, shape ``(m,)`` (equation 2.26).
+    def mean_and_variance(self, x: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """What :meth:`mean` is, and the variance without noise, shape ``(m,)`` (equation 2.26).
 
-        It is good to some 1e-5 of the variance before samples, which is also its least value.
+        The variance is good to some 1e-5 of that before samples, which is also its least value.
         """
         kernel, (m, d) = self.kernel, x.shape
         prior = kernel.constant + kernel.matern + kernel.linear * (x**2).sum(axis=1) / d
+        mean: FloatArray = (x * self._weights).sum(axis=1) + self._level
         found: FloatArray = prior.copy()
         for part in _chunks(m, len(self.alpha), 8):
-            covariances = self._covariances(x[part])
+            covariances = self._matern(x[part])
+            mean[part] += (covariances * self.alpha).sum(axis=1)
+            covariances += self._linear.products(x[part])
+            covariances += kernel.constant
             largest = np.maximum(np.abs(covariances).max(axis=1), 1e-30)
             units = np.exp2(np.ceil(np.log2(largest)) - _COVARIANCE_BITS)[:, None]
-            whole = np.rint(covariances / units)
+            covariances /= units
+            whole = np.rint(covariances, out=covariances)
             for stop, piece, piece_units in self._inverse:
                 explained = whole[:, :stop] @ piece
                 explained *= piece_units
                 explained *= units
                 explained **= 2
                 found[part] -= explained.sum(axis=1)
-        np.maximum(found, 1e-5 * prior, out=found)
-        return found
+        return mean, np.maximum(found, 1e-5 * prior)
 
     def _matern(self, x: FloatArray) -> FloatArray:
         distances: FloatArray = np.empty((len(x), len(self._x)))

@@ -10,9 +10,17 @@ from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.errors import UserError
 from apq_moo.predictors.base import PREDICTORS, Predictor
 from apq_moo.predictors.boosting import XGBoostPredictor
-from apq_moo.predictors.features import PER_BLOCK, engineered, option_values
-from apq_moo.predictors.gaussian import BOUNDS, LARGEST, Kernel, Process, learn_kernel
+from apq_moo.predictors.features import (
+    FLAT,
+    LARGEST,
+    deviations,
+    engineered,
+    n_features,
+    option_values,
+)
+from apq_moo.predictors.gaussian import BOUNDS, Kernel, Process, learn_kernel
 from apq_moo.predictors.storage import MOST, Arrays, real
+from apq_moo.predictors.targets import from_target, slope, to_target
 from apq_moo.predictors.trees import Trees
 from apq_moo.space import Space
 
@@ -22,11 +30,8 @@ _MOST_ROWS = 20_000
 _CHUNK = 1024
 """Networks whose features are computed at a time."""
 
-_FLAT = 1e-9
-"""What deviates by less is constant but for rounding."""
-
-_TOP = 101.0
-"""The target is ``-log(101 - accuracy)``: what separates good networks counts most."""
+_TARGET = "log-error"
+"""What separates good networks counts most."""
 
 
 @PREDICTORS.add("gp-scratch")
@@ -80,11 +85,11 @@ class ScratchGPPredictor(Predictor):
                 raise UserError(f"{name} must be from 2 to {_MOST_ROWS:,}, not {rows!r}")
         rng = np.random.default_rng([self.seed, 2])
         rows = _some(len(X), self.max_rows, rng)
-        target = -np.log(_TOP - y[rows])
+        target = to_target(y[rows], _TARGET)
         self._index = self.space.block_index(X[rows])
         features = self._raw_features(self._index)
-        self._center, self._scale = features.mean(axis=0), _scale(features)
-        self._level, self._spread = float(target.mean()), float(_scale(target))
+        self._center, self._scale = features.mean(axis=0), deviations(features)
+        self._level, self._spread = float(target.mean()), float(deviations(target))
         x, target = self._standardised(features), (target - self._level) / self._spread
         part = _some(len(x), self.likelihood_rows, rng)
         # Several threads would add up in an order of their own, and round differently.
@@ -98,7 +103,7 @@ class ScratchGPPredictor(Predictor):
 
     @property
     def _n_features(self) -> int:
-        return PER_BLOCK * self.space.n_blocks + len(self.space.spec.stages) + 2
+        return n_features(self.space, "engineered")
 
     def _raw_features(self, index: IntArray) -> FloatArray:
         return engineered(self.space, index)
@@ -124,15 +129,13 @@ class ScratchGPPredictor(Predictor):
 
     def _predict_std(self, X: IntArray) -> tuple[FloatArray, FloatArray]:
         x = self._features(self.space.block_index(X))
-        mean = self._accuracy(self._process.mean(x))
-        return mean, (_TOP - mean) * self._spread * np.sqrt(self._process.variance(x))
+        target, variance = self._process.mean_and_variance(x)
+        mean = self._accuracy(target)
+        return mean, slope(mean, _TARGET) * self._spread * np.sqrt(variance)
 
     def _accuracy(self, target: FloatArray) -> FloatArray:
         """In percent, at least 0."""
-        found: FloatArray = _TOP - np.exp(
-            np.minimum(-(self._level + self._spread * target), np.log(_TOP))
-        )
-        return np.maximum(found, 0)
+        return from_target(self._level + self._spread * target, _TARGET)
 
     # -- storing -----------------------------------------------------------------------------------
 
@@ -158,7 +161,7 @@ class ScratchGPPredictor(Predictor):
         if not ((index >= 0) & (index <= sizes)).all():
             raise ValueError("a sample has a configuration that its block has not")
         self._index = index.astype(np.int64)
-        bounds = {"alpha": (-MOST, MOST), "center": (-MOST, MOST), "scale": (_FLAT, MOST)}
+        bounds = {"alpha": (-MOST, MOST), "center": (-MOST, MOST), "scale": (FLAT, MOST)}
         for name, (low, high) in (bounds | {"lengths": _loose("lengths")}).items():
             array, size = arrays[name], n if name == "alpha" else d
             if array.shape != (size,) or array.dtype != np.float64:
@@ -168,7 +171,7 @@ class ScratchGPPredictor(Predictor):
         values = {name: real(settings, name) for name in BOUNDS if name != "lengths"}
         self._level, self._spread = real(settings, "level"), real(settings, "spread")
         for name, value in {**values, "spread": self._spread}.items():
-            low, high = _loose(name) if name in BOUNDS else (_FLAT, MOST)
+            low, high = _loose(name) if name in BOUNDS else (FLAT, MOST)
             if not low <= value <= high:
                 raise ValueError(f"its {name} must lie between {low:g} and {high:g}, not {value:g}")
         self._center, self._scale = arrays["center"], arrays["scale"]
@@ -219,7 +222,17 @@ class GPPredictor(ScratchGPPredictor):
         self.rounds = rounds
 
     def _pretrain(self, X: IntArray, y: FloatArray) -> None:
-        self._fp = XGBoostPredictor(self.space, seed=self.seed, rounds=self.rounds).fit(X, y)._mp
+        self._fp = (
+            XGBoostPredictor(
+                self.space,
+                seed=self.seed,
+                rounds=self.rounds,
+                features="options",
+                target="accuracy",
+            )
+            .fit(X, y)
+            ._mp
+        )
 
     @property
     def _n_features(self) -> int:
@@ -242,13 +255,6 @@ class GPPredictor(ScratchGPPredictor):
 def _some(n: int, most: int, rng: np.random.Generator) -> IntArray:
     """At most so many of ``n`` rows, in order."""
     return np.sort(rng.permutation(n)[:most])
-
-
-def _scale(values: FloatArray) -> FloatArray:
-    """Standard deviations along the first axis; 1 of what is constant."""
-    deviations = values.std(axis=0)
-    flat = deviations <= _FLAT * np.maximum(1, np.abs(values).max(axis=0))
-    return np.where(flat, 1.0, deviations)
 
 
 def _loose(name: str) -> tuple[float, float]:

@@ -7,6 +7,8 @@ floating point acts on single numbers, which IEEE 754 rounds the same everywhere
 
 * The one-hot inputs choose rows of a table, which are whole multiples of a step so coarse that
   their sums fit into float32.
+* Real inputs and the weights that they are multiplied by are rounded to whole steps, so coarse that
+  float64 holds all sums of their products.
 * Hidden layers multiply integers of 16 bits: the activations of a network in units of their
   largest, the weights of an output in units of their largest. Such a product is a sum of four
   products of 8-bit integers, for which processors have instructions that are several times as fast
@@ -30,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apq_moo.arrays import FloatArray, IntArray
+from apq_moo.predictors.inputs import Inputs
 from apq_moo.predictors.network import (
     ARCHITECTURE,
     BITS,
@@ -51,6 +54,9 @@ Int8 = NDArray[np.int8]
 _LARGEST = 127 * 256 + 127
 """Of the integers that two signed digits to base 256 can write."""
 
+_REAL_BITS, _REAL_WEIGHT_BITS = 16, 31
+"""Behind the point of real inputs (5 before it), and of the sum of the weights of an output."""
+
 _TABLE_BITS = 24
 _OUTPUT_BITS = 22
 
@@ -70,16 +76,19 @@ class ExactNetwork:
     Args:
         space: the search space.
         weights: the network's arrays (see :func:`apq_moo.predictors.network.check_weights`).
+        inputs: what it sees; by default the one-hot options.
     """
 
-    def __init__(self, space: Space, weights: Weights) -> None:
+    def __init__(self, space: Space, weights: Weights, inputs: Inputs | None = None) -> None:
         self._space = space
-        split = space.n_architecture_inputs
+        self._inputs = inputs or Inputs(space, "one-hot")
         exact = {name: array.astype(np.float64) for name, array in weights.items()}
-        first = exact[f"{ARCHITECTURE}.weight"].T, exact[f"{ARCHITECTURE}.bias"]
-        bits = exact[f"{BITS}.weight"].T, exact[f"{BITS}.bias"]
-        self._architecture = _Table(space, FIELDS[:2], *first, position=0)
-        self._bits = _Table(space, FIELDS[2:], *bits, position=split)
+        self._first = [
+            _FirstLayer(
+                self._inputs, fields, exact[f"{name}.weight"].T, exact[f"{name}.bias"], part=part
+            )
+            for part, (name, fields) in enumerate(((ARCHITECTURE, FIELDS[:2]), (BITS, FIELDS[2:])))
+        ]
         self._hidden = [
             _Layer(exact[f"{name}.weight"].T, exact[f"{name}.bias"]) for name in (SECOND, THIRD)
         ]
@@ -104,15 +113,17 @@ class ExactNetwork:
         with one_torch_thread() if worth else nullcontext():
             fast = worth and _has_byte_products()
             for start in range(0, len(index), _CHUNK):
-                rows = index[start : start + _CHUNK] + self._space.layout.offsets
+                rows = index[start : start + _CHUNK]
                 chunk = self._chunk(rows, room.first(len(rows)), fast=fast)
                 output[start : start + len(rows)] = chunk
         return output
 
-    def _chunk(self, rows: IntArray, room: _Room, *, fast: bool) -> FloatArray:
-        h = self._architecture(rows, fast=fast)
+    def _chunk(self, index: IntArray, room: _Room, *, fast: bool) -> FloatArray:
+        rows = index + self._space.layout.offsets
+        architecture, bits = self._inputs.real(index)
+        h = self._first[0](rows, architecture, fast=fast)
         np.maximum(h, 0, out=h)
-        h += self._bits(rows, fast=fast)
+        h += self._first[1](rows, bits, fast=fast)
         for layer in self._hidden:
             unit = _to_integers(h, room.real)
             layer.multiply(h, room, fast=fast)
@@ -258,6 +269,68 @@ def _processor_flags() -> set[str]:
     except OSError:
         return set()
     return {flag for line in text.splitlines() if line.startswith("flags") for flag in line.split()}
+
+
+class _FirstLayer:
+    """A linear map of one of the two inputs, where real ones follow the one-hot options.
+
+    Args:
+        inputs: of the network.
+        fields: names of the fields whose options it sees.
+        weight: shape ``(inputs, WIDTH)``.
+        bias: shape ``(WIDTH,)``.
+        part: 0 of the architecture, 1 of the bits.
+    """
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        fields: tuple[str, ...],
+        weight: FloatArray,
+        bias: FloatArray,
+        *,
+        part: int,
+    ) -> None:
+        n_real = inputs.n_real[part]
+        one_hot, real = np.split(weight, [len(weight) - n_real])
+        self._table = self._real = None
+        if inputs.is_one_hot:
+            position = inputs.space.n_architecture_inputs * part
+            self._table = _Table(inputs.space, fields, one_hot, bias, position=position)
+        if n_real:
+            self._real = _RealMap(real, np.zeros(WIDTH) if inputs.is_one_hot else bias)
+
+    def __call__(self, configurations: IntArray, real: FloatArray, *, fast: bool) -> Float32:
+        """Shape ``(n, WIDTH)``.
+
+        Args:
+            configurations: see :class:`_Table`.
+            real: the real inputs, shape ``(n, n_real)``.
+            fast: by torch.
+        """
+        if self._real is None:
+            assert self._table is not None
+            return self._table(configurations, fast=fast)
+        found = self._real(real)
+        if self._table is not None:
+            found += self._table(configurations, fast=fast)
+        return found
+
+
+class _RealMap:
+    """A linear map of real inputs, at most :data:`LARGEST`, to float32."""
+
+    def __init__(self, weight: FloatArray, bias: FloatArray) -> None:
+        sums = np.maximum(np.abs(weight).sum(axis=0), 1e-30)
+        steps = np.exp2(np.ceil(np.log2(sums)) - _REAL_WEIGHT_BITS)
+        self._whole, self._bias = np.rint(weight / steps), bias
+        self._units = steps * 2.0**-_REAL_BITS
+
+    def __call__(self, real: FloatArray) -> Float32:
+        found: FloatArray = np.rint(real * 2.0**_REAL_BITS) @ self._whole
+        found *= self._units
+        found += self._bias
+        return found.astype(np.float32)
 
 
 class _Table:

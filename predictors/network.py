@@ -35,12 +35,18 @@ Weights = dict[str, Float32]
 """The network's ten arrays by the names that released checkpoints use."""
 
 
-def weight_shapes(space: Space) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the network's arrays for a space, in the order of its layers."""
-    architecture = space.n_architecture_inputs
+def weight_shapes(space: Space, sizes: tuple[int, int] | None = None) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the network's arrays, in the order of its layers.
+
+    Args:
+        space: the search space.
+        sizes: inputs of the architecture and of its bits; by default the one-hot options.
+    """
+    of_space = space.n_architecture_inputs
+    architecture, bits = sizes or (of_space, space.n_inputs - of_space)
     inputs = {
         ARCHITECTURE: architecture,
-        BITS: space.n_inputs - architecture,
+        BITS: bits,
         SECOND: WIDTH,
         THIRD: WIDTH,
         OUTPUT: WIDTH,
@@ -52,8 +58,17 @@ def weight_shapes(space: Space) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def check_weights(weights: Mapping[str, NDArray[np.generic]], space: Space) -> Weights:
+def check_weights(
+    weights: Mapping[str, NDArray[np.generic]],
+    space: Space,
+    sizes: tuple[int, int] | None = None,
+) -> Weights:
     """Check names, shapes and values of a network's arrays.
+
+    Args:
+        weights: the arrays.
+        space: the search space.
+        sizes: see :func:`weight_shapes`.
 
     Returns:
         The arrays as contiguous float32.
@@ -61,7 +76,7 @@ def check_weights(weights: Mapping[str, NDArray[np.generic]], space: Space) -> W
     Raises:
         UserError: an array is missing, unexpected, of another shape or too large.
     """
-    shapes = weight_shapes(space)
+    shapes = weight_shapes(space, sizes)
     unexpected = sorted(set(weights) - set(shapes))
     if unexpected:
         raise UserError(f"unexpected array {unexpected[0]!r}; expected {', '.join(shapes)}")

@@ -55,7 +55,7 @@ def load_published(path: str | Path, space: Space) -> MLPPredictor:
             not fit the space. Code in a checkpoint is never run.
     """
     contents = _safetensors(path) if str(path).endswith(".safetensors") else _checkpoint(path)
-    predictor = MLPPredictor(space)
+    predictor = MLPPredictor(space, features="one-hot", target="accuracy")
     try:
         predictor.set_network(_arrays(contents), center=0.0, scale=100.0)
     except UserError as error:

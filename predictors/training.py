@@ -60,16 +60,23 @@ class Recipe:
                 raise UserError(f"a recipe's {name} must be at least {lowest}, not {value!r}")
 
 
-def initial_weights(space: Space, rng: np.random.Generator, *, zero_bits: bool) -> Weights:
+def initial_weights(
+    space: Space,
+    rng: np.random.Generator,
+    *,
+    zero_bits: bool,
+    sizes: tuple[int, int] | None = None,
+) -> Weights:
     """Draw a network's arrays: uniform within ``1 / sqrt(inputs)``, biases 0.
 
     Args:
         space: the search space.
         rng: the generator.
         zero_bits: start with a map of the bits that adds nothing.
+        sizes: see :func:`apq_moo.predictors.network.weight_shapes`.
     """
     weights: Weights = {}
-    for name, shape in weight_shapes(space).items():
+    for name, shape in weight_shapes(space, sizes).items():
         scale = 1.0 / math.sqrt(shape[-1])
         if name.endswith("bias") or (zero_bits and name.startswith(BITS)):
             scale = 0.0
@@ -91,9 +98,9 @@ def train(
 
     Args:
         weights: where to start; left as they are.
-        inputs: one-hot inputs of the architectures, shape ``(n, n_architecture_inputs)``, and of
-            the bits, shape ``(n, n_bit_inputs)``. Without the latter the map of the bits is left
-            out and stays as it is.
+        inputs: of the architectures, shape ``(n, n_architecture_inputs)``, and of the bits, shape
+            ``(n, n_bit_inputs)``. Without the latter the map of the bits is left out and stays as
+            it is.
         targets: shape ``(n,)``, of about zero mean and unit variance.
         recipe: how to train.
         rng: shuffles the samples.

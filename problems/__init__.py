@@ -11,7 +11,7 @@ from apq_moo.problems.accuracy import (
     is_measured,
     resolve,
 )
-from apq_moo.problems.measured import exact_source, require_exact
+from apq_moo.problems.measured import exact_name, exact_source, require_exact
 from apq_moo.problems.options import BlockOptions
 from apq_moo.problems.problem import APQProblem
 from apq_moo.problems.region import FeasibleRegion
@@ -27,6 +27,7 @@ __all__ = [
     "ExactSource",
     "FeasibleRegion",
     "additive_surrogate",
+    "exact_name",
     "exact_source",
     "is_measured",
     "require_exact",

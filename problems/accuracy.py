@@ -18,7 +18,7 @@ from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.data.assets import Assets, find_assets
 from apq_moo.errors import UserError, shown
 from apq_moo.files import is_file, sha256
-from apq_moo.predictors import PREDICTORS, find_predictor
+from apq_moo.predictors import PREDICTORS, find_predictor, is_specification
 from apq_moo.predictors.additive import AdditivePredictor
 from apq_moo.registry import Registry
 from apq_moo.space import Space, belonging, refuse_other_space, superspace
@@ -116,6 +116,17 @@ class AccuracySource(ABC):
     def predict(self, X: IntArray) -> FloatArray:
         """Accuracies of canonical genotypes of shape ``(n, n_var)``; see :meth:`__call__`."""
         return self(self.space.block_index(X), X)
+
+    def remember(self, X: IntArray, accuracies: FloatArray) -> None:
+        """Take over what somebody else has measured just as this source would.
+
+        One that measures does not measure these networks again; others need not be told.
+
+        Args:
+            X: canonical genotypes, shape ``(n, n_var)``.
+            accuracies: in percent, shape ``(n,)``.
+        """
+        del X, accuracies
 
     def estimate_s(self, X: IntArray, splits: int = 1) -> float:  # noqa: ARG002
         """About how many seconds genotypes will take; 0 where that is not worth a word.
@@ -250,7 +261,7 @@ def resolve(
 def _named(name: str, space: Space, assets: AssetsFolder, on: str | None) -> AccuracySource:
     if name in SOURCES:
         return SOURCES.get(name)(space, assets, on)
-    if name in PREDICTORS:
+    if is_specification(name):
         found = find_predictor(space, name, assets)
         return PredictedAccuracy(found, name, space, checksums(space, assets))
     if not is_file(name):

@@ -28,6 +28,9 @@ ACCURACIES = {"fashion": (100.0, 80.0), "tiny": (100.0, 80.0), "digits": (100.0,
 DEVICE = "bitfusion"
 """Whose costs the file holds."""
 
+REFERENCE = 1.1
+"""Reference point of hypervolumes in every objective, where 0 is the ideal and 1 the nadir."""
+
 
 @cache
 def _shipped() -> dict[str, dict[str, list[float]]]:

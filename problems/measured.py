@@ -14,6 +14,7 @@ from apq_moo.data.assets import SUPERNET, TABLE, Assets, find_assets
 from apq_moo.data.evaluations import Evaluations
 from apq_moo.errors import UserError
 from apq_moo.problems.accuracy import SOURCES, AssetsFolder, ExactSource, checksums, ignored
+from apq_moo.problems.tabulated import NAME as TABULATED
 from apq_moo.problems.tabulated import TabulatedAccuracy
 from apq_moo.space import Space, embed, superspace
 from apq_moo.threads import one_torch_thread
@@ -87,6 +88,10 @@ class SupernetAccuracy(ExactSource):
         """See :class:`ExactSource`."""
         return self._measured(X, _SPLITS, callback)
 
+    def remember(self, X: IntArray, accuracies: FloatArray) -> None:
+        """See :class:`AccuracySource`; they are kept in the archive."""
+        self._known.put(embed(self.space, X), _SPLITS[0], accuracies)
+
     def _measured(
         self, X: IntArray, splits: Sequence[str], callback: Callable[[int], None]
     ) -> FloatArray:
@@ -139,9 +144,18 @@ def exact_source(space: Space, assets: AssetsFolder = None, on: str | None = Non
         UserError: there is neither, or its images cannot be had.
     """
     found = find_assets(space, assets)
-    if found.has(TABLE):
+    if exact_name(space, found) == TABULATED:
         return TabulatedAccuracy(found)
     return SupernetAccuracy(found, on=on)
+
+
+def exact_name(space: Space, assets: AssetsFolder = None) -> str:
+    """The name of what measures networks of a space: ``table``, else ``supernet``.
+
+    Raises:
+        UserError: the space has no assets.
+    """
+    return TABULATED if find_assets(space, assets).has(TABLE) else NAME
 
 
 def require_exact(space: Space, assets: AssetsFolder = None) -> None:

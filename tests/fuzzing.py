@@ -44,6 +44,8 @@ from apq_moo.data.folders import load_image_folder
 from apq_moo.data.samples import SampleTable, load_samples
 from apq_moo.data.tables import AccuracyTable, load_table
 from apq_moo.deploy import cut_out, execute, load_network, save_network
+from apq_moo.deploy.c import write_c
+from apq_moo.deploy.c_reading import read_c
 from apq_moo.deploy.onnx_files import load_onnx, save_onnx
 from apq_moo.deploy.torch_program import read_program, save_torch
 from apq_moo.errors import UserError
@@ -60,7 +62,7 @@ from apq_moo.hardware.compiled import _read as read_compiled
 from apq_moo.hardware.measuring.campaign import Campaign, CampaignFile
 from apq_moo.hardware.measuring.timing import Rule
 from apq_moo.pipeline.chain import _begin
-from apq_moo.predictors import PREDICTORS, create_predictor, load_predictor, published
+from apq_moo.predictors import PREDICTORS, Recipe, create_predictor, load_predictor, published
 from apq_moo.predictors.storage import read_state, write_state
 from apq_moo.predictors.training import initial_weights
 from apq_moo.problems.evaluated import Evaluated
@@ -610,6 +612,11 @@ def onnx_network(folder):
     return folder / "n.onnx"
 
 
+def c_network(folder):
+    write_c(load_network(network(folder)), folder / "n.c")
+    return folder / "n.c"
+
+
 def torch_network(folder):
     save_torch(folder / "n.pt2", load_network(network(folder)))
     return folder / "n.pt2"
@@ -646,17 +653,27 @@ def go_on(path):
     one_step()
 
 
+RECIPE = Recipe(batch=16, lr=1e-3, bits_lr=1e-3, epochs=1, min_steps=2)
+
+
 def predictor(folder, name):
     """A small one; ``ubjson`` as files of ``xgboost-stacked`` were before."""
     path = folder / "p.safetensors"
     table = load_samples(ASSETS.folder / "samples.npz", SPACE)
     fp, mp = ([part[::40] for part in table.rows(group)] for group in ("fp", "mp"))
-    if name.startswith("mlp"):
+    if name == "mlp-stacked":
+        found = create_predictor(f"{name}:features=engineered", SPACE)
+        found.set_params(pretraining=RECIPE, training=RECIPE).fit(*mp, X_fp=fp[0], y_fp=fp[1])
+    elif name.startswith("mlp"):
         found = create_predictor(name, SPACE)
         weights = initial_weights(SPACE, np.random.default_rng(0), zero_bits=False)
         found.set_network(weights, center=70.0, scale=5.0)
     elif name == "additive":
         found = create_predictor(name, SPACE).fit(*mp)
+    elif name == "ensemble":
+        members = "2*gp-scratch/steps=2+xgboost-stacked/rounds=9/features=engineered+additive"
+        found = create_predictor(f"ensemble:members={members}", SPACE)
+        found.fit(*mp, X_fp=fp[0], y_fp=fp[1])
     else:
         kind = PREDICTORS.get("xgboost-stacked" if name == "ubjson" else name)
         size = {"gbdt": "max_iter", "gp-scratch": "steps"}.get(name.split("-stacked")[0], "rounds")
@@ -785,6 +802,7 @@ FORMATS = {
     "supernet": (supernet, safetensors_of, lambda path: load_supernet(path, SPACE)),
     "network": (network, signed_of, run_network),
     "network.onnx": (onnx_network, bytes_of, load_onnx),
+    "network.c": (c_network, bytes_of, read_c),
     "network.pt2": (torch_network, zip_of, read_program),
     **{
         f"predictor {name}": (lambda f, name=name: predictor(f, name), signed_of, predict)

@@ -62,6 +62,33 @@ def test_the_gaussian_process_beside_boosted_trees():
     assert {tuple(row[name] for name in names) for row in rows[6:]} <= known
 
 
+def test_predictors_of_digits():
+    values = defaultdict(list)
+    for row in _curves("digits-learning-curves.csv"):
+        for figure in ("pairwise_accuracy", "pairwise_accuracy_test"):
+            values[row["predictor"], figure, int(row["n_mp"])].append(float(row[figure]))
+    page = (DOCS / "digits.md").read_text().split("## Predictors")[1].split("\n\n")[2]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines()[2:]]
+    assert len(values) == 6 * len(rows) == 66
+    for name, *cells in rows:
+        found = [
+            np.mean(values[name, figure, n])
+            for figure in ("pairwise_accuracy", "pairwise_accuracy_test")
+            for n in (100, 500, 1500)
+        ]
+        assert cells == [f"{value:.3f}" for value in found]
+
+
+def test_choices_on_a_split():
+    cells = defaultdict(list)
+    for row in _curves("fashion-choices.csv"):
+        figures = float(row["pairwise_accuracy"]), float(row["rmse"])
+        cells[row["predictor"]].append("{:.3f}, {:.2f}".format(*figures))
+    table = PAGE.split("| on a split |")[1].split("\n\n")[0]
+    lines = [line.strip("| ").split(" | ") for line in table.replace("`", "").splitlines()[2:]]
+    assert {name: found for name, *found in lines} == dict(cells)
+
+
 def _mean_gap(gaps, macs, low, high):
     return np.mean([gap for gap, m in zip(gaps, macs, strict=True) if low <= m < high])
 
@@ -204,15 +231,32 @@ def test_noise_of_calibration():
     ) in text
 
 
-def test_levers():
-    found = json.loads((DOCS / "data" / "fashion-levers.json").read_text())["levers"]
-    rows = _table("lever")
-    assert [row[0] for row in rows] == list(LEVERS)
-    assert sorted(LEVERS.values()) == sorted(found)
+LONGER = {
+    "none": "none",
+    "best of three of a size": "best-up",
+    "random erasing": "erasing",
+    "both ends at their fewest bits too": "bit-sandwich",
+}
+
+
+@pytest.mark.parametrize(
+    ("header", "file", "names"),
+    [
+        ("lever", "fashion-levers.json", LEVERS),
+        ("lever, 3,600 steps", "fashion-levers-3600.json", LONGER),
+    ],
+)
+def test_levers(header, file, names):
+    found = json.loads((DOCS / "data" / file).read_text())["levers"]
+    rows = _table(header)
+    assert [row[0] for row in rows] == list(names)
+    assert sorted(names.values()) == sorted(found)
     columns = ["largest, full precision", "smallest, full precision", "smallest, 3 bits"]
+    if names is LONGER:
+        columns.insert(1, "largest, 3 bits")
     for of in ("sizes", "uniform"):
         columns += [f"{of}, {at}" for at in ("full precision", "random bits", "3 bits")]
     for name, *cells in rows:
-        accuracies = found[LEVERS[name]]["accuracies"]
+        accuracies = found[names[name]]["accuracies"]
         for cell, column in zip(cells, columns, strict=True):
             assert float(cell) == pytest.approx(accuracies[column]["test"], abs=0.0051)

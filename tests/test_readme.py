@@ -85,7 +85,13 @@ def test_the_plan_of_a_benchmark():
 
 
 @pytest.mark.parametrize(
-    "section", ["Algorithms", "What a run keeps", "Searching on the supernet itself"]
+    "section",
+    [
+        "Algorithms",
+        "What a run keeps",
+        "Searching on the supernet itself",
+        "Measure, refit, repeat",
+    ],
 )
 def test_the_commands_about_searching(section, tmp_path):
     for arguments in commands(section, SEARCH):

@@ -29,8 +29,12 @@ from apq_moo.algorithms.pymoo.decomposed import (
 from apq_moo.algorithms.pymoo.nsga2 import QuickNSGA2
 from apq_moo.algorithms.pymoo.strategy import PymooStrategy
 from apq_moo.algorithms.strategy import Context, Strategy
+from apq_moo.algorithms.surrogate.algorithm import MeasuredSearch
+from apq_moo.algorithms.surrogate.inner import searched_by
+from apq_moo.algorithms.surrogate.refit import Refit
 from apq_moo.arrays import FloatArray
 from apq_moo.errors import UserError
+from apq_moo.predictors import create_predictor
 from apq_moo.registry import Registry
 
 if TYPE_CHECKING:
@@ -54,8 +58,8 @@ class AlgorithmEntry:
         citation: of the method.
         summary: one line.
         least_objectives: fewer are refused.
-        needs: arguments that the factory cannot do without: ``budget``, the evaluations; or
-            ``surrogate``, an additive accuracy.
+        needs: further arguments of the factory: ``budget``, the evaluations; ``surrogate``, an
+            additive accuracy; or ``refit``, what a search that measures predicts by.
         state: attributes (dotted) that the algorithm's further course depends on beside its
             population, its optimum and its generator: numbers, arrays, populations. None where that
             is not known: a stopped run is then begun again, with what it had evaluated answered
@@ -78,9 +82,18 @@ class AlgorithmEntry:
         """Whether a front takes a sweep over limits."""
         return self.kind == "single-objective-sweep"
 
+    @property
+    def refits(self) -> bool:
+        """Whether its evaluations are measurements, led by a predictor that is fitted to them."""
+        return "refit" in self.needs
+
     def make(self, context: Context) -> Algorithm:
         """The algorithm for a context, not set up yet."""
-        available = {"budget": context.budget, "surrogate": context.surrogate}
+        available = {
+            "budget": context.budget,
+            "surrogate": context.surrogate,
+            "refit": context.refit,
+        }
         needed = {name: available[name] for name in self.needs}
         return self.factory(context.problem, pop_size=context.pop_size, **needed)
 
@@ -162,6 +175,24 @@ def _age_moea2(**options: Any) -> Algorithm:
 def _exact(_problem: APQProblem, pop_size: int = 100, **options: Any) -> Algorithm:
     del pop_size  # it has no population
     return ExactSearch(**options)
+
+
+SURROGATE = "gp-scratch"
+"""The predictor of measuring searches; it needs no samples but what they measure."""
+
+INNER = "nsga2"
+"""The algorithm that searches its predictions."""
+
+
+def _surrogate(
+    problem: APQProblem, pop_size: int = 100, refit: Refit | None = None, **options: Any
+) -> Algorithm:
+    """A search that measures; by default from nothing."""
+    space = require_apq_problem(problem, "surrogate").space
+    if refit is None:
+        inner = searched_by(ALGORITHMS.get(INNER).strategy, pop_size=pop_size)
+        refit = Refit(create_predictor(SURROGATE, space), inner)
+    return MeasuredSearch(refit, **options)
 
 
 _NORMALISATION = tuple(
@@ -307,6 +338,17 @@ for _entry in (
         "Search, UAI 2021",
         "hill climbs with restarts",
         state=("idle",),
+    ),
+    AlgorithmEntry(
+        "surrogate",
+        _surrogate,
+        "multi-objective",
+        "Z. Lu et al., NSGANetV2: Evolutionary Multi-Objective Surrogate-Assisted Neural "
+        "Architecture Search, ECCV 2020; M. Emmerich et al., IEEE Transactions on Evolutionary "
+        "Computation 10(4), 2006",
+        "measures what a predictor, fitted to all that was measured, expects most of",
+        needs=("refit",),
+        state=(),
     ),
     AlgorithmEntry(
         "exact",

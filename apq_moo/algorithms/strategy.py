@@ -16,6 +16,7 @@ from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
+from apq_moo.algorithms.surrogate.refit import Refit
 from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.errors import UserError
 from apq_moo.hardware import ACC, minimised
@@ -79,6 +80,7 @@ class Context:
         pop_size: networks a round.
         warm: networks to begin with, as canonical genotypes; or None.
         surrogate: an accuracy that adds up over blocks, for algorithms that need one.
+        refit: what a measuring search predicts by; None for its defaults.
         of: the whole problem, where this is a part of a search; else None.
         parts: where one network is sought under each of several limits, a context for each.
         replay: what was evaluated before the search was interrupted.
@@ -90,6 +92,7 @@ class Context:
     pop_size: int = 100
     warm: IntArray | None = None
     surrogate: AdditiveSource | None = None
+    refit: Refit | None = None
     of: APQProblem | None = None
     parts: tuple[Context, ...] = ()
     replay: Replay = field(default_factory=Replay)

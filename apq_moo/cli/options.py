@@ -42,7 +42,7 @@ WarmupOption = Annotated[
 _OPTIONS = {
     **{name: f"--{name}" for name in ("assets", "backend", "budget", "jobs", "missing", "most")},
     **{name: f"--{name}" for name in ("on", "overwrite", "predictor", "scheduler", "seed")},
-    **{name: f"--{name}" for name in ("seeds", "sweep")},
+    **{name: f"--{name}" for name in ("inner", "measure", "samples", "seeds", "sweep")},
     "arithmetic": "--arithmetic",
     "batch_size": "--batch-size",
     "format": "--format",

@@ -12,6 +12,7 @@ from typer.core import TyperCommand
 
 from apq_moo.changes import refuse_other_settings
 from apq_moo.cli.app import app, check_output, err, out, progress_bar, say
+from apq_moo.cli.measuring_options import INNER, MEASURED, MEASURING, SURROGATE, Wish, measuring
 from apq_moo.cli.options import DeviceOption, LimitOption, MissingOption, OnOption, parse_limits
 from apq_moo.cli.stopping import going_on
 from apq_moo.errors import UserError
@@ -48,6 +49,29 @@ def run(
     ] = None,
     limit: LimitOption = None,
     budget: Annotated[int, typer.Option(help="Evaluations in all.")] = _DEFAULT.budget,
+    measure: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Networks that surrogate, or a refined search, measures in all.",
+            show_default=str(MEASURED),
+        ),
+    ] = None,
+    refine: Annotated[
+        bool,
+        typer.Option(
+            "--refine",
+            help="Measure what --predictor promises to --algo, refit, repeat; from the samples.",
+        ),
+    ] = False,
+    inner: Annotated[
+        str | None,
+        typer.Option(help="The algorithm that searches surrogate's predictor.", show_default=INNER),
+    ] = None,
+    samples: Annotated[
+        str | None,
+        typer.Option(help="Measured networks to begin with: shipped, tables, folders of runs."),
+    ] = None,
     sweep: Annotated[int, typer.Option(help="Limits over which apq-ga is swept.")] = _DEFAULT.sweep,
     pop_size: Annotated[int, typer.Option(help="Networks a round.")] = _DEFAULT.pop_size,
     seed: Annotated[int, typer.Option(help="Of the search.")] = _DEFAULT.seed,
@@ -73,6 +97,27 @@ def run(
     """Search a space and print the Pareto front."""
     from apq_moo.study.folder import RunFolder
 
+    given = {
+        name
+        for name in ctx.params
+        if (source := ctx.get_parameter_source(name)) and source.name == "COMMANDLINE"
+    }
+    refit = None
+    if refine or algo == SURROGATE or given & set(MEASURING):
+        if resume is not None and given & set(MEASURING):
+            named = ", ".join(f"--{name}" for name in MEASURING)
+            raise UserError(f"--resume DIR continues the run there: leave out {named}")
+        if resume is None:
+            wish = Wish(
+                algo=algo if "algo" in given else None,
+                predictor=predictor if "predictor" in given else None,
+                budget=budget if "budget" in given else None,
+                measure=measure,
+                refine=refine,
+                inner=inner,
+                samples=samples,
+            )
+            algo, predictor, budget, refit = measuring(wish, space, assets)
     config = RunConfig(
         algo=algo,
         objectives=parse_objectives(objectives),
@@ -88,10 +133,11 @@ def run(
         pop_size=pop_size,
         seed=seed,
         on=on,
+        refit=refit,
     )
     if resume is not None:
         opened = RunFolder.open(resume)
-        _check_same(ctx, config, verify, opened)
+        _check_same(given, config, verify, opened)
         carry_out(opened, breakdown=breakdown)
     else:
         from apq_moo.problems import require_exact
@@ -119,20 +165,14 @@ def _new_folder(algo: str) -> Path:
 _FIELDS = {"limit": "limits"}
 
 
-def _check_same(
-    ctx: typer.Context, config: RunConfig, verify: int | None, folder: RunFolder
-) -> None:
+def _check_same(given: set[str], config: RunConfig, verify: int | None, folder: RunFolder) -> None:
     """Options given beside ``--resume`` must be those of the run."""
-    given = {**config.to_dict(), "verify": verify}
+    wanted = {**config.to_dict(), "verify": verify}
     recorded = {**folder.config.to_dict(), "verify": folder.record.get("verify")}
-    explicit = {
-        _FIELDS.get(name, name)
-        for name in ctx.params
-        if (source := ctx.get_parameter_source(name)) and source.name == "COMMANDLINE"
-    }
+    explicit = {_FIELDS.get(name, name) for name in given}
     if explicit & {"folder", "overwrite"}:
         raise UserError("--resume DIR continues the run there: leave out --out and --overwrite")
-    then, now = ({name: of[name] for name in explicit & of.keys()} for of in (recorded, given))
+    then, now = ({name: of[name] for name in explicit & of.keys()} for of in (recorded, wanted))
     refuse_other_settings(f"the run in {folder.path}", then, now, "leave them out")
 
 
@@ -158,7 +198,9 @@ def carry_out(
             columns = execute(
                 folder,
                 Listener(
-                    searching=lambda done, _total: bar.update(searching, completed=done),
+                    searching=lambda done, total: bar.update(
+                        searching, completed=done, total=total
+                    ),
                     say=lambda text: err.print(text, markup=False),
                     verifying=lambda done, total: bar.update(
                         measure, completed=done, total=total, visible=True

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -103,14 +103,29 @@ class Evaluations:
                 if missing.any():
                     wanted = [name for name, lacks in zip(names, missing, strict=True) if lacks]
                     found[missing] = evaluate(wanted)
-                    self._put(_bytes(row)[0], dict(zip(wanted, found[missing], strict=True)))
+                    self._put(
+                        (_bytes(row)[0], name, value)
+                        for name, value in zip(wanted, found[missing], strict=True)
+                    )
         return found
 
-    def _put(self, genotype: bytes, values: dict[str, float]) -> None:
+    def put(self, X: IntArray, name: str, values: FloatArray) -> None:
+        """Keep values that are known from elsewhere.
+
+        Args:
+            X: canonical genotypes, shape ``(n, n_var)``.
+            name: of what was evaluated.
+            values: shape ``(n,)``.
+        """
+        self._put(
+            (genotype, name, value) for genotype, value in zip(_bytes(X), values, strict=True)
+        )
+
+    def _put(self, entries: Iterable[tuple[bytes, str, float]]) -> None:
         space, evaluator, data = self._key
         command = "INSERT OR REPLACE INTO evaluations VALUES (?, ?, ?, ?, ?)"
         with self._open() as connection:
-            for name, value in values.items():
+            for genotype, name, value in entries:
                 row = (space, genotype, f"{evaluator} {name}", data, float(value))
                 connection.execute(command, row)
 

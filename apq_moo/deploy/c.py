@@ -202,6 +202,7 @@ def _rows(network: IntegerNetwork, arena: Arena, grids: _Grids) -> Iterator[str]
             *(arena.inputs[number], arena.outputs[number], weights, channels),
         ]
         place = shape.name if layer.stage is None else f"{shape.name} of stage {layer.stage}"
+        place += " reads both signs" if shape.signed else ""
         yield f"    {{{', '.join(map(str, fields))}}}, /* {_plain(place)} */\n"
         weights += packed_bytes(shape)
         channels += shape.c_out

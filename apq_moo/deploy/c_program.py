@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from apq_moo.deploy.c import filled
 from apq_moo.deploy.integers import IntegerNetwork, Singles
+from apq_moo.deploy.parity import Parity, compare
 from apq_moo.errors import UserError, shown
 
 FLAGS = ("-std=c99", "-O2", "-Wall", "-Wextra", "-Wpedantic", "-Werror")
@@ -70,6 +71,23 @@ def run_c(
         )
     rows = rows.reshape(len(pictures), -1)
     return rows[:, 0].copy(), np.ascontiguousarray(rows[:, 1:]).view(np.float32)
+
+
+def c_parity(network: IntegerNetwork, path: str | Path, images: Singles, wanted: Singles) -> Parity:
+    """Compare the logits of a program with those of its network.
+
+    Args:
+        network: what is wanted.
+        path: of the ``.c`` file.
+        images: values in [0, 1], shape ``(n, channels, height, width)``; the program is given
+            their levels.
+        wanted: the network's logits of them.
+
+    Raises:
+        UserError: see :func:`run_c`.
+    """
+    _, logits = run_c(path, as_levels(network, images), levels=True)
+    return compare(wanted, logits)
 
 
 def _output(command: list[str], given: bytes, what: str, path: Path) -> bytes:

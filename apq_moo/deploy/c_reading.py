@@ -27,7 +27,9 @@ from apq_moo.space import Layer
 
 _MAX_BYTES = 2**28
 _ABOUT = "\n/* {"
-_ROW = re.compile(r"\{(.*)\}, /\* (?:block(\d+)|(\w+?))(?:\.(\w+))?(?: of stage (\d+))? \*/")
+_ROW = re.compile(
+    r"\{(.*)\}, /\* (?:block(\d+)|(\w+?))(?:\.(\w+))?(?: of stage (\d+))?( reads both signs)? \*/"
+)
 
 
 @dataclass(frozen=True)
@@ -54,23 +56,27 @@ def read_c(path: str | Path) -> IntegerNetwork:
             another version.
     """
     path = Path(path)
-    text = read_bytes(path, _MAX_BYTES).decode("utf-8", errors="replace")
-    header = read_bytes(path.with_suffix(".h"), _MAX_BYTES).decode("utf-8", errors="replace")
+    text = _text(path)
     try:
-        network = _network(text, str(path))
+        name = _inside(text, '#include "', '.h"\n')
+        network = _network(text)
+        made = c_source(network, name)
+    except UserError as error:
+        raise UserError(f"{path} is damaged: {error}") from None
     except (ValueError, IndexError, ArithmeticError) as error:
         raise UserError(f"{path} is no C program of apq-moo, or is damaged: {error}") from None
-    made = c_source(network, path.stem)
-    for name, found, wanted in (
-        (path, text, made.source),
-        (path.with_suffix(".h"), header, made.header),
-    ):
+    header = path.with_name(f"{name}.h")
+    for file, found, wanted in ((path, text, made.source), (header, _text(header), made.header)):
         if found != wanted:
             raise UserError(
-                f"{name} is not what this version writes of the network in it: it was altered, or "
+                f"{file} is not what this version writes of the network in it: it was altered, or "
                 "written by another version; export it anew"
             )
     return network
+
+
+def _text(path: Path) -> str:
+    return read_bytes(path, _MAX_BYTES).decode("utf-8", errors="replace")
 
 
 @dataclass(frozen=True)
@@ -90,12 +96,12 @@ class _Tables:
     between: int
 
 
-def _network(text: str, source: str) -> IntegerNetwork:
+def _network(text: str) -> IntegerNetwork:
     start = text.rindex(_ABOUT)
     told = text[start + len(_ABOUT) - 1 : text.index("*/", start)]
-    about = read(_About, parse_json(told, source), source)
+    about = read(_About, parse_json(told, "its comment"), "its comment")
     if about.format != FORMAT:
-        raise UserError(f"{source} has the format {shown(about.format)}, not {FORMAT!r}")
+        raise UserError(f"its format is {shown(about.format)}, not {FORMAT!r}")
     codes = _inside(text, "weights[] = {").replace(",", " ").split()
     affine = [[_number(x) for x in row] for row in _rows(_inside(text, "affine[][2] = {"))]
     tables = _Tables(
@@ -116,9 +122,7 @@ def _network(text: str, source: str) -> IntegerNetwork:
             layers[number] = replace(layer, shape=replace(layer.shape, opens_shortcut=True))
     network = IntegerNetwork(tuple(layers), about.classes, about.space, about.origin)
     if digest_of_network(network) != about.sha256:
-        raise UserError(
-            f"{source} is damaged: its tables do not match its checksum; export it anew"
-        )
+        raise UserError("its tables do not match its checksum; export it anew")
     return network
 
 
@@ -126,7 +130,7 @@ def _layer(line: str, tables: _Tables) -> IntegerLayer:
     found = _ROW.fullmatch(line.strip())
     if found is None:
         raise ValueError(f"its row {shown(line)} cannot be read")
-    fields, block, component, place, stage = found.groups()
+    fields, block, component, place, stage, signed = found.groups()
     c_in, c_out, size, kernel, stride, w_bits, flags, _, to, *rest = fields.split(", ")
     entering, _, output, total, _, _, weights, channels = map(int, rest)
     last, stored, grids = to == "TO_LOGITS", to == "TO_STORED", tables.grids
@@ -146,7 +150,7 @@ def _layer(line: str, tables: _Tables) -> IntegerLayer:
         activation="relu6" if "RELU6" in flags else None,
         closes_shortcut="SHORTCUT" in flags,
         between_bits=tables.between if stored else None,
-        signed=grids[entering].low < 0,
+        signed=signed is not None,
     )
     integers = stored and tables.between == MOST_BITS
     gain, bias = tables.affine[channels : channels + shape.c_out].T.copy()

@@ -19,6 +19,7 @@ from apq_moo.data.images import ImageSet, Split, check_images
 from apq_moo.data.noise import few_images
 from apq_moo.data.samples import load_samples
 from apq_moo.data.tables import SPLITS
+from apq_moo.defaults import DEFAULT_PREDICTOR
 from apq_moo.errors import UserError
 from apq_moo.files import growing
 from apq_moo.predictors import PREDICTORS, fit_to_samples
@@ -231,7 +232,7 @@ def _calibration_noise(
 _CALIBRATIONS, _RECALIBRATED = 4, 12
 """How many calibration sets are drawn anew, and for how many subnets."""
 
-KEPT = ("mlp", "xgboost-stacked")
+KEPT = tuple(dict.fromkeys(("mlp", "xgboost-stacked", DEFAULT_PREDICTOR)))
 """Predictors that are stored among assets; any other is fitted to the samples when asked for."""
 
 

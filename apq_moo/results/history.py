@@ -19,7 +19,7 @@ def history(problem: APQProblem, archive: Evaluated, trace: Trace) -> dict[str, 
 
     ``evaluations`` and ``seconds`` say when, ``front`` how many networks were non-dominated then,
     and ``hypervolume`` what they dominate of the box between :meth:`APQProblem.reachable` and
-    :data:`~apq_moo.results.hypervolume.REFERENCE`; for one objective it is what the best of them
+    :data:`~apq_moo.problems.bounds.REFERENCE`; for one objective it is what the best of them
     is from the reference. Each column of the best value so far has the
     name of its objective.
 

@@ -6,9 +6,7 @@ import moocore
 import numpy as np
 
 from apq_moo.arrays import FloatArray
-
-REFERENCE = 1.1
-"""Reference point in every objective, where 0 is the best value and 1 the worst."""
+from apq_moo.problems.bounds import REFERENCE
 
 _EXACT_UP_TO = 4
 """Objectives; beyond, exact hypervolumes of large fronts take too long."""

@@ -73,7 +73,10 @@ def _execute(folder: RunFolder, listener: Listener, search: Search) -> dict[str,
                 f"{config.budget * each:,.0f} s at most in all; what is measured is kept"
             )
     begun = time.perf_counter()
-    archive = search.run(folder=folder.path, callback=listener.searching)
+    told = listener.searching
+    if search.source is not None and search.source.measures:
+        told = _by_minutes(listener)
+    archive = search.run(folder=folder.path, callback=told)
     spent = search.trace.seconds[-1] if search.trace.seconds else 0.0
     seconds = {"load": search.seconds, "search": max(time.perf_counter() - begun, spent)}
     front = archive.front()
@@ -97,6 +100,27 @@ def _execute(folder: RunFolder, listener: Listener, search: Search) -> dict[str,
     draw_front(folder.path / "front.png", columns, config.objectives, title_of(folder))
     folder.store(status="finished", seconds=seconds)
     return columns
+
+
+def _by_minutes(listener: Listener, every_s: float = 60.0) -> Callable[[int, int], None]:
+    """Tells a listener about networks as they are measured, and once a minute in a line."""
+    begun = told = time.perf_counter()
+    first: int | None = None
+
+    def tell(done: int, total: int) -> None:
+        nonlocal told, first
+        listener.searching(done, total)
+        first = done if first is None else first
+        now = time.perf_counter()
+        if now - told >= every_s and done > first:
+            told = now
+            left = (now - begun) * (total - done) / (done - first) / 60
+            listener.say(
+                f"{done:,} of {total:,} networks measured in {(now - begun) / 60:.1f} min, "
+                f"about {left:.1f} min to go"
+            )
+
+    return tell
 
 
 def _nothing_found(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any
 
 from apq_moo.defaults import DEFAULT_PREDICTOR, DEFAULT_SPACE, MAX_SEED
 from apq_moo.errors import UserError, shown
-from apq_moo.reading import read
+from apq_moo.reading import integer, read
 from apq_moo.texts import by_commas
 
 _BOUNDS = {
@@ -16,6 +16,38 @@ _BOUNDS = {
     "pop_size": (4, 100_000),
     "seed": (0, MAX_SEED),
 }
+
+
+MIN_ROUNDS = 5
+"""Rounds of evolution that each limit of a sweep gets at least."""
+
+
+@dataclass(frozen=True)
+class RefitConfig:
+    """How a search that measures comes from one batch to the next.
+
+    Attributes:
+        predictor: the kind that is fitted to what was measured; it has standard deviations.
+        inner: the algorithm that searches its predictions, with the population and the sweep of
+            the run.
+        inner_budget: predictions of each such search; at least what the algorithm needs.
+        first: random networks that are measured first, where there are no samples.
+        batch: networks of the other batches, at least.
+        samples: measured networks to begin with: ``shipped``, a table's file, or the folder of a
+            run, or several of these by commas; None to begin from nothing.
+    """
+
+    predictor: str = "gp-scratch"
+    inner: str = "nsga2"
+    inner_budget: Annotated[int, integer(1, 10_000_000)] = 3000
+    first: Annotated[int, integer(2, 100_000)] = 30
+    batch: Annotated[int, integer(2, 100_000)] = 10
+    samples: str | None = None
+
+    @property
+    def smallest(self) -> int:
+        """The smallest budget."""
+        return self.first if self.samples is None else 1
 
 
 @dataclass(frozen=True)
@@ -38,6 +70,8 @@ class RunConfig:
         pop_size: individuals a generation.
         seed: of the search.
         on: where torch runs, where accuracies are measured; None for a GPU if there is one.
+        refit: of an algorithm that measures, whose predictor then says what measures, and whose
+            budget counts measured networks; None for its defaults, and for other algorithms.
     """
 
     algo: str = "apq-ga"
@@ -54,6 +88,7 @@ class RunConfig:
     pop_size: int = 100
     seed: int = 0
     on: str | None = None
+    refit: RefitConfig | None = None
 
     def __post_init__(self) -> None:
         for name, (low, high) in _BOUNDS.items():
@@ -65,7 +100,18 @@ class RunConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
-        return {**vars(self), "objectives": list(self.objectives), "limits": dict(self.limits)}
+        plain = {**vars(self), "objectives": list(self.objectives), "limits": dict(self.limits)}
+        del plain["refit"]
+        return plain if self.refit is None else {**plain, "refit": asdict(self.refit)}
+
+    def points(self, swept: bool) -> int:
+        """Limits over which an algorithm is swept; 1 where there is nothing to limit."""
+        return self.sweep if swept and len(self.objectives) > 1 else 1
+
+    def smallest(self, swept: bool) -> int:
+        """The smallest budget of an algorithm that evaluates populations."""
+        rounds = MIN_ROUNDS + 1 if swept else 1
+        return self.points(swept) * self.pop_size * rounds
 
     @classmethod
     def from_dict(cls, data: Any) -> RunConfig:

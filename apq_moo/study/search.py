@@ -13,24 +13,23 @@ import numpy as np
 from apq_moo import __version__
 from apq_moo.algorithms import ALGORITHMS
 from apq_moo.algorithms.strategy import Context, Replay, Strategy
+from apq_moo.algorithms.surrogate.refit import Refit
 from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.errors import UserError
 from apq_moo.files import digest_of, sha256
 from apq_moo.hardware import ACC, find_device
-from apq_moo.predictors import PREDICTORS
+from apq_moo.predictors import is_specification
 from apq_moo.problems import AccuracySource, AdditiveSource, APQProblem, additive_surrogate, resolve
 from apq_moo.problems.accuracy import checksums
 from apq_moo.problems.evaluated import Evaluated
 from apq_moo.problems.tabulated import NAME as TABLE
 from apq_moo.space import Space, load_space
-from apq_moo.study.config import RunConfig
+from apq_moo.study.config import MIN_ROUNDS, RunConfig
 from apq_moo.study.epsilon_constraint import strategy_of, with_parts
 from apq_moo.study.inputs import DEVICE, SPACE, input_digests
 from apq_moo.study.record import EVERY_S, Recorder, Trace, discard, finished, row_type
+from apq_moo.study.refit import check_refit, known_networks, refit_of
 from apq_moo.study.warm_start import EXACT, exact_networks, read_networks, source_file
-
-MIN_ROUNDS = 5
-"""Rounds of evolution that each limit of a sweep gets at least."""
 
 Callback = Callable[[int, int], None]
 
@@ -40,7 +39,7 @@ class _Unread(AccuracySource):
 
     def __init__(self, config: RunConfig) -> None:
         space, digest = load_space(config.space), {}
-        if config.predictor in PREDICTORS:
+        if is_specification(config.predictor):
             with suppress(UserError):  # said when accuracies are wanted
                 digest = checksums(space, config.assets)
         super().__init__(config.predictor, space, digest)
@@ -84,16 +83,20 @@ def check(config: RunConfig) -> APQProblem:
     entry = ALGORITHMS.get(config.algo)
     problem = _problem(config, _Unread(config))
     entry.check(len(config.objectives))
-    points = config.sweep if entry.swept and len(config.objectives) > 1 else 1
-    smallest = points * config.pop_size * (MIN_ROUNDS + 1) if entry.swept else config.pop_size
+    smallest = config.smallest(entry.swept)
     if "surrogate" in entry.needs:
         smallest = 1
+    if entry.refits:
+        smallest = check_refit(config).smallest
+    elif config.refit is not None:
+        raise UserError(f"refit is for algorithms that measure, which {config.algo} does not")
     if config.budget < smallest:
-        what = (
-            f"{MIN_ROUNDS} rounds of {config.pop_size} at each of {points} limits"
-            if entry.swept
-            else f"one population of {config.pop_size}"
-        )
+        what = f"one population of {config.pop_size}"
+        if entry.swept:
+            points = config.points(entry.swept)
+            what = f"{MIN_ROUNDS} rounds of {config.pop_size} at each of {points} limits"
+        if entry.refits:
+            what = f"the first batch of {smallest}"
         raise UserError(
             f"budget={config.budget} is too small for {what}; the smallest that works is {smallest}"
         )
@@ -111,6 +114,8 @@ class Search:
         problem: the problem with all objectives.
         source: where ``acc`` comes from, or None where nobody asks for it.
         surrogate: the additive accuracy that the algorithm optimises instead, or None.
+        refit: what an algorithm that measures predicts by, or None.
+        total: evaluations in all: the budget, and what is known before and counts as measured.
         data: digests of the space, the device and what accuracies come from, by name.
         seconds: wall time of loading.
         trace: evaluations and seconds after each round of :meth:`run`.
@@ -138,11 +143,23 @@ class Search:
         if "surrogate" in self._entry.needs or config.warm_start == EXACT:
             self.surrogate = additive_surrogate(self.source, space, config.assets)
             self.data |= self.surrogate.digest
+        self.refit: Refit | None = None
+        self.total = config.budget
+        if self._entry.refits and self.source is not None:
+            self._begin_refitting(self.source)
         self.trace = Trace([], [])
         self.measured = 0
         self.population: IntArray | None = None
         self._warm = self._warm_start(space)
         self.seconds = time.perf_counter() - begun
+
+    def _begin_refitting(self, source: AccuracySource) -> None:
+        known = known_networks(self.config, self.problem, source)
+        self.refit = refit_of(self.config, self.problem, source, known)
+        if known is not None:
+            self.data |= known.digest
+        if self.refit.adopted is not None:
+            self.total += len(self.refit.adopted)
 
     def _warm_start(self, space: Space) -> IntArray | None:
         source = self.config.warm_start
@@ -159,11 +176,12 @@ class Search:
         config = self.config
         context = Context(
             self.problem,
-            config.budget,
+            self.total,
             config.seed,
             config.pop_size,
             self._warm,
             self.surrogate,
+            self.refit,
             replay=replay or Replay(),
         )
         return with_parts(context, config.sweep) if self._entry.swept else context
@@ -199,7 +217,7 @@ class Search:
             return archive
         recorder = Recorder(row, folder, self.key, every_s)
         self.trace = recorder.trace
-        total = self.config.budget
+        total = self.total
         if callback is not None and self.source is not None:
             tell = callback
             self.source.callback = lambda n: tell(len(recorder) + n, total)
@@ -211,7 +229,8 @@ class Search:
         self.population = strategy.population()
         archive = recorder.finish()
         if self.source is not None and self.source.measures:
-            self.measured = len(np.unique(archive.X, axis=0))
+            known_before = self.total - self.config.budget
+            self.measured = len(np.unique(archive.X, axis=0)) - known_before
         return archive
 
     @property

@@ -91,7 +91,7 @@ class AlgorithmConformance(Suite):
             assert len(text.splitlines()) == 1, f"{field} must be one line of text, not {text!r}"
         assert entry.kind in {"single-objective-sweep", "multi-objective"}
         assert entry.least_objectives >= 1
-        known = {"budget", "surrogate"}
+        known = {"budget", "surrogate", "refit"}
         assert set(entry.needs) <= known, f"needs {entry.needs}; a run offers {sorted(known)}"
 
     @pytest.mark.parametrize("budget", [7, 30, 100])

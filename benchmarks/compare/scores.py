@@ -17,8 +17,9 @@ from numpy.typing import ArrayLike
 
 from apq_moo.arrays import FloatArray
 from apq_moo.errors import UserError, shown
+from apq_moo.problems.bounds import REFERENCE
 from apq_moo.registry import Registry
-from apq_moo.results.hypervolume import REFERENCE, volume_of
+from apq_moo.results.hypervolume import volume_of
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """What do a front's networks take on a microcontroller?
 
 Run as ``python -m apq_moo.benchmarks.experiments.microcontroller RUN --out FILE``, where ``RUN`` is
-a folder of ``apq-moo run`` on a space whose supernet is shipped. Members of the front, evenly
+a folder of ``apq-moo run`` on a space whose supernet is shipped (or ``--space`` and ``--supernet``
+name others that its networks are members of). Members of the front, evenly
 spaced by ``size``, are written as C, cross-compiled for a Cortex-M4 with a floating-point unit and
 run by QEMU on Arm's MPS2 board, with test images as bytes. Their classes and logits must be those
 of the integer network. It needs Debian's packages ``gcc-arm-none-eabi``,
@@ -151,7 +152,7 @@ def members(folder: RunFolder, n: int) -> list[tuple[Subnet, dict[str, float]]]:
     """Networks of a run's front, evenly spaced by their size, with the run's objectives."""
     space, front = load_space(folder.at_hand.space), read_archive(folder).front()
     order = np.argsort(cost_table(space, "size")(front.genotypes), kind="stable")
-    chosen = order[np.linspace(0, len(order) - 1, n).round().astype(int)]
+    chosen = order[_spread(len(order), n)]
     objectives = folder.config.objectives
     values = minimised(objectives, front.F[chosen]).tolist()
     named = [dict(zip(objectives, row, strict=True)) for row in values]
@@ -159,11 +160,11 @@ def members(folder: RunFolder, n: int) -> list[tuple[Subnet, dict[str, float]]]:
 
 
 def measure(network: IntegerNetwork, test: Split, n_images: int) -> dict[str, Any]:
-    """What a network takes on the board, and how many test images, as bytes, it classifies rightly.
+    """What a network takes on the board, and how many images, as bytes, it classifies rightly.
 
     Args:
         network: any.
-        test: its test images.
+        test: images.
         n_images: how many of these run on the board.
 
     Raises:
@@ -171,14 +172,15 @@ def measure(network: IntegerNetwork, test: Split, n_images: int) -> dict[str, An
     """
     pictures = as_bytes(test.images)
     logits = execute(network, of_bytes(pictures))
-    chosen = np.linspace(0, len(test) - 1, min(n_images, len(test))).round().astype(int)
+    chosen = _spread(len(test), n_images)
     found = emulate(network, pictures[chosen])
     same = np.array_equal(found.logits, logits[chosen])
     if not same or not np.array_equal(found.classes, logits[chosen].argmax(1)):
         raise UserError("the logits on the board are not the network's")
     return {
-        "accuracy_test": float(100 * np.mean(logits.argmax(1) == test.labels)),
-        "images": len(chosen),
+        "right": float(100 * np.mean(logits.argmax(1) == test.labels)),
+        "images": len(test),
+        "images_on_board": len(chosen),
         "macs": sum(layer.shape.macs for layer in network.layers),
         "weight_bytes": c_source(network).weight_bytes,
         "flash_bytes": found.flash_bytes,
@@ -188,15 +190,20 @@ def measure(network: IntegerNetwork, test: Split, n_images: int) -> dict[str, An
     }
 
 
+def _spread(n: int, some: int) -> NDArray[np.intp]:
+    """Some of ``n`` numbers, from the first to the last."""
+    return np.linspace(0, n - 1, min(some, n)).round().astype(np.intp)
+
+
 def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Lines of a table of what :func:`measure` gave."""
     lines = [
-        "| right on the test images | MACs | weights | flash | arena | stack | instructions |",
+        "| right | MACs | weights | flash | arena | stack | instructions |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         sizes = (row[f"{name}_bytes"] for name in ("weight", "flash", "arena", "stack"))
-        cells = [f"{row['accuracy_test']:.2f} %", f"{row['macs'] / 1e6:.3f} M"]
+        cells = [f"{row['right']:.2f} %", f"{row['macs'] / 1e6:.3f} M"]
         cells += [f"{size / 1024:.2f} KiB" for size in sizes]
         cells.append(f"{row['instructions'] / 1e6:.2f} M")
         lines.append(f"| {' | '.join(cells)} |")
@@ -204,23 +211,28 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure members of a front, and print the table."""
+    """Measure members of a front, and print rows of the table."""
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("run", type=Path, help="a folder of apq-moo run")
     parser.add_argument("--members", type=int, default=4)
     parser.add_argument("--images", type=int, default=100, help="how many run on the board")
+    parser.add_argument("--test", type=int, default=3600, help="how many tell what is right")
+    parser.add_argument("--space", help="instead of the run's")
+    parser.add_argument("--supernet", type=Path, help="a file; default: shipped")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(argv)
     folder = RunFolder.open(args.run)
-    space = load_space(folder.at_hand.space)
+    space = load_space(args.space or folder.at_hand.space)
     images = load_images(images_of(space))
-    supernet, _ = load_supernet(find_assets(space).path(SUPERNET), space)
+    supernet, _ = load_supernet(args.supernet or find_assets(space).path(SUPERNET), space)
+    some = _spread(len(images.test), args.test)
+    test = Split(images.test.images[some], images.test.labels[some])
     rows = []
     for subnet, values in members(folder, args.members):
-        found = measure(cut_out(supernet, subnet, images), images.test, args.images)
+        found = measure(cut_out(supernet, subnet, images), test, args.images)
         rows.append({"objectives": values, **found, "subnet": subnet.to_dict()})
+        print(table(rows)[-1], flush=True)
     write_json(args.out, {"config": asdict(folder.config), "tools": tools(), "members": rows})
-    print("\n".join(table(rows)))
 
 
 def tools() -> dict[str, str]:

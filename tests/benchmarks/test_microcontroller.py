@@ -71,10 +71,12 @@ def test_members_of_a_front(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["run", "--space", "digits", *given, "--out", "r"])
     capsys.readouterr()
-    microcontroller.main(["r", "--members", "2", "--images", "3", "--out", "m.json"])
+    microcontroller.main(
+        ["r", "--members", "2", "--images", "3", "--test", "200", "--out", "m.json"]
+    )
     rows = json.loads(Path("m.json").read_text())["members"]
-    assert capsys.readouterr().out.splitlines() == microcontroller.table(rows)
-    assert [row["images"] for row in rows] == [3, 3]
+    assert capsys.readouterr().out.splitlines() == microcontroller.table(rows)[2:]
+    assert [(row["images"], row["images_on_board"]) for row in rows] == [(200, 3)] * 2
     assert rows[0]["weight_bytes"] < rows[1]["weight_bytes"]
     for row, (subnet, values) in zip(
         rows, microcontroller.members(RunFolder.open("r"), 2), strict=True

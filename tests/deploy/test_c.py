@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(
     shutil.which("gcc") is None, reason="gcc, which compiles the programs, is not installed"
 )
 
-SANITIZERS = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+SANITIZERS = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 
 def rows(space, n, seed):
@@ -64,6 +64,85 @@ def test_trained_networks(trained, image_set, tmp_path):
     space = trained.space
     (subnet,) = space.decode(space.sample(1, np.random.default_rng(3)))
     agree(cut_out(trained, subnet, image_set), image_set.test.images[::4], tmp_path)
+
+
+def random_network(rng):
+    """Any numbers of channels, bits, strides and zero points; steps and gains that make ties."""
+    between = int(rng.choice([8, 16, 32]))
+
+    def grid(bits, low=None):
+        low = -int(rng.integers(0, 2**bits)) if low is None else low
+        return Grid(float(2.0 ** rng.integers(-6, -2)), low, bits)
+
+    def layer(stage, stored, *shape, **there):
+        shape = Layer(*shape, **there, between_bits=between if stored else None)
+        top = 2 ** (shape.w_bits - 1) - 1
+        kernel = (shape.c_out, shape.c_in // shape.groups, shape.kernel, shape.kernel)
+        weight = rng.integers(-top, top + 1, kernel).astype(np.int8)
+        gain = (2.0 ** rng.integers(-12, -5, shape.c_out)).astype(np.float32)
+        gain[rng.random(shape.c_out) < 0.1] = 0
+        bias = rng.choice([0.0, 0.5, -0.75, 1.3], shape.c_out).astype(np.float32)
+        integers = stored and between == 8
+        return IntegerLayer(
+            *(shape, stage, weight, gain, bias, grid(shape.a_bits)),
+            grid(8) if integers else None,
+            grid(8) if integers and shape.closes_shortcut else None,
+        )
+
+    def bits():
+        return (int(rng.integers(2, 9)), int(rng.integers(2, 9)))
+
+    c_in, width, size = (int(rng.integers(low, high)) for low, high in [(1, 4), (1, 7), (2, 9)])
+    stride = int(rng.integers(1, 4))
+    kernel = int(rng.choice([1, 3, 5]))
+    layers = [layer(None, True, "stem", c_in, width, size, kernel, stride, 1, *bits())]
+    size = layers[0].shape.size_out
+    for block in range(3):
+        mid, stride = int(rng.integers(1, 8)), int(rng.integers(1, 4))
+        c_out = width if rng.random() < 0.5 else int(rng.integers(1, 7))
+        closes = stride == 1 and c_out == width
+        shape = ("block", width, mid, size, 1, 1, 1, *bits())
+        layers.append(
+            layer(block, False, *shape, block=block, place="expand", opens_shortcut=closes)
+        )
+        shape = ("block", mid, mid, size, int(rng.choice([3, 5, 7])), stride, mid, *bits())
+        layers.append(layer(block, False, *shape, block=block, place="depthwise"))
+        size = layers[-1].shape.size_out
+        shape = (
+            "block",
+            mid,
+            c_out,
+            size,
+            1,
+            1,
+            1,
+            layers[-2].shape.w_bits,
+            layers[-2].shape.a_bits,
+        )
+        there = {"block": block, "place": "project", "activation": None}
+        layers.append(layer(block, True, *shape, **there, closes_shortcut=closes))
+        width = c_out
+    shape = ("classifier", width, 3, 1, 1, 1, 1, *bits())
+    layers.append(layer(None, False, *shape, bias=True, activation=None))
+    return IntegerNetwork(tuple(layers), ("a", "b", "c"), "random")
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_any_network(seed, tmp_path):
+    rng = np.random.default_rng(seed)
+    network = random_network(rng)
+    images = (rng.integers(0, 2, (40, *network.image_shape)) * rng.random(1)).astype(np.float32)
+    images[:20] = rng.random(images[:20].shape)
+    agree(network, images, tmp_path, ("-O0",))
+    assert digest_of_network(read_c(tmp_path / "net.c")) == digest_of_network(network)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(6, 24))
+def test_sanitizers_find_nothing_in_any_network(seed, tmp_path):
+    rng = np.random.default_rng(seed)
+    network = random_network(rng)
+    agree(network, rng.random((40, *network.image_shape), np.float32), tmp_path, SANITIZERS)
 
 
 @pytest.mark.slow
@@ -192,9 +271,10 @@ def test_round_trip(nets, pictures, tmp_path):
 def test_damage_is_found(trained, image_set, tmp_path):
     (subnet,) = trained.space.decode(trained.space.smallest()[None])
     path = tmp_path / "net.c"
-    made = write_c(cut_out(trained, subnet, image_set), path)
+    network = cut_out(trained, subnet, image_set)
+    made = write_c(network, path)
     rng = np.random.default_rng(0)
-    for place in rng.integers(0, len(made.source), 60):
+    for place in rng.integers(0, len(made.source), 12):
         text = made.source
         digit = "7" if text[place] != "7" else "3"
         path.write_text(text[:place] + digit + text[place + 1 :])
@@ -204,6 +284,9 @@ def test_damage_is_found(trained, image_set, tmp_path):
     with pytest.raises(UserError, match="is no C program of apq-moo, or is damaged"):
         read_c(path)
     path.write_text(made.source)
+    path.rename(tmp_path / "my net.c")
+    assert digest_of_network(read_c(tmp_path / "my net.c")) == digest_of_network(network)
+    (tmp_path / "my net.c").rename(path)
     (tmp_path / "net.h").write_text(made.header.replace("CLASSES 10", "CLASSES 9"))
     with pytest.raises(UserError, match=r"net\.h is not what this version writes"):
         read_c(path)

@@ -105,8 +105,16 @@ def fitted(digits, digits_samples):
     """Every predictor, fitted to the digits samples; tests must not fit them again."""
     X, y = digits_samples.mp
     X_fp, y_fp = digits_samples.fp
+    lighter = {
+        "ensemble": {"members": "gp-scratch/steps=5+xgboost-stacked/rounds=200"},
+        "mlp-stacked": dict.fromkeys(
+            ["pretraining", "training"], Recipe(batch=64, lr=3e-3, bits_lr=3e-3, min_steps=300)
+        ),
+    }
     return {
-        name: create_predictor(name, digits, seed=1).fit(X, y, X_fp=X_fp, y_fp=y_fp)
+        name: create_predictor(name, digits, seed=1)
+        .set_params(**lighter.get(name, {}))
+        .fit(X, y, X_fp=X_fp, y_fp=y_fp)
         for name in PREDICTORS
     }
 
@@ -118,12 +126,14 @@ def brief():
     parameters = {
         "mlp": {"pretraining": recipe, "transfer": recipe},
         "mlp-scratch": {"training": recipe},
+        "mlp-stacked": {"pretraining": recipe, "training": recipe},
         "xgboost": {"rounds": 20},
         "xgboost-stacked": {"rounds": 20},
         "gbdt": {"max_iter": 20},
         "gbdt-stacked": {"max_iter": 20},
         "gp": {"steps": 3, "rounds": 20},
         "gp-scratch": {"steps": 3},
+        "ensemble": {"members": "0.5*gp-scratch/steps=3+xgboost-stacked/rounds=20"},
     }
     return lambda name, space, seed=0: PREDICTORS.get(name)(
         space, seed=seed, **parameters.get(name, {})

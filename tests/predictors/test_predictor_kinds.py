@@ -1,5 +1,6 @@
 """What is particular to the additive and the boosted predictors, and the comparison of all."""
 
+import csv
 import dataclasses
 import os
 import subprocess
@@ -7,10 +8,11 @@ import sys
 
 import numpy as np
 import pytest
+from matplotlib.image import imread
 
 from apq_moo.errors import UserError
 from apq_moo.predictors import AdditivePredictor, compare, create_predictor, metrics
-from apq_moo.predictors.curves import mean_and_band
+from apq_moo.predictors.curves import draw_curves, mean_and_band, write_curves
 from apq_moo.predictors.features import option_values
 
 
@@ -79,27 +81,34 @@ def test_option_values(digits):
     assert values[1, list(digits.depth_columns.values())].tolist() == depths
 
 
+def timeless(rows):
+    return [dataclasses.replace(row, fit_seconds=0, predict_seconds=0) for row in rows]
+
+
+def other_labels(held_out):
+    """Of images of their own, and unknown for some networks."""
+    labels = held_out[1] + np.random.default_rng(0).normal(0, 1, len(held_out[1]))
+    labels[::9] = np.nan
+    return labels
+
+
 def test_compare(digits, digits_samples):
     fp, mp, held_out = digits_samples.fp, digits_samples.mp, digits_samples.held_out
-    sizes, seeds = [60, 300], [3, 4]
-    rows = compare(digits, ["additive", "xgboost-stacked"], fp, mp, held_out, sizes, seeds, k=5)
+    sizes, seeds, other = [60, 300], [3, 4], other_labels(held_out)
+    names = ["additive", "xgboost-stacked:rounds=300"]
+    rows = compare(digits, names, fp, mp, held_out, sizes, seeds, test_accuracies=other, k=5)
     assert [(row.predictor, row.seed, row.n_mp) for row in rows] == [
-        (name, seed, size)
-        for name in ("additive", "xgboost-stacked")
-        for seed in seeds
-        for size in sizes
+        (name, seed, size) for name in names for seed in seeds for size in sizes
     ]
     assert [row.n_fp for row in rows] == [0] * 4 + [len(fp[1])] * 4
-    again = compare(digits, ["additive"], fp, mp, held_out, [300], [4], k=5)
-    assert dataclasses.replace(rows[3], fit_seconds=0) == dataclasses.replace(
-        again[0], fit_seconds=0
-    )
+    again = compare(digits, ["additive"], fp, mp, held_out, [300], [4], test_accuracies=other, k=5)
+    assert timeless(rows)[3] == timeless(again)[0]
     for small, large in zip(rows[::2], rows[1::2], strict=True):
         assert large.kendall_tau > small.kendall_tau + 0.05
 
     # The figures are those of a predictor fitted by hand to the same choice of samples.
     chosen = np.random.default_rng(4).permutation(len(mp[1]))[:300]
-    predictor = create_predictor("xgboost-stacked", digits, seed=4)
+    predictor = create_predictor("xgboost-stacked", digits, seed=4).set_params(rounds=300)
     predictor.fit(mp[0][chosen], mp[1][chosen], X_fp=fp[0], y_fp=fp[1])
     predicted = predictor.predict(held_out[0])
     row = rows[-1]
@@ -108,18 +117,43 @@ def test_compare(digits, digits_samples):
     assert row.pairwise_accuracy == metrics.pairwise_accuracy(held_out[1], predicted)
     assert row.rmse == metrics.rmse(held_out[1], predicted)
     assert row.top_k_regret == metrics.top_k_regret(held_out[1], predicted, 5)
+    known = np.isfinite(other)
+    assert row.kendall_tau_test == metrics.kendall_tau(other[known], predicted[known])
+    assert row.pairwise_accuracy_test == metrics.pairwise_accuracy(other[known], predicted[known])
+    (unknown,) = compare(digits, ["additive"], fp, mp, held_out, [60], [3])
+    assert np.isnan(unknown.kendall_tau_test)
+    assert np.isnan(unknown.pairwise_accuracy_test)
 
 
 def test_compare_by_several_processes(digits, digits_samples):
-    arguments = (digits_samples.fp, digits_samples.mp, digits_samples.held_out, [60, 90], [3, 4])
-    told = []
+    samples = digits_samples
+    arguments = (samples.fp, samples.mp, samples.held_out, [60, 90], [3, 4])
+    other, told = other_labels(samples.held_out), []
     alone, shared = (
-        compare(digits, ["additive", "xgboost"], *arguments, jobs=jobs, callback=callback)
+        compare(
+            digits, ["additive", "xgboost:rounds=50"], *arguments,
+            test_accuracies=other, jobs=jobs, callback=callback,
+        )
         for jobs, callback in ((1, None), (2, lambda *of: told.append(of)))
-    )
-    for one, other in zip(alone, shared, strict=True):
-        assert dataclasses.replace(one, fit_seconds=0) == dataclasses.replace(other, fit_seconds=0)
+    )  # fmt: skip
+    assert timeless(alone) == timeless(shared)
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_curves_are_kept_with_what_is_not_known_left_out(digits, digits_samples, tmp_path):
+    fp, mp, held_out = digits_samples.fp, digits_samples.mp, digits_samples.held_out
+    rows = compare(digits, ["additive"], fp, mp, held_out, [60], [3, 4])
+    write_curves(tmp_path / "c.csv", rows)
+    with (tmp_path / "c.csv").open() as file:
+        read = list(csv.DictReader(file))
+    assert [row["pairwise_accuracy_test"] for row in read] == ["", ""]
+    assert [float(row["pairwise_accuracy"]) for row in read] == [r.pairwise_accuracy for r in rows]
+    widths = []
+    for name, labels in (("one.png", None), ("two.png", other_labels(held_out))):
+        rows = compare(digits, ["additive"], fp, mp, held_out, [60], [3], test_accuracies=labels)
+        draw_curves(tmp_path / name, rows, ceiling=0.97)
+        widths.append(imread(tmp_path / name).shape[1])
+    assert widths[1] > 1.5 * widths[0]  # a panel for the labels of other images
 
 
 def test_bands_hold_the_true_mean_as_often_as_they_say():
@@ -139,6 +173,8 @@ def test_compare_refuses(digits, digits_samples):
         compare(digits, ["additive"], fp, mp, held_out, [100], [0], k=0)
     with pytest.raises(UserError, match="unknown predictor 'oracle'"):
         compare(digits, ["oracle"], fp, mp, held_out, [100], [0])
+    with pytest.raises(UserError, match=r"1000 held-out networks, and test accuracies of .*\(3,\)"):
+        compare(digits, ["additive"], fp, mp, held_out, [9], [0], test_accuracies=[1, 2, 3])
     leaked = np.concatenate([held_out[0], mp[0][:7]]), np.concatenate([held_out[1], mp[1][:7]])
     with pytest.raises(UserError, match="7 of the 1007 held-out networks"):
         compare(digits, ["additive"], fp, mp, leaked, [100], [0])

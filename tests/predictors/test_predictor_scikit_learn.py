@@ -30,8 +30,10 @@ from apq_moo.space import embed, load_space, superspace
 from apq_moo.testing import PredictorConformance
 
 NAMES = list(PREDICTORS)
+SEEN = {"features": "options", "target": "log-error"}
 TREES = {
     "xgboost": {
+        **SEEN,
         "rounds": 1500,
         "max_depth": 2,
         "learning_rate": 0.1,
@@ -40,6 +42,7 @@ TREES = {
         "min_child_weight": 3,
     },
     "gbdt": {
+        **SEEN,
         "max_iter": 800,
         "max_depth": 2,
         "learning_rate": 0.1,
@@ -48,19 +51,29 @@ TREES = {
         "l2_regularization": 1.0,
     },
 }
+NETWORK = {"features": "one-hot", "target": "accuracy"}
 PROCESS = {"steps": 50, "learning_rate": 0.06, "likelihood_rows": 1000, "max_rows": 5000}
 DEFAULTS = {
     "additive": {},
+    "ensemble": {"members": "3*gp+xgboost-stacked"},
     "gp": {**PROCESS, "rounds": 1500},
     "gp-scratch": PROCESS,
     "mlp": {
+        **NETWORK,
         "pretraining": Recipe(128, 3e-3, 0.0, 25, 600, 1.0, 0.05),
         "transfer": Recipe(64, 3e-4, 1e-3, 25, 600, 1.0, 0.05),
     },
-    "mlp-scratch": {"training": Recipe(64, 2e-3, 2e-3, 25, 600, 1.0, 0.05)},
+    "mlp-scratch": {**NETWORK, "training": Recipe(64, 2e-3, 2e-3, 25, 600, 1.0, 0.05)},
+    "mlp-stacked": {
+        **NETWORK,
+        "pretraining": Recipe(128, 3e-3, 0.0, 25, 600, 1.0, 0.05),
+        "training": Recipe(64, 2e-3, 2e-3, 25, 600, 1.0, 0.05),
+    },
 } | {f"{name}{kind}": values for name, values in TREES.items() for kind in ("", "-stacked")}
 OTHER = {
     "xgboost": {
+        "features": "engineered",
+        "target": "accuracy",
         "rounds": 10,
         "max_depth": 1,
         "learning_rate": 0.5,
@@ -69,6 +82,8 @@ OTHER = {
         "min_child_weight": 20,
     },
     "gbdt": {
+        "features": "engineered",
+        "target": "accuracy",
         "max_iter": 10,
         "max_depth": 1,
         "learning_rate": 0.5,
@@ -77,6 +92,8 @@ OTHER = {
         "l2_regularization": 50.0,
     },
     "mlp": {
+        "features": "engineered",
+        "target": "log-error",
         "pretraining__lr": 1e-2,
         "pretraining__batch": 7,
         "transfer__lr": 1e-2,
@@ -86,9 +103,11 @@ OTHER = {
         "transfer__weight_decay": 9.0,
         "transfer__warmup": 0.5,
     },
-    "mlp-scratch": {"training__lr": 1e-2},
+    "mlp-scratch": {"training__lr": 1e-2, "features": "engineered", "target": "log-error"},
+    "mlp-stacked": {"training__lr": 1e-2, "pretraining__lr": 1e-2, "features": "engineered"},
     "gp": {"steps": 2, "learning_rate": 0.3, "likelihood_rows": 20, "max_rows": 30, "rounds": 5},
     "gp-scratch": {"steps": 2},
+    "ensemble": {"members": "additive+xgboost-stacked/rounds=20"},
 }
 
 
@@ -110,7 +129,7 @@ def test_recipes_are_opened(digits):
     parameters = MLPPredictor(digits).get_params()
     assert parameters["transfer__lr"] == 3e-4
     assert parameters["pretraining__batch"] == 128
-    assert len(parameters) == 2 + 2 + 2 * 7
+    assert len(parameters) == 2 + 2 + 2 + 2 * 7
 
 
 @pytest.mark.parametrize(
@@ -356,10 +375,10 @@ def test_deviations_through_a_pipeline(digits, digits_samples):
 def test_predictors_without_deviations_name_those_that_have(name, fitted, digits, request):
     X = digits.sample(2, np.random.default_rng(0))
     message = f"predictor '{name}' has no standard deviations; those that have: "
-    with pytest.raises(UserError, match=f"^{message}gp-scratch, gp$"):
+    with pytest.raises(UserError, match=f"^{message}ensemble, gp-scratch, gp$"):
         fitted[name].predict(X, return_std=True)
     request.getfixturevalue("bayesian")
-    with pytest.raises(UserError, match=f"^{message}gp-scratch, gp, bayesian$"):
+    with pytest.raises(UserError, match=f"^{message}ensemble, gp-scratch, gp, bayesian$"):
         fitted[name].predict(X, return_std=True)
 
 

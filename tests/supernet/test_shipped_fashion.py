@@ -1,5 +1,6 @@
 """The fashion assets that ship with the package."""
 
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from apq_moo.files import sha256
 from apq_moo.pipeline.stages import complete
 from apq_moo.predictors import find_predictor
 from apq_moo.predictors.metrics import pairwise_accuracy
-from apq_moo.space import load_space
+from apq_moo.space import Space, load_space
 from apq_moo.supernet.checkpoint import load_supernet
 from apq_moo.supernet.scoring import Scorer
 
@@ -40,6 +41,15 @@ def test_samples_are_distinct_and_of_this_supernet():
     assert counts["fp_held_out"] >= 2000
     assert counts["mp_held_out"] >= 1000
     assert len(np.unique(found.X, axis=0)) == len(found.X)
+
+
+def test_the_next_supernet_is_of_the_same_space_with_integers_between_blocks():
+    space = Space(replace(SPACE.spec, between_bits=8))
+    file = Path(__file__).parents[2] / "docs" / "data" / "fashion-supernet.safetensors"
+    supernet, header = load_supernet(file, space)
+    assert supernet.ranges.known
+    assert header["train"]["steps"] == header["steps"] == 16000
+    assert header["train"]["bit_sandwich"]
 
 
 @pytest.mark.parametrize("name", ["mlp", "xgboost-stacked"])
