@@ -181,6 +181,7 @@ def measure(network: IntegerNetwork, test: Split, n_images: int) -> dict[str, An
         "right": float(100 * np.mean(logits.argmax(1) == test.labels)),
         "images": len(test),
         "images_on_board": len(chosen),
+        "between_bits": network.between_bits,
         "macs": sum(layer.shape.macs for layer in network.layers),
         "weight_bytes": c_source(network).weight_bytes,
         "flash_bytes": found.flash_bytes,
