@@ -463,12 +463,13 @@ def predictor_compare(
             callback=lambda done, _: progress.update(task, completed=done),
         )  # fmt: skip
     out.print(_curves_table(rows, len(y), seeds))
+    known = np.isfinite(other)
+    rho = "" if known.any() else " rho: Spearman's;"
     out.print(
-        "MP: mixed-precision samples; tau: Kendall's; rho: Spearman's; pairs: share of pairs in "
-        f"the right order; regret: points lost by taking the best of the predicted top {k}"
+        f"MP: mixed-precision samples; tau: Kendall's;{rho} pairs: share of pairs in the right "
+        f"order; regret: points lost by taking the best of the predicted top {k}"
     )
     ceiling = None
-    known = np.isfinite(other)
     if known.any():
         out.print(
             "Test pairs: by labels of the test images; the noise of the others is in what was "
