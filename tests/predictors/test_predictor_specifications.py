@@ -15,6 +15,7 @@ from apq_moo.predictors import (
 from apq_moo.predictors.features import engineered, option_values
 from apq_moo.predictors.storage import read_state, write_state
 from apq_moo.predictors.targets import from_target, slope, to_target
+from apq_moo.problems import resolve
 
 
 def test_a_name_with_parameters(digits):
@@ -77,7 +78,10 @@ def test_found_by_its_specification(digits):
     found = find_predictor(digits, "xgboost:rounds=3:target=log-error")
     assert (found.rounds, found.target) == (3, "log-error")
     X = digits.sample(5, np.random.default_rng(0))
-    assert found.predict(X).shape == (5,)
+    source = resolve("xgboost:rounds=3:target=log-error", digits)
+    assert source.name == "xgboost:rounds=3:target=log-error"
+    expected = source.predict_blocks(digits.block_index(X))
+    np.testing.assert_array_equal(found.predict(X), expected)
 
 
 def test_files_of_before_trees_had_a_choice(digits, digits_samples, tmp_path):
