@@ -420,8 +420,8 @@ static void depthwise(const Task *task)
     int32_t oy, ox, i, j;
     uint32_t channel;
     for (i = 0; i < k; i++)
-        for (j = 0; j < edge; j++)
-            rows[i][j] = rows[i][edge + layer->size + j] = (uint8_t)task->input.zero;
+        for (j = 0; j < LONGEST_ROW; j++)
+            rows[i][j] = (uint8_t)task->input.zero;
     for (channel = 0; channel < layer->c_out; channel++) {
         int32_t total = 0, next = -edge;
         for (i = 0; i < k * k; i++) {

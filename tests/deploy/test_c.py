@@ -153,18 +153,28 @@ def random_network(rng):
     return IntegerNetwork(tuple(layers), ("a", "b", "c"), "random")
 
 
-@pytest.mark.parametrize("seed", range(6))
+OPTIONS = (
+    ("-O0", "-Wconversion", "-Wsign-conversion", "-Wshadow", "-Wstrict-prototypes"),
+    ("-O3",),
+    ("-O1", "-funsigned-char"),
+    ("-O3", "-std=gnu11", "-march=native", "-ffp-contract=fast"),
+    ("-Os",),
+)
+
+
+@pytest.mark.parametrize("seed", range(5))
 def test_any_network(seed, tmp_path):
     rng = np.random.default_rng(seed)
     network = random_network(rng)
     images = (rng.integers(0, 2, (40, *network.image_shape)) * rng.random(1)).astype(np.float32)
     images[:20] = rng.random(images[:20].shape)
-    agree(network, images, tmp_path, ("-O0",))
+    flags = OPTIONS[seed % len(OPTIONS)]
+    agree(network, images, tmp_path, flags)
     assert digest_of_network(read_c(tmp_path / "net.c")) == digest_of_network(network)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(6, 24))
+@pytest.mark.parametrize("seed", range(5, 24))
 def test_sanitizers_find_nothing_in_any_network(seed, tmp_path):
     rng = np.random.default_rng(seed)
     network = random_network(rng)
@@ -190,7 +200,7 @@ def test_many_trained_networks_on_all_images(trained, image_set, tmp_path):
 def test_weights_and_arena_are_size_and_memory(nets, pictures, between):
     """To the byte, but for layers whose last byte is not full and logits that are aligned."""
     space = nets[between].space
-    X = rows(space, 30, 2)
+    X = rows(space, 6, 2)
     size, memory = (1024 * cost_table(space, name)(X) for name in ("size", "memory"))
     for row, subnet in enumerate(space.decode(X)):
         network = cut_out(nets[between], subnet, pictures)
@@ -215,6 +225,19 @@ def test_what_the_compiler_stores(nets, pictures, tmp_path):
     assert 0 <= symbols["arena"][1] - made.arena_bytes < 4
     assert [name for name, (kind, _) in symbols.items() if kind in "bBdDcC"] == ["arena"]
     assert set(re.findall(r" U (\w+)", listed)) <= {"memset", "memcpy", "__stack_chk_fail"}
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is not installed")
+def test_the_header_is_read_by_cpp(trained, image_set, tmp_path):
+    (subnet,) = trained.space.decode(trained.space.smallest()[None])
+    write_c(cut_out(trained, subnet, image_set), tmp_path / "net.c")
+    text = """
+        #include "net.h"
+        int main() { return net_classify(net_image()) == 3 && net_logits()[9] > 0; }
+    """
+    (tmp_path / "main.cpp").write_text(text)
+    run([*compiler(), *FLAGS, "-c", "net.c", "-o", "net.o"], tmp_path)
+    run(["g++", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "main.cpp", "net.o"], tmp_path)
 
 
 def test_packing_by_hand():
