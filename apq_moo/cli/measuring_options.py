@@ -64,7 +64,7 @@ def measuring(wish: Wish, space: str, assets: str | None) -> tuple[str, str, int
         UserError: options that do not go together.
     """
     from apq_moo.files import is_file
-    from apq_moo.predictors import PREDICTORS
+    from apq_moo.predictors.specification import is_specification
     from apq_moo.problems import exact_name, is_measured
     from apq_moo.space import load_space
 
@@ -85,7 +85,7 @@ def measuring(wish: Wish, space: str, assets: str | None) -> tuple[str, str, int
         truth = wish.predictor
     elif wish.predictor is not None:
         fitted = wish.predictor
-        if fitted not in PREDICTORS and is_file(fitted):
+        if not is_specification(fitted) and is_file(fitted):
             raise UserError(
                 f"--predictor {fitted}: what is refitted is a kind of predictor, such as "
                 f"{_TRANSFERRED}, not a file"

@@ -27,7 +27,8 @@ class RefitConfig:
     """How a search that measures comes from one batch to the next.
 
     Attributes:
-        predictor: the kind that is fitted to what was measured; it has standard deviations.
+        predictor: what is fitted to what was measured, by name and perhaps parameters (see
+            :func:`apq_moo.predictors.create_predictor`); it has standard deviations.
         inner: the algorithm that searches its predictions, with the population and the sweep of
             the run.
         inner_budget: predictions of each such search; at least what the algorithm needs.

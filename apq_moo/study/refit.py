@@ -17,10 +17,10 @@ from apq_moo.data.samples import SampleTable, load_samples
 from apq_moo.errors import UserError
 from apq_moo.files import is_file, is_folder, sha256
 from apq_moo.hardware import ACC, minimised
-from apq_moo.predictors import PREDICTORS, Predictor, create_predictor
+from apq_moo.predictors import Predictor, create_predictor
 from apq_moo.predictors.finding import SubspacePredictor
 from apq_moo.problems import AccuracySource, APQProblem, is_measured
-from apq_moo.space import Space, superspace
+from apq_moo.space import Space, load_space, superspace
 from apq_moo.study.config import RefitConfig, RunConfig
 from apq_moo.study.epsilon_constraint import strategy_of, with_parts
 from apq_moo.study.folder import RunFolder
@@ -59,8 +59,9 @@ def check_refit(config: RunConfig) -> RefitConfig:
             accuracies at all.
     """
     refit = config.refit or RefitConfig()
-    kind = PREDICTORS.get(refit.predictor)
-    require_std(refit.predictor, kind.has_std)
+    require_std(
+        refit.predictor, create_predictor(refit.predictor, load_space(config.space)).has_std
+    )
     entry = ALGORITHMS.get(refit.inner)
     if {"refit", "surrogate"} & set(entry.needs):
         raise UserError(
@@ -140,15 +141,15 @@ def _predictor(name: str, space: Space, config: RunConfig) -> Predictor:
     Raises:
         UserError: it needs samples that are not there.
     """
-    seed = config.seed % 2**31
-    if not PREDICTORS.get(name).transfers:
-        return create_predictor(name, space, seed=seed)
+    predictor = create_predictor(name, space, seed=config.seed % 2**31)
+    if not predictor.transfers:
+        return predictor
     assets, whole = find_assets(space, config.assets), space
     if space.spec.part_of and not assets.has(SAMPLES):
         whole = superspace(space)
         assets = find_assets(whole)
-    table = load_samples(assets.path(SAMPLES), whole)
-    predictor = create_predictor(name, whole, seed=seed).pretrain(*table.rows("fp"))
+        predictor = create_predictor(name, whole, seed=predictor.seed)
+    predictor.pretrain(*load_samples(assets.path(SAMPLES), whole).rows("fp"))
     return predictor if whole is space else SubspacePredictor(space, predictor)
 
 

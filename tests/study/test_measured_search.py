@@ -84,6 +84,12 @@ def test_any_algorithm_searches_inside(inner):
     assert len(np.unique(found.X, axis=0)) == 30
 
 
+def test_predictors_are_named_with_parameters():
+    search = Search(replace(TINY, seed=3, refit=replace(QUICK, predictor="gp-scratch:steps=7")))
+    assert search.refit.predictor.get_params()["steps"] == 7
+    assert search.refit.predictor.seed == 3
+
+
 def test_a_part_transfers_from_what_it_is_part_of(monkeypatch):
     """`gp` on tiny is that of fashion, pre-trained on fashion's full-precision samples."""
     seen = []
