@@ -6,6 +6,9 @@ DEFAULT_SPACE = "fashion"
 DEFAULT_PREDICTOR = "xgboost-stacked"
 """What predicts accuracies; on the shipped spaces it ranks held-out networks best."""
 
+DEFAULT_START = "sizes"
+"""How the networks that searches begin with are drawn."""
+
 MAX_JOBS = 1024
 """Processes at a time."""
 

@@ -15,9 +15,12 @@ from apq_moo.problems.measured import exact_name, exact_source, require_exact
 from apq_moo.problems.options import BlockOptions
 from apq_moo.problems.problem import APQProblem
 from apq_moo.problems.region import FeasibleRegion
+from apq_moo.problems.starts import STARTS, UNIFORM
 
 __all__ = [
     "SOURCES",
+    "STARTS",
+    "UNIFORM",
     "APQProblem",
     "AccuracyFunction",
     "AccuracyModel",

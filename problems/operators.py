@@ -48,6 +48,9 @@ class SpaceProblem(Protocol):
     def variables(self, X: IntArray, /) -> IntArray:
         """What algorithms handle of genotypes."""
 
+    def draw(self, n: int, rng: np.random.Generator, /) -> IntArray:
+        """Distinct networks that meet the limits on costs, to begin a search with."""
+
 
 _KNOWN = "_block_index"
 """Where an individual remembers its genotype, the bytes of its block configurations, the digest of
@@ -132,7 +135,7 @@ def _population(problem: SpaceProblem, index: IntArray) -> Population:
 
 
 class FeasibleSampling(Sampling):  # type: ignore[misc]
-    """Distinct networks that satisfy the limits on costs, see :meth:`FeasibleRegion.sample`.
+    """Distinct networks that satisfy the limits on costs, see :meth:`APQProblem.draw`.
 
     Returns fewer where no more were found.
     """
@@ -140,7 +143,7 @@ class FeasibleSampling(Sampling):  # type: ignore[misc]
     def _do(
         self, problem: SpaceProblem, n_samples: int, *_args: Any, random_state: Any, **_kwargs: Any
     ) -> IntArray:
-        return problem.variables(problem.region.sample(n_samples, random_state))
+        return problem.variables(problem.draw(n_samples, random_state))
 
 
 class SpaceCrossover(Crossover):  # type: ignore[misc]

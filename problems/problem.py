@@ -16,7 +16,7 @@ from pymoo.core.problem import Problem
 from pymoo.core.variable import Integer
 
 from apq_moo.arrays import BoolArray, FloatArray, IntArray
-from apq_moo.defaults import DEFAULT_PREDICTOR, DEFAULT_SPACE
+from apq_moo.defaults import DEFAULT_PREDICTOR, DEFAULT_SPACE, DEFAULT_START
 from apq_moo.errors import UserError, shown
 from apq_moo.hardware import (
     ACC,
@@ -40,6 +40,7 @@ from apq_moo.problems.accuracy import (
 from apq_moo.problems.fronts import KnownFront, nondominated_rows, published_front
 from apq_moo.problems.operators import operators
 from apq_moo.problems.region import FeasibleRegion
+from apq_moo.problems.starts import find_start
 from apq_moo.space import Space, all_networks, gene_matrix, load_space
 from apq_moo.texts import by_commas
 
@@ -73,10 +74,13 @@ class APQProblem(Problem):  # type: ignore[misc]
         fixed_genes: whether genes with a single option are variables too. Some libraries cannot
             take these; without them :meth:`genotypes` and :meth:`variables` lead from the
             variables to genotypes of the space and back. The package's own algorithms want all.
+        start: how :meth:`draw` draws the networks that searches begin with, one of
+            :data:`apq_moo.problems.STARTS`.
 
     Attributes:
         space: the space.
         device: the device.
+        start: how :meth:`draw` draws.
         objectives: names of the objectives.
         constraints: the limits.
         names: all quantities in use: objectives, then further constrained ones.
@@ -105,7 +109,10 @@ class APQProblem(Problem):  # type: ignore[misc]
         assets: AssetsFolder = None,
         on: str | None = None,
         fixed_genes: bool = True,
+        start: str = DEFAULT_START,
     ) -> None:
+        find_start(start)
+        self.start = start
         self.space = load_space(space)
         self._columns = np.flatnonzero(self.space.n_options > (0 if fixed_genes else 1))
         self.device = find_device(device)
@@ -188,6 +195,20 @@ class APQProblem(Problem):  # type: ignore[misc]
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Nothing changes a problem, so pymoo's copies of algorithms may share it."""
         return self
+
+    # -- sampling ----------------------------------------------------------------------------------
+
+    def draw(self, n: int, rng: np.random.Generator) -> IntArray:
+        """Distinct random networks that meet the limits on costs, to begin a search with.
+
+        Args:
+            n: how many.
+            rng: source of randomness.
+
+        Returns:
+            Canonical genotypes, shape ``(n, space.n_var)``; fewer rows where no more were found.
+        """
+        return find_start(self.start)(self.region, n, rng)
 
     # -- evaluation --------------------------------------------------------------------------------
     def genotypes(self, X: ArrayLike) -> IntArray:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pymoo.core.population import Population
 
+from apq_moo.arrays import IntArray
 from apq_moo.errors import UserError, shown
 
 if TYPE_CHECKING:
@@ -56,7 +57,12 @@ def check_least(least: int, **arguments: int) -> None:
             raise UserError(f"{name} must be at least {least}, not {shown(value)}")
 
 
+def drawn(problem: APQProblem, n: int, rng: np.random.Generator) -> IntArray:
+    """Exactly ``n`` networks under the limits, repeated where there are fewer; ``(n, n_var)``."""
+    X = problem.draw(n, rng)
+    return X[np.arange(n) % len(X)]
+
+
 def sampled(problem: APQProblem, n: int, rng: np.random.Generator) -> Population:
-    """Exactly ``n`` networks of the feasible region, repeated where it has fewer."""
-    X = problem.region.sample(n, rng)
-    return Population.new(X=X[np.arange(n) % len(X)])
+    """The same as individuals."""
+    return Population.new(X=drawn(problem, n, rng))

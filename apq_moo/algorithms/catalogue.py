@@ -233,7 +233,7 @@ for _entry in (
         "multi-objective",
         "J. Bergstra and Y. Bengio, Random Search for Hyper-Parameter Optimization, Journal of "
         "Machine Learning Research 13, 2012",
-        "uniform draws from the networks that meet the limits",
+        "random draws, of all sizes, from the networks that meet the limits",
         state=(),
     ),
     AlgorithmEntry(

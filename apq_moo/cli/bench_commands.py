@@ -14,7 +14,14 @@ from rich.table import Table
 from rich.text import Text
 
 from apq_moo.cli.app import app, check_output, err, out, progress, say
-from apq_moo.cli.options import OnOption, as_options, measuring_device, numbers, parse_limits
+from apq_moo.cli.options import (
+    START_HELP,
+    OnOption,
+    as_options,
+    measuring_device,
+    numbers,
+    parse_limits,
+)
 from apq_moo.cli.stopping import going_on
 from apq_moo.defaults import MAX_JOBS
 from apq_moo.errors import UserError
@@ -49,6 +56,7 @@ def bench(
         str | None, typer.Option(help="Limits of swept algorithms, such as 4,8,16.")
     ] = None,
     pop_size: Annotated[int | None, typer.Option(help="Networks a round.")] = None,
+    start: Annotated[str | None, typer.Option(help=START_HELP)] = None,
     plan: Annotated[
         Path | None, typer.Option(help="A TOML file with these options; flags replace entries.")
     ] = None,
@@ -78,6 +86,7 @@ def bench(
         "budgets": budget and numbers(budget, "--budget"),
         "sweeps": sweep and numbers(sweep, "--sweep"),
         "pop_size": pop_size,
+        "start": start,
     }
     given = {name: value for name, value in given.items() if value is not None}
     check_backend(backend, scheduler)

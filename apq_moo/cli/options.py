@@ -30,6 +30,7 @@ LimitOption = Annotated[
     list[str] | None,
     typer.Option("--max", metavar="NAME=VALUE", help="Upper limit (acc: a lower one)."),
 ]
+START_HELP = "The networks a search begins with: sizes (small to large), or uniform."
 WarmupOption = Annotated[
     int | None,
     typer.Option(
@@ -42,7 +43,7 @@ WarmupOption = Annotated[
 _OPTIONS = {
     **{name: f"--{name}" for name in ("assets", "backend", "budget", "jobs", "missing", "most")},
     **{name: f"--{name}" for name in ("on", "overwrite", "predictor", "scheduler", "seed")},
-    **{name: f"--{name}" for name in ("inner", "measure", "samples", "seeds", "sweep")},
+    **{name: f"--{name}" for name in ("inner", "measure", "samples", "seeds", "start", "sweep")},
     "arithmetic": "--arithmetic",
     "batch_size": "--batch-size",
     "format": "--format",

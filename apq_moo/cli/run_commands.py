@@ -13,7 +13,14 @@ from typer.core import TyperCommand
 from apq_moo.changes import refuse_other_settings
 from apq_moo.cli.app import app, check_output, err, out, progress_bar, say
 from apq_moo.cli.measuring_options import INNER, MEASURED, MEASURING, SURROGATE, Wish, measuring
-from apq_moo.cli.options import DeviceOption, LimitOption, MissingOption, OnOption, parse_limits
+from apq_moo.cli.options import (
+    START_HELP,
+    DeviceOption,
+    LimitOption,
+    MissingOption,
+    OnOption,
+    parse_limits,
+)
 from apq_moo.cli.stopping import going_on
 from apq_moo.errors import UserError
 from apq_moo.study.config import RunConfig, parse_objectives
@@ -75,6 +82,7 @@ def run(
     sweep: Annotated[int, typer.Option(help="Limits over which apq-ga is swept.")] = _DEFAULT.sweep,
     pop_size: Annotated[int, typer.Option(help="Networks a round.")] = _DEFAULT.pop_size,
     seed: Annotated[int, typer.Option(help="Of the search.")] = _DEFAULT.seed,
+    start: Annotated[str, typer.Option(help=START_HELP)] = _DEFAULT.start,
     warm_start: Annotated[
         str | None,
         typer.Option(help="Begin with: exact, a run's folder, a front.csv or a policy's JSON."),
@@ -124,6 +132,7 @@ def run(
         space=space,
         device=device,
         missing=missing,
+        start=start,
         warm_start=warm_start,
         predictor=predictor,
         assets=assets,

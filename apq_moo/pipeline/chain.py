@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,7 +107,8 @@ def _begun(path: Path, config: PipelineConfig, data: dict[str, str]) -> RunFolde
     from apq_moo.study.folder import RunFolder
     from apq_moo.study.inputs import input_files, refuse_changes
 
-    folder, search = RunFolder.open(path), config.search
+    folder = RunFolder.open(path)
+    search = replace(config.search, start=folder.config.start)  # which has no setting here
     files = input_files(folder.config).keys() & input_files(search).keys()
     named = {name: getattr(search, name) for name in ("assets", *files)}
     earlier = {**folder.config.to_dict(), "verify": folder.record.get("verify"), **named}

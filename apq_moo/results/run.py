@@ -61,6 +61,8 @@ def _execute(folder: RunFolder, listener: Listener, search: Search) -> dict[str,
     config = folder.config
     refuse_changes(search.data, folder.record.get("data"), f"the run in {folder.path}")
     folder.store(versions=versions(), processor=processor(), data=search.data)
+    if "start" not in folder.record["config"]:
+        listener.say("begun before first networks were of all sizes: it goes on with uniform ones")
     lost = not_offered(search.problem)
     if lost:
         device = search.problem.device.name

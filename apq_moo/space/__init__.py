@@ -7,6 +7,7 @@ from apq_moo.space.distributions import (
     SamplingDistribution,
     find_distribution,
     sample_sizes,
+    sample_sizes_and_bits,
 )
 from apq_moo.space.encoding import Gene
 from apq_moo.space.frames import gene_matrix
@@ -44,5 +45,6 @@ __all__ = [
     "presets",
     "refuse_other_space",
     "sample_sizes",
+    "sample_sizes_and_bits",
     "superspace",
 ]

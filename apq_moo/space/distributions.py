@@ -2,7 +2,8 @@
 
 Networks whose genes are drawn uniformly are all of about one size, since the sum of many
 independent widths hardly varies: the small networks that a search under a tight limit looks for are
-never among them. Here a whole network leans to small or to large options.
+never among them. Here a whole network leans to small or to large options, and its bits, where they
+lean too, to few or to many.
 """
 
 from __future__ import annotations
@@ -38,10 +39,7 @@ def sample_sizes(space: Space, n: int, rng: np.random.Generator) -> IntArray:
         Genotypes in canonical form.
     """
     tilt = rng.uniform(-STEEPEST, STEEPEST, size=(n, 1))
-    leans = np.ones(space.n_var, dtype=bool)
-    leans[space.bit_columns] = False
-    spans = np.maximum(space.n_options - 1, 1)
-    X = _truncated_geometric(np.where(leans, tilt / spans, 0.0), space.n_options, rng)
+    X = _leaning(space, tilt, 0.0, rng)
     if space.spec.forbidden:
         for b, (first, count, rank) in enumerate(_allowed_shapes(space)):
             # A shape has one weight for all its bits.
@@ -50,6 +48,43 @@ def sample_sizes(space: Space, n: int, rng: np.random.Generator) -> IntArray:
             chosen = space.allowed(b)[first[at] + rng.integers(0, count[at])]
             X[:, space.block_columns[b]] = space.block_genes(b, chosen)
     return space.canonical(X)
+
+
+def sample_sizes_and_bits(space: Space, n: int, rng: np.random.Generator) -> IntArray:
+    """Draw random networks of all sizes with few bits and with many, shape ``(n, n_var)``.
+
+    As :func:`sample_sizes`, but the bits have a tilt of their own, and rules that forbid
+    combinations are not minded. Both tilts are spread evenly, each over ``n`` equal parts of its
+    range (McKay, Beckman and Conover, A Comparison of Three Methods for Selecting Values of Input
+    Variables, Technometrics 21, 1979), so that few networks already are of all kinds.
+
+    Args:
+        space: the space.
+        n: how many networks.
+        rng: the source of randomness.
+
+    Returns:
+        Genotypes in canonical form.
+    """
+    sizes, bits = (_evenly(n, rng) for _ in range(2))
+    return space.canonical(_leaning(space, sizes, bits, rng))
+
+
+def _evenly(n: int, rng: np.random.Generator) -> FloatArray:
+    """A tilt in each of ``n`` equal parts of their range, in random order, shape ``(n, 1)``."""
+    share = (rng.permutation(n) + rng.random(n)) / max(n, 1)
+    tilts: FloatArray = STEEPEST * (2 * share[:, None] - 1)
+    return tilts
+
+
+def _leaning(
+    space: Space, sizes: FloatArray, bits: FloatArray | float, rng: np.random.Generator
+) -> IntArray:
+    """Genotypes, not canonical, whose genes lean by two tilts, of shape ``(n, 1)`` each."""
+    of_bits = np.zeros(space.n_var, dtype=bool)
+    of_bits[space.bit_columns] = True
+    slope = np.where(of_bits, bits, sizes) / np.maximum(space.n_options - 1, 1)
+    return _truncated_geometric(slope, space.n_options, rng)
 
 
 SamplingDistribution = Callable[[Space, int, np.random.Generator], IntArray]

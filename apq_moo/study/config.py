@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
-from apq_moo.defaults import DEFAULT_PREDICTOR, DEFAULT_SPACE, MAX_SEED
+from apq_moo.defaults import DEFAULT_PREDICTOR, DEFAULT_SPACE, DEFAULT_START, MAX_SEED
 from apq_moo.errors import UserError, shown
 from apq_moo.reading import integer, read
 from apq_moo.texts import by_commas
@@ -51,6 +51,15 @@ class RefitConfig:
         return self.first if self.samples is None else 1
 
 
+_EARLIER = {"start": "uniform"}
+"""What was meant before it could be said."""
+
+
+def said(config: Any) -> Any:
+    """The entries of a configuration, with what earlier versions had no entry for."""
+    return {**_EARLIER, **config} if isinstance(config, dict) else config
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """The configuration of one search.
@@ -63,6 +72,7 @@ class RunConfig:
         missing: what comes of layers that a device's table lacks, ``error`` or ``infeasible``.
         predictor: a predictor's name or file.
         assets: a folder of assets, or None for the shipped ones.
+        start: how the networks that the search begins with are drawn, ``sizes`` or ``uniform``.
         warm_start: what initial populations begin with: ``exact``, a run's folder, a ``front.csv``
             or a policy's JSON; or None.
         limits: constraints by name, in the objective's unit.
@@ -82,6 +92,7 @@ class RunConfig:
     missing: str = "error"
     predictor: str = DEFAULT_PREDICTOR
     assets: str | None = None
+    start: str = DEFAULT_START
     warm_start: str | None = None
     limits: dict[str, float] = field(default_factory=dict)
     budget: int = 20_000
@@ -114,14 +125,21 @@ class RunConfig:
         rounds = MIN_ROUNDS + 1 if swept else 1
         return self.points(swept) * self.pop_size * rounds
 
+    def identity(self) -> dict[str, Any]:
+        """What results depend on, as JSON; that of earlier versions where nothing else is said."""
+        entries = self.to_dict()
+        for name in ("on", *(name for name, value in _EARLIER.items() if entries[name] == value)):
+            del entries[name]
+        return entries
+
     @classmethod
     def from_dict(cls, data: Any) -> RunConfig:
-        """From JSON.
+        """From JSON; what earlier versions did not write is what they did.
 
         Raises:
             UserError: a key is missing or unknown, or a value is of the wrong type.
         """
-        return read(cls, data, "the run", "its configuration", complete=True)
+        return read(cls, said(data), "the run", "its configuration", complete=True)
 
 
 def parse_objectives(text: str) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from apq_moo.algorithms import AlgorithmEntry
 from apq_moo.algorithms.strategy import Context, State, Strategy, restoring
 from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.hardware import ACC
-from apq_moo.problems import APQProblem
+from apq_moo.problems import UNIFORM, APQProblem
 from apq_moo.problems.evaluated import Evaluated
 
 _N_SAMPLES = 1000
@@ -32,7 +32,8 @@ def epsilon_limits(
 ) -> list[dict[str, float]]:
     """Choose the limits.
 
-    For one cost, the limits are quantiles of its values over random feasible networks, equally
+    For one cost, the limits are quantiles of its values over networks that a search may begin with
+    (:meth:`APQProblem.draw`), equally
     spaced from half a step up to the largest. For several, the quantile levels are a scrambled
     Halton sequence; a combination that no sample meets is raised to the costs of the sample that
     exceeds it least.
@@ -49,7 +50,7 @@ def epsilon_limits(
     if not others:
         return [{}]
     rng = np.random.default_rng([seed, 5])
-    X = problem.region.sample(_N_SAMPLES, rng)
+    X = problem.draw(_N_SAMPLES, rng)
     costs = problem.costs(problem.space.block_index(X))
     values = np.column_stack([costs[name] for name in others])
     levels = _levels(points, len(others), seed)
@@ -78,6 +79,9 @@ def _levels(points: int, dimensions: int, seed: int) -> FloatArray:
 def with_parts(context: Context, points: int) -> Context:
     """A context with a part for each limit; they share its evaluations.
 
+    The loosest limit comes first: its first networks are of all sizes, so that there is a front
+    from the beginning. (Uniform ones are not, and keep the order that they always had.)
+
     Args:
         context: of the whole search.
         points: limits; one part without further limits where there are no other objectives.
@@ -86,6 +90,8 @@ def with_parts(context: Context, points: int) -> Context:
     main = main_objective(problem.objectives)
     others = tuple(name for name in problem.objectives if name != main)
     limits = epsilon_limits(problem, others, points, seed)
+    if problem.start != UNIFORM:
+        limits.reverse()
     shares = np.diff(np.linspace(0, context.budget, len(limits) + 1).astype(int))
     seeds = np.random.SeedSequence([seed, 6]).generate_state(len(limits)) >> 1
     parts = tuple(

@@ -68,6 +68,7 @@ def _problem(config: RunConfig, accuracy: AccuracySource) -> APQProblem:
         config.limits,
         predictor=accuracy,
         device=find_device(config.device, missing=config.missing),
+        start=config.start,
     )
 
 
@@ -236,9 +237,8 @@ class Search:
     @property
     def key(self) -> str:
         """Changes with the configuration, the data and the version of the package."""
-        config = self.config.to_dict()
-        # Nothing depends on the first; of the others the digests are data.
-        for name in ("on", "assets", SPACE, DEVICE):
+        config = self.config.identity()
+        for name in ("assets", SPACE, DEVICE):  # whose digests are data
             del config[name]
         return digest_of({"config": config, "data": self.data, "version": __version__})
 

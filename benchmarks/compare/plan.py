@@ -59,11 +59,8 @@ def keys(cells: Sequence[Cell]) -> list[str]:
     digests = {space: load_space(space).digest for space in {cell.config.space for cell in cells}}
     found = []
     for cell in cells:
-        config = cell.config.to_dict()
-        del config["on"]  # nothing depends on it
-        found.append(
-            digest_of({"config": config, "label": cell.label, "space": digests[cell.config.space]})
-        )
+        config, digest = cell.config.identity(), digests[cell.config.space]
+        found.append(digest_of({"config": config, "label": cell.label, "space": digest}))
     return found
 
 
@@ -87,6 +84,7 @@ class BenchPlan:
         predictors: of the accuracy; see :class:`apq_moo.study.config.RunConfig`.
         device: the cost model.
         assets: a folder of assets, or None for the shipped ones.
+        start: how the networks that searches begin with are drawn.
         limits: constraints by name.
     """
 
@@ -100,6 +98,7 @@ class BenchPlan:
     predictors: tuple[str, ...] = (RunConfig().predictor,)
     device: str = "bitfusion"
     assets: str | None = None
+    start: str = RunConfig.start
     limits: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -173,6 +172,7 @@ class BenchPlan:
                     device=self.device,
                     predictor=predictor,
                     assets=self.assets,
+                    start=self.start,
                     limits=dict(self.limits),
                     budget=budget,
                     sweep=sweep,

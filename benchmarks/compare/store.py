@@ -25,7 +25,7 @@ from apq_moo.errors import UserError, shown
 from apq_moo.files import MAX_ARRAYS, is_file, parse_json, read_arrays, refuse_links, replacing
 from apq_moo.reading import Must, read
 from apq_moo.space import load_space
-from apq_moo.study.config import RunConfig
+from apq_moo.study.config import RunConfig, said
 from apq_moo.study.folder import is_empty
 
 NAME = "results.sqlite"
@@ -219,7 +219,7 @@ class Store:
     @property
     def plan(self) -> BenchPlan:
         """What is compared."""
-        return BenchPlan.from_dict(self.about().get("plan"), source=str(self.path))
+        return BenchPlan.from_dict(said(self.about().get("plan")), source=str(self.path))
 
     def finished(self) -> set[str]:
         """Keys of the cells that came to their end; failed ones are tried again."""

@@ -1,7 +1,8 @@
 """What each search operator is worth: NSGA-II with all of them, and with one replaced at a time.
 
 Run as ``python -m apq_moo.benchmarks.experiments.operators``. Every variant searches accuracy and
-latency with populations of 100 and gets the same number of evaluations. Its score is the
+latency with populations of 100, begins with uniform networks and
+gets the same number of evaluations. Its score is the
 hypervolume of everything feasible that it evaluated. The reference point is fixed for each problem:
 the lowest accuracy and the largest latency of 10,000 feasible networks drawn at random. 1 is the
 box from there to 100 % at the least latency of the space, which no network reaches.
@@ -49,7 +50,7 @@ from apq_moo.benchmarks.experiments.synthetic import SyntheticAccuracy
 from apq_moo.errors import reported
 from apq_moo.hardware import minimum
 from apq_moo.hardware.breakdown import breakdown
-from apq_moo.problems import APQProblem
+from apq_moo.problems import UNIFORM, APQProblem
 from apq_moo.problems.evaluated import Evaluated
 from apq_moo.space import load_space
 
@@ -165,10 +166,10 @@ def cases(space: str) -> list[Case]:
         ValueError: another space.
     """
     if space == "digits":
-        free = APQProblem(space)
+        free = APQProblem(space, start=UNIFORM)
         X = free.space.sample(_DRAWS, np.random.default_rng(1))
         limit = float(np.quantile(free.tables["latency"](X), 0.1))
-        limited = APQProblem(space, constraints={"latency": limit})
+        limited = free.with_limits({"latency": limit})
         return [
             Case.of("digits, no limit", free),
             Case.of(f"digits, latency <= {1000 * limit:.2f} us (one in ten)", limited),
@@ -178,7 +179,9 @@ def cases(space: str) -> list[Case]:
         return [
             Case.of(
                 f"imagenet, latency <= {limit:g} ms, made-up accuracy",
-                APQProblem(space, constraints={"latency": limit}, predictor=accuracy),
+                APQProblem(
+                    space, constraints={"latency": limit}, predictor=accuracy, start=UNIFORM
+                ),
             )
             for limit in (12.80, 6.11)
         ]

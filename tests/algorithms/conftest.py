@@ -34,13 +34,15 @@ def space(request):
 def problem_of():
     """Makes problems; latency limits are given as quantiles of random networks' latencies."""
 
-    def make(space="digits", objectives=("acc", "latency"), quantile=None, **constraints):
+    def make(
+        space="digits", objectives=("acc", "latency"), quantile=None, start="sizes", **constraints
+    ):
         space = load_space(space)
         limits = dict(constraints)
         if quantile is not None:
             free = APQProblem(space, ("latency",))
             probe = free.region.sample(500, np.random.default_rng(0))
             limits["latency"] = float(np.quantile(free.evaluate_raw(probe)["latency"], quantile))
-        return APQProblem(space, objectives, limits, Additive(space))
+        return APQProblem(space, objectives, limits, Additive(space), start=start)
 
     return make

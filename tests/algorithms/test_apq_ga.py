@@ -124,7 +124,7 @@ class PlainLoop:
         return list(zip(self.problem.evaluate_raw(np.array(rows))["acc"], rows, strict=True))
 
     def run(self, rounds):
-        population = self.problem.region.sample(self.n, self.rng)
+        population = self.problem.draw(self.n, self.rng)
         top = self.best(self.evaluate(list(population)))
         for _ in range(rounds):
             parents = [row for _, row in top]
@@ -150,7 +150,8 @@ class Log:
     ],
 )
 def test_equals_a_plain_loop_bit_for_bit(problem_of, space, quantile, options):
-    problem = problem_of(space, ("acc",), quantile)
+    start = "uniform" if "max_redraws" in options else "sizes"  # of which none need repair
+    problem = problem_of(space, ("acc",), quantile, start)
     log = Log()
     algorithm = ApqGA(callback=log, **options)
     result = minimize(problem, algorithm, ("n_gen", 36), seed=11, copy_algorithm=False)
@@ -226,7 +227,10 @@ def test_searches_side_by_side_take_the_same_course_as_alone(problem_of, quantil
             parts = (
                 search.children(range(len(chosen)))
                 if known
-                else [problems[0].space.block_index(search.first(i)) for i in range(len(chosen))]
+                else [
+                    problems[i].space.block_index(problems[i].draw(20, rng))
+                    for i, rng in zip(chosen, rngs, strict=True)
+                ]
             )
             for place, (i, index) in enumerate(zip(chosen, parts, strict=True)):
                 X = problems[i].space.from_block_index(index)

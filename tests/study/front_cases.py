@@ -45,7 +45,11 @@ KINDS = {
     "fashion-limit": ("--max", "latency=0.2", "--max", "size=120"),
     "fashion-three": ("--objectives", "acc,latency,size"),
     "imagenet": ("--space", "imagenet", "--predictor", PUBLISHED, "--max", "latency=12.8"),
+    "fashion-uniform": ("--max", "latency=0.2", "--max", "size=120", "--start", "uniform"),
 }
+
+UNIFORM = ("apq-ga", "apq-ga-released", "nsga2", "random", "regularized-evolution")
+"""Algorithms that are searched with by a uniform start too."""
 
 FILE = Path(__file__).parents[1] / "data" / "fronts.json"
 
@@ -58,12 +62,11 @@ def arguments(kind: str, algo: str) -> list[str]:
 
 def cases() -> list[tuple[str, str]]:
     """Kinds and algorithms; ``exact`` needs samples, which imagenet has none of."""
-    return [
-        (kind, algo)
-        for kind in KINDS
-        for algo in ALGORITHMS
-        if not (kind == "imagenet" and algo == "exact")
-    ]
+    some = {
+        "fashion-uniform": UNIFORM,
+        "imagenet": [name for name in ALGORITHMS if name != "exact"],
+    }
+    return [(kind, algo) for kind in KINDS for algo in some.get(kind, ALGORITHMS)]
 
 
 def write_published(folder: Path) -> None:

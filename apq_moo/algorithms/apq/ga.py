@@ -9,7 +9,7 @@ from pymoo.core.population import Population
 from pymoo.util.display.single import SingleObjectiveOutput
 
 from apq_moo.algorithms.apq.top_k import TopK, check_arguments
-from apq_moo.algorithms.base import require_one_objective
+from apq_moo.algorithms.base import require_one_objective, sampled
 from apq_moo.arrays import IntArray
 from apq_moo.problems.operators import block_index
 
@@ -74,7 +74,7 @@ class ApqGA(Algorithm):  # type: ignore[misc]
         )
 
     def _initialize_infill(self) -> Population:
-        return Population.new(X=self._search.first(0))
+        return sampled(self.problem, self.pop_size, self.random_state)
 
     def _initialize_advance(self, infills: Population, **_kwargs: Any) -> None:
         self.pop = infills[self._tell(infills)]

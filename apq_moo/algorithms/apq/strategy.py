@@ -8,6 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from apq_moo.algorithms.apq.top_k import TopK
+from apq_moo.algorithms.base import drawn
 from apq_moo.algorithms.strategy import Context, State, Strategy, evenly, restoring
 from apq_moo.algorithms.warm_start import begin_with
 from apq_moo.arrays import IntArray
@@ -58,14 +59,14 @@ class ApqStrategy(Strategy):
             yield context.evaluated(index, values)
 
     def _first(self, context: Context, live: Sequence[int]) -> list[IntArray]:
-        assert self._search is not None
-        drawn = []
+        first = []
         for i in live:
-            X = self._search.first(i)
+            problem = context.parts[i].problem
+            X = drawn(problem, context.pop_size, self._rngs[i])
             if context.warm is not None:
-                begin_with(X, context.warm, context.parts[i].problem)
-            drawn.append(context.whole.space.block_index(X))
-        return drawn
+                begin_with(X, context.warm, problem)
+            first.append(problem.space.block_index(X))
+        return first
 
     def population(self) -> IntArray | None:
         """The best networks of all parts."""

@@ -106,11 +106,6 @@ class TopK:
 
     # -- rounds ------------------------------------------------------------------------------------
 
-    def first(self, search: int) -> IntArray:
-        """Networks to begin a search with, as genotypes of shape ``(pop_size, n_var)``."""
-        X = self.regions[search].sample(self.pop_size, self.rngs[search])
-        return X[np.arange(self.pop_size) % len(X)]
-
     def tell(self, search: int, index: IntArray, violation: FloatArray, F: FloatArray) -> IntArray:
         """Take note of what networks are worth.
 

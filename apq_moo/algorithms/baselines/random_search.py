@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 class RandomSearch(Algorithm):  # type: ignore[misc]
     """Draws batches from the feasible region, for any number of objectives.
 
-    Given their depths, networks are uniform over those that meet the limits on costs; see
-    :meth:`FeasibleRegion.sample`.
+    They are of all sizes, or uniform, as the problem says; see :meth:`APQProblem.draw`.
 
     Args:
         pop_size: networks a batch.
