@@ -93,7 +93,11 @@ def run(
     ] = None,
     verify: Annotated[
         int | None,
-        typer.Option(metavar="[K]", min=1, help="Measure K front members (10) on the supernet."),
+        typer.Option(
+            metavar="[K]",
+            min=1,
+            help="Measure 3 K front members on the supernet; show up to K (10) of their own front.",
+        ),
     ] = None,
     resume: Annotated[Path | None, typer.Option(help="Continue the run in this folder.")] = None,
     breakdown: Annotated[
@@ -197,6 +201,8 @@ def carry_out(
     """
     from apq_moo.results.report import front_table
     from apq_moo.results.run import Listener, execute, title_of
+    from apq_moo.results.verification import shown_members
+    from apq_moo.study.folder import MEASURED
 
     if folder.finished:
         columns = folder.read_front()
@@ -218,7 +224,12 @@ def carry_out(
                 search,
             )
     objectives = folder.config.objectives
-    out.print(front_table(columns, objectives, title_of(folder)))
+    title = title_of(folder)
+    if MEASURED[0] in columns:
+        rows = shown_members(folder, columns)
+        out.print(front_table(columns, objectives, f"measured front of {title}", rows))
+        title = f"predicted front of {title}"
+    out.print(front_table(columns, objectives, title))
     _print_summary(folder, columns)
     if breakdown is not None:
         _print_breakdown(folder, columns, breakdown)
@@ -247,6 +258,8 @@ def _print_summary(folder: RunFolder, columns: dict[str, list[Any]]) -> None:
     from apq_moo.results.verification import noise_of
 
     verified: dict[str, Any] = folder.record.get("verified") or {}
+    if "front" in verified:
+        say(f"{verified['front']} of {verified['networks']} measured networks are its front")
     for split in ("validation", "test"):
         tau = verified.get(f"kendall_tau_{split}")
         if tau is not None:

@@ -15,8 +15,10 @@ from apq_moo.problems import AccuracySource, APQProblem
 from apq_moo.problems.evaluated import Evaluated
 from apq_moo.space import Space, Subnet
 from apq_moo.space.spec import FIELDS
+from apq_moo.study.folder import MEASURED, ON_FRONT
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from rich.table import Table
 
 _MAX_ROWS = 20
@@ -63,32 +65,35 @@ def not_offered(problem: APQProblem) -> str:
     return "; ".join(texts)
 
 
-def shown_rows(n: int, verified: Sequence[int] = ()) -> list[int]:
-    """Rows of a front of ``n`` that a terminal shows: the verified ones, else evenly spread."""
-    if verified:
-        return list(verified)
+def shown_rows(n: int) -> list[int]:
+    """Rows of a front of ``n`` that a terminal shows, evenly spread."""
     return sorted(set(np.linspace(0, n - 1, min(n, _MAX_ROWS)).round().astype(int).tolist()))
 
 
-def front_table(columns: dict[str, list[Any]], objectives: Sequence[str], title: str) -> Table:
+def front_table(
+    columns: dict[str, list[Any]],
+    objectives: Sequence[str],
+    title: str,
+    rows: Sequence[int] | None = None,
+) -> Table:
     """The front as a rich table, its rows numbered as in ``front.csv``, from 0.
 
     Args:
         columns: what ``front.csv`` holds; subnets as JSON text or dictionaries.
         objectives: names of the objectives, first columns of the table.
         title: above it.
+        rows: which to show, with their measured accuracies; by default some of all, without.
     """
     from rich.table import Table
 
-    verified = [i for i, v in enumerate(columns.get("acc_test", [])) if v is not None]
     table = Table(title=title)
     table.add_column("row", justify="right")
     for name in objectives:
         table.add_column(f"{name} ({QUANTITIES.get(name).unit})", justify="right")
-    extra = [name for name in ("acc_val_true", "acc_test") if verified and name in columns]
+    extra = [name for name in MEASURED if rows is not None and name in columns]
     for name in (*extra, "depth", "mean bits"):
         table.add_column(name, justify="right")
-    for i in shown_rows(len(columns["subnet"]), verified):
+    for i in shown_rows(len(columns["subnet"])) if rows is None else rows:
         cells = [
             f"{columns[name][i]:.2f}" if name == "acc" else f"{columns[name][i]:.4g}"
             for name in objectives
@@ -105,8 +110,8 @@ def draw_front(
 ) -> None:
     """Draw the front as a PNG: the first objective against each of the others.
 
-    A single objective is drawn against the mean bits. Verified members show their measured
-    accuracies too.
+    A single objective is drawn against the mean bits. Members of the measured front show their
+    measured accuracies too, other measured ones that by which they fell behind.
 
     Raises:
         UserError: it cannot be written.
@@ -126,21 +131,7 @@ def draw_front(
                 data[name], data[main], c=bits, cmap="viridis", s=16, label="predicted"
             )
             if main == "acc":
-                black, red = {"facecolors": "none", "edgecolors": "black"}, {"c": "tab:red"}
-                for column, images, marker, colours in (
-                    ("acc_val_true", "validation", "o", black),
-                    ("acc_test", "test", "x", red),
-                ):
-                    rows = [i for i, v in enumerate(columns.get(column, [])) if v is not None]
-                    if rows:
-                        axis.scatter(
-                            [data[name][i] for i in rows],
-                            [columns[column][i] for i in rows],
-                            marker=marker,
-                            s=36,
-                            label=f"measured, {images}",
-                            **colours,
-                        )
+                _draw_measured(axis, columns, data[name])
             unit = f" ({QUANTITIES.get(name).unit})" if name in QUANTITIES else ""
             axis.set_xlabel(f"{name}{unit}")
             axis.set_ylabel(
@@ -152,3 +143,20 @@ def draw_front(
         figure.colorbar(points, ax=axes[-1], label="mean bits")
     figure.suptitle(title)
     save_picture(figure, path)
+
+
+def _draw_measured(axis: Axes, columns: dict[str, list[Any]], at: Sequence[float]) -> None:
+    """Measured accuracies at given abscissae: of members of the measured front, and the others."""
+    validation, test = MEASURED
+    measured = [i for i, value in enumerate(columns.get(test, [])) if value is not None]
+    chosen = [i for i in measured if columns.get(ON_FRONT, columns[test])[i]]
+    others = [i for i in measured if i not in chosen]
+    black: dict[str, Any] = {"facecolors": "none", "edgecolors": "black"}
+    for rows, column, label, look in (
+        (others, validation, "measured, fell behind", {"marker": ".", "c": "0.6"}),
+        (chosen, validation, "measured front, validation", {"marker": "o", **black}),
+        (chosen, test, "measured front, test", {"marker": "x", "c": "tab:red"}),
+    ):
+        if rows:
+            values = [columns[column][i] for i in rows]
+            axis.scatter([at[i] for i in rows], values, s=36, label=label, **look)

@@ -45,7 +45,9 @@ _WRITTEN = re.compile(
 """Whatever a run, or a command that is given one, writes into its folder; ``run.json`` apart."""
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}(\.\w+)?")
 MEASURED = ("acc_val_true", "acc_test")
-"""Columns that verification adds to ``front.csv``."""
+ON_FRONT = "measured_front"
+"""Columns that verification adds to ``front.csv``: two accuracies, and whether (1 or 0) a measured
+network is non-dominated by its validation accuracy among those that were measured."""
 
 
 @dataclass(frozen=True)
@@ -256,4 +258,4 @@ def _read(name: str, text: str) -> Any:
         if not isinstance(subnet, dict):
             raise ValueError(f"a subnet must be an object, not {shown(subnet)}")
         return subnet
-    return None if name in MEASURED and text == "" else float(text)
+    return None if name in (*MEASURED, ON_FRONT) and text == "" else float(text)

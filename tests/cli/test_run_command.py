@@ -309,9 +309,14 @@ def test_verification(call, monkeypatch):
     assert "takes about" in outcome.err
     assert "Kendall tau" in outcome.out
     rows = front("a")
-    assert list(rows[0]) == ["acc", "latency", "acc_val_true", "acc_test", "subnet"]
+    names = ["acc", "latency", "acc_val_true", "acc_test", "measured_front", "subnet"]
+    assert list(rows[0]) == names
     measured = [row for row in rows if row["acc_test"]]
-    assert len(measured) == 3
+    assert len(measured) == 9
+    better = sum(row["measured_front"] == "1" for row in measured)
+    assert f"{better} of 9 measured networks are its front" in outcome.out
+    titles = [outcome.out.index(f"{kind} front of") for kind in ("measured", "predicted")]
+    assert titles == sorted(titles)
     assert rows[0]["acc_test"]
     assert rows[-1]["acc_test"]
     assets = find_assets(load_space("digits"))
@@ -335,7 +340,8 @@ def test_verification(call, monkeypatch):
 
 def test_verification_of_ten_by_default(call):
     assert call("run", *QUICK, "--verify", "--out", "a").code == 0
-    assert sum(bool(row["acc_test"]) for row in front("a")) == min(10, len(front("a")))
+    assert record("a")["verify"] == 10
+    assert sum(bool(row["acc_test"]) for row in front("a")) == min(30, len(front("a")))
 
 
 def test_published_checkpoints(call, refused):
@@ -409,7 +415,8 @@ def test_networks_of_a_table_are_verified_by_it(call, monkeypatch, tmp_path):
     assert done.code == 0, done.err
     with Path("a/front.csv").open() as handle:
         rows = [row for row in csv.DictReader(handle) if row["acc_test"]]
-    assert len(rows) == 4
+    assert len(rows) == 12
+    assert {row["measured_front"] for row in rows} == {"1"}
     assert all(float(row["acc"]) == float(row["acc_val_true"]) for row in rows)
     assert all(float(row["acc_test"]) > 70 for row in rows)
 

@@ -244,7 +244,8 @@ def test_a_pipeline_of_own_pictures(call, refused, tmp_path, monkeypatch):
     assert "steps are its warm-up" not in made.err
     run_file = Path("made/run/run.json")
     record = json.loads(run_file.read_text())
-    assert record["verify"] == record["verified"]["networks"] == 3
+    assert record["verify"] == 3
+    assert 3 <= record["verified"]["networks"] <= 9
     assert record["config"]["limits"] == {"size": 60.0}
     assert record["config"]["device"] == "machine.toml"
     noise = r"validation has 9 images: accuracies move in steps of 11 points, standard error about "
