@@ -202,7 +202,6 @@ def carry_out(
     from apq_moo.results.report import front_table
     from apq_moo.results.run import Listener, execute, title_of
     from apq_moo.results.verification import shown_members
-    from apq_moo.study.folder import MEASURED
 
     if folder.finished:
         columns = folder.read_front()
@@ -225,7 +224,7 @@ def carry_out(
             )
     objectives = folder.config.objectives
     title = title_of(folder)
-    if MEASURED[0] in columns:
+    if "acc_val_true" in columns:
         rows = shown_members(folder, columns)
         out.print(front_table(columns, objectives, f"measured front of {title}", rows))
         title = f"predicted front of {title}"

@@ -5,16 +5,20 @@ from __future__ import annotations
 import numpy as np
 from moocore import is_nondominated
 
+from apq_moo.arrays import IntArray
 from apq_moo.hardware import minimised
 from apq_moo.problems import APQProblem
 from apq_moo.problems.evaluated import Evaluated
 from apq_moo.results.hypervolume import volume_of
+from apq_moo.study.kept import Kept
 from apq_moo.study.record import Trace
 
 _ROWS = 100
 
 
-def history(problem: APQProblem, archive: Evaluated, trace: Trace) -> dict[str, list[float | None]]:
+def history(
+    problem: APQProblem, archive: Evaluated, trace: Trace, kept: Kept | None = None
+) -> dict[str, list[float | None]]:
     """Columns of ``history.csv``: at most a hundred moments of a search.
 
     ``evaluations`` and ``seconds`` say when, ``front`` how many networks were non-dominated then,
@@ -27,6 +31,7 @@ def history(problem: APQProblem, archive: Evaluated, trace: Trace) -> dict[str, 
         problem: with all objectives.
         archive: everything evaluated, in order.
         trace: evaluations and seconds after each round.
+        kept: what the algorithm held, where only that counts; else everything evaluated does.
     """
     best, worst = problem.reachable()
     span = np.where(worst > best, worst - best, 1.0)
@@ -38,7 +43,10 @@ def history(problem: APQProblem, archive: Evaluated, trace: Trace) -> dict[str, 
     begin = 0
     for mark in marks if trace.evaluations else ():
         end = trace.evaluations[mark]
-        rows = slice(begin, end)
+        rows: slice | IntArray = slice(begin, end)
+        if kept is not None:  # anew, since what was held may have been dropped
+            rows, front = kept.after(end), front[:0]
+            reached = np.full(len(best), np.inf)
         fresh = archive.F[rows][archive.feasible[rows]]
         if len(fresh):
             reached = np.minimum(reached, fresh.min(axis=0))

@@ -7,13 +7,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from apq_moo.algorithms import ALGORITHMS
 from apq_moo.errors import UserError
 from apq_moo.hardware import QUANTITIES, cost_names, cost_table, find_device, minimised
 from apq_moo.problems.evaluated import Evaluated
 from apq_moo.space import Subnet, load_space
 from apq_moo.study.epsilon_constraint import main_objective
 from apq_moo.study.folder import RunFolder
+from apq_moo.study.kept import Kept, kept_by, what_counts
 from apq_moo.study.record import evaluated, row_type
+from apq_moo.study.search import Search
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,15 @@ class Pick:
 
 
 def read_archive(folder: RunFolder) -> Evaluated:
+    """What counts of everything that a run has evaluated; see :func:`read_everything`."""
+    return what_counts(*read_everything(folder))
+
+
+def read_everything(folder: RunFolder) -> tuple[Evaluated, Kept | None]:
     """Everything that a run has evaluated, an unfinished one up to its last checkpoint.
+
+    Returns:
+        This, and what its algorithm kept of it, where only that counts.
 
     Raises:
         UserError: it has evaluated nothing yet, or a file is damaged.
@@ -42,7 +53,10 @@ def read_archive(folder: RunFolder) -> Evaluated:
     archive = evaluated(folder.path, row_type(space, len(folder.config.objectives)))
     if archive is None:
         raise UserError(f"{folder.path} has no evaluated networks yet")
-    return archive
+    config = folder.at_hand
+    if not ALGORITHMS.get(config.algo).reports_kept:
+        return archive, None
+    return archive, kept_by(Search(config), archive)
 
 
 def pick(folder: RunFolder, limits: Mapping[str, float], *, knee: bool = False) -> Pick:

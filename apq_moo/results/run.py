@@ -16,6 +16,7 @@ from apq_moo.results.report import draw_front, front_columns, not_offered
 from apq_moo.results.verification import verify_front
 from apq_moo.study.folder import HISTORY, RunFolder, alone
 from apq_moo.study.inputs import refuse_changes
+from apq_moo.study.kept import kept_by, what_counts
 from apq_moo.study.search import Search
 from apq_moo.versions import processor, versions
 
@@ -81,12 +82,13 @@ def _execute(folder: RunFolder, listener: Listener, search: Search) -> dict[str,
     archive = search.run(folder=folder.path, callback=told)
     spent = search.trace.seconds[-1] if search.trace.seconds else 0.0
     seconds = {"load": search.seconds, "search": max(time.perf_counter() - begun, spent)}
-    front = archive.front()
+    kept = kept_by(search, archive)
+    front = what_counts(archive, kept).front()
     if len(front) == 0:
         raise UserError(_nothing_found(config.limits, config.objectives, archive))
     columns = front_columns(search.problem.space, config.objectives, front, search.surrogate)
     folder.write_front(columns)
-    folder.write_table(HISTORY, history(search.problem, archive, search.trace))
+    folder.write_table(HISTORY, history(search.problem, archive, search.trace, kept))
     folder.store(
         evaluations=len(archive),
         front=len(front),

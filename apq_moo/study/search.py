@@ -112,6 +112,7 @@ class Search:
 
     Attributes:
         config: what to search.
+        entry: its algorithm.
         problem: the problem with all objectives.
         source: where ``acc`` comes from, or None where nobody asks for it.
         surrogate: the additive accuracy that the algorithm optimises instead, or None.
@@ -132,7 +133,7 @@ class Search:
         begun = time.perf_counter()
         self.config = config
         self.problem = check(config)
-        self._entry = ALGORITHMS.get(config.algo)
+        self.entry = ALGORITHMS.get(config.algo)
         space = self.problem.space
         self.source: AccuracySource | None = None
         self.data = input_digests(config, space, self.problem.device)
@@ -141,12 +142,12 @@ class Search:
             self.problem = self.problem.with_accuracy(self.source)
             self.data |= self.source.digest
         self.surrogate: AdditiveSource | None = None
-        if "surrogate" in self._entry.needs or config.warm_start == EXACT:
+        if "surrogate" in self.entry.needs or config.warm_start == EXACT:
             self.surrogate = additive_surrogate(self.source, space, config.assets)
             self.data |= self.surrogate.digest
         self.refit: Refit | None = None
         self.total = config.budget
-        if self._entry.refits and self.source is not None:
+        if self.entry.refits and self.source is not None:
             self._begin_refitting(self.source)
         self.trace = Trace([], [])
         self.measured = 0
@@ -185,7 +186,7 @@ class Search:
             self.refit,
             replay=replay or Replay(),
         )
-        return with_parts(context, config.sweep) if self._entry.swept else context
+        return with_parts(context, config.sweep) if self.entry.swept else context
 
     def run(
         self,
@@ -222,7 +223,7 @@ class Search:
         if callback is not None and self.source is not None:
             tell = callback
             self.source.callback = lambda n: tell(len(recorder) + n, total)
-        strategy = strategy_of(self._entry)
+        strategy = strategy_of(self.entry)
         with _rare_collections():
             for _ in _recorded(strategy, self.context, recorder):
                 if callback is not None:

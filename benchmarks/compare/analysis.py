@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apq_moo.arrays import FloatArray
-from apq_moo.benchmarks.compare.anytime import anytime, attainment, marks
+from apq_moo.benchmarks.compare.anytime import attainment, curve_of, marks
 from apq_moo.benchmarks.compare.bounds import bounds_of
 from apq_moo.benchmarks.compare.fronts import known_front
 from apq_moo.benchmarks.compare.plan import Cell, data_key, keys
@@ -36,11 +36,12 @@ from apq_moo.errors import UserError
 from apq_moo.files import is_file
 from apq_moo.hardware import QUANTITIES, minimised
 from apq_moo.problems import APQProblem
-from apq_moo.results.pick import read_archive
+from apq_moo.results.pick import read_everything
 from apq_moo.space import Space, Subnet, load_space
 from apq_moo.study.config import RunConfig
 from apq_moo.study.folder import RunFolder
 from apq_moo.study.inputs import check_inputs
+from apq_moo.study.kept import what_counts
 from apq_moo.study.search import problem_of
 
 _KNOWN_NAMES = {
@@ -324,11 +325,12 @@ class Analysis:
             UserError: it holds none, or has evaluated nothing yet.
         """
         run = RunFolder.open(folder)
-        archive = read_archive(run)
+        archive, kept = read_everything(run)
         config = run.at_hand
         problem = problem_of(config)
-        front = archive.front()
+        front = what_counts(archive, kept).front()
         at = marks(len(archive))
+        bounds = bounds_of(problem)
         outcome = Outcome(
             Cell(config, config.algo),
             "ok",
@@ -338,7 +340,7 @@ class Analysis:
             front=front.F,
             population=front.F[:0],
             marks=at,
-            curve=anytime(archive.F, archive.feasible, at, bounds_of(problem)),
+            curve=curve_of(archive, kept, at, bounds),
             curve_seconds=np.full(len(at), np.nan),
         )
         data = {data_key(config.space, config.predictor): run.record.get("data")}

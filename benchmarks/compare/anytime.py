@@ -12,7 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from apq_moo.arrays import FloatArray
 from apq_moo.benchmarks.compare.scores import Bounds, as_points
 from apq_moo.errors import UserError, shown
+from apq_moo.problems.evaluated import Evaluated
 from apq_moo.results.hypervolume import volume_of
+from apq_moo.study.kept import Kept
 
 _FIRST_MARK = 10
 
@@ -84,6 +86,27 @@ def marks(budget: int, n: int = 30) -> NDArray[np.int64]:
         raise UserError(f"there must be at least 2 marks, not {n}")
     counts = np.geomspace(min(_FIRST_MARK, budget), budget, n)
     return np.unique(counts.round().astype(np.int64))
+
+
+def curve_of(archive: Evaluated, kept: Kept | None, marks: ArrayLike, bounds: Bounds) -> FloatArray:
+    """Hypervolume of what a search reports at each mark.
+
+    Args:
+        archive: everything evaluated.
+        kept: what its algorithm held after each round, where only that counts.
+        marks: evaluation counts.
+        bounds: the problem's scale.
+
+    Returns:
+        Shape ``(len(marks),)``; it may fall, where what was held was dropped.
+    """
+    if kept is None:
+        return anytime(archive.F, archive.feasible, marks, bounds)
+    volumes: list[float] = []
+    for mark in np.asarray(marks).tolist():
+        rows = kept.after(mark)
+        volumes.extend(anytime(archive.F[rows], archive.feasible[rows], [len(rows)], bounds))
+    return np.array(volumes, dtype=np.float64)
 
 
 def anytime(F: ArrayLike, feasible: ArrayLike, marks: ArrayLike, bounds: Bounds) -> FloatArray:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from apq_moo.benchmarks.compare.anytime import anytime, marks
+from apq_moo.benchmarks.compare.anytime import curve_of, marks
 from apq_moo.benchmarks.compare.bounds import bounds_of
 from apq_moo.benchmarks.compare.plan import Cell
 from apq_moo.benchmarks.compare.store import Outcome
 from apq_moo.problems.evaluated import Evaluated
+from apq_moo.study.kept import kept_by, what_counts
 from apq_moo.study.search import Search
 
 
@@ -31,7 +32,8 @@ def _search(cell: Cell) -> Outcome:
     problem, trace = search.problem, search.trace
     bounds = bounds_of(problem)
     at = marks(cell.config.budget)
-    front = archive.front()
+    kept = kept_by(search, archive)
+    front = what_counts(archive, kept).front()
     seconds = np.interp(at, [0, *trace.evaluations], [0.0, *trace.seconds])
     return Outcome(
         cell,
@@ -43,7 +45,7 @@ def _search(cell: Cell) -> Outcome:
         front=front.F,
         population=_population(search).F,
         marks=at,
-        curve=anytime(archive.F, archive.feasible, at, bounds),
+        curve=curve_of(archive, kept, at, bounds),
         curve_seconds=seconds,
     )
 

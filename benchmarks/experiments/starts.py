@@ -2,8 +2,8 @@
 
 Run as ``python -m apq_moo.benchmarks.experiments.starts``. Each algorithm searches with both
 starts (:data:`apq_moo.problems.STARTS`), with the same seeds. The table has medians of the
-hypervolume of everything that was evaluated so far, on the problem's own scale, as benchmarks have.
-Swept algorithms are at their first limits when few networks have been evaluated.
+hypervolume of what was found so far, on the problem's own scale, as benchmarks have. Swept
+algorithms are at their first limits when few networks have been evaluated.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import numpy as np
 
 from apq_moo.algorithms import ALGORITHMS
 from apq_moo.arrays import FloatArray, IntArray
-from apq_moo.benchmarks.compare.anytime import anytime
+from apq_moo.benchmarks.compare.anytime import curve_of
 from apq_moo.benchmarks.compare.bounds import bounds_of
 from apq_moo.errors import reported
 from apq_moo.problems import STARTS
 from apq_moo.study.config import RunConfig, parse_objectives
+from apq_moo.study.kept import kept_by
 from apq_moo.study.search import Search
 from apq_moo.texts import by_commas
 
@@ -30,7 +31,7 @@ def curve(config: RunConfig, marks: IntArray) -> FloatArray:
     """Hypervolume of one search at numbers of evaluations, shape ``(len(marks),)``."""
     search = Search(config)
     found = search.run()
-    return anytime(found.F, found.feasible, marks, bounds_of(search.problem))
+    return curve_of(found, kept_by(search, found), marks, bounds_of(search.problem))
 
 
 def compare(

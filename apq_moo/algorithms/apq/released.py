@@ -9,7 +9,6 @@ import numpy as np
 from pymoo.core.algorithm import Algorithm
 from pymoo.core.population import Population
 from pymoo.util.display.single import SingleObjectiveOutput
-from pymoo.util.optimum import filter_optimum
 
 from apq_moo.algorithms.apq.top_k import check_arguments
 from apq_moo.algorithms.base import require_one_objective, sampled
@@ -39,6 +38,9 @@ class ReleasedApqGA(Algorithm):  # type: ignore[misc]
        Here that ends with an error after :data:`MAX_TRIES` draws.
     5. The depth gene of a stage with one depth does nothing; this encoding has none.
 
+    What counts is what it keeps, the ``n_top`` first ones by that accuracy, of which the released
+    code prints the first; a run's front is made of these, not of all that were scored.
+
     The released code also checks skipped blocks against the forbidden rule; here they have no genes
     to check.
 
@@ -47,6 +49,10 @@ class ReleasedApqGA(Algorithm):  # type: ignore[misc]
         n_top: its k.
         prob: its mutation probability, of each block.
         **kwargs: of pymoo's ``Algorithm``.
+
+    Attributes:
+        pop: what it keeps, best first by the accuracy that it sees.
+        opt: the first of these.
     """
 
     title = "apq-ga-released"
@@ -58,7 +64,6 @@ class ReleasedApqGA(Algorithm):  # type: ignore[misc]
         super().__init__(**kwargs)
         check_arguments(pop_size, n_top, prob, MAX_TRIES)
         self.pop_size, self.n_top, self.prob = pop_size, n_top, prob
-        self.opt: Population | None = None
 
     def _setup(self, problem: APQProblem, **_kwargs: Any) -> None:
         require_one_objective(problem, self.title)
@@ -67,7 +72,6 @@ class ReleasedApqGA(Algorithm):  # type: ignore[misc]
         return self._first_half_counts(sampled(self.problem, self.pop_size, self.random_state))
 
     def _initialize_advance(self, infills: Population, **_kwargs: Any) -> None:
-        self._scored = infills
         self.pop = self._top(infills[infills.get("counts").astype(bool)])
 
     def _infill(self) -> Population:
@@ -84,7 +88,6 @@ class ReleasedApqGA(Algorithm):  # type: ignore[misc]
         return infills
 
     def _advance(self, infills: Population, **_kwargs: Any) -> None:
-        self._scored = infills
         kept = infills[infills.get("counts").astype(bool)]
         self.pop = self._top(Population.merge(self.pop, kept))
 
@@ -137,8 +140,5 @@ class ReleasedApqGA(Algorithm):  # type: ignore[misc]
         return canonical
 
     def _set_optimum(self) -> None:
-        """The best that was scored, whether the search noticed it or not."""
-        known = self._scored if self.opt is None else Population.merge(self.opt, self._scored)
-        self.opt = filter_optimum(known, least_infeasible=True)
-        if not isinstance(self.opt, Population):
-            self.opt = Population.create(self.opt)
+        """The first of the kept ones, by the accuracy that the search sees."""
+        self.opt = self.pop[:1]
