@@ -1,14 +1,15 @@
-"""The tables of docs/fashion.md are what the files of results beside it give."""
+"""Tables of docs/fashion.md and docs/search.md are what the files of results beside them give."""
 
 import csv
 import json
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from apq_moo.benchmarks.experiments import fidelity
+from apq_moo.benchmarks.experiments import fidelity, measured_search
 from apq_moo.data.assets import find_assets
 from apq_moo.predictors.curves import mean_and_band
 from apq_moo.space import load_space
@@ -17,8 +18,8 @@ DOCS = Path(__file__).parent.parent / "docs"
 PAGE = (DOCS / "fashion.md").read_text()
 
 
-def _row(begins: str) -> list[str]:
-    (line,) = [line for line in PAGE.splitlines() if line.startswith(f"| {begins} |")]
+def _row(begins: str, page: str = PAGE) -> list[str]:
+    (line,) = [line for line in page.splitlines() if line.startswith(f"| {begins} |")]
     return [cell.strip() for cell in line.strip("|").split("|")[1:]]
 
 
@@ -260,3 +261,47 @@ def test_levers(header, file, names):
         accuracies = found[names[name]]["accuracies"]
         for cell, column in zip(cells, columns, strict=True):
             assert float(cell) == pytest.approx(accuracies[column]["test"], abs=0.0051)
+
+
+SEARCHES = {
+    "surrogate": "`surrogate`",
+    "linas": "DyNAS-T's rule",
+    "msunas": "NSGANetV2's rule",
+    "once": "fitted once",
+    "nsga2": "NSGA-II, populations of 20",
+}
+
+
+def _measured_searches(space: str) -> tuple[dict[str, Any], str]:
+    """The results of a space, and the table of it and what follows."""
+    found = json.loads((DOCS / "data" / f"{space}-measured-search.json").read_text())
+    page = (DOCS / "search.md").read_text()
+    (table,) = [part for part in page.split("\n\n") if f" on `{space}` | 100 |" in part]
+    assert set(found["runs"]) == set(SEARCHES)
+    return found, table
+
+
+def test_measured_networks_to_a_regret():
+    found, table = _measured_searches("tiny")
+    medians = {
+        name: measured_search.medians(list(of.values())) for name, of in found["runs"].items()
+    }
+    until = {name: measured_search.first_below(of, 0.001) for name, of in medians.items()}
+    for name, title in SEARCHES.items():
+        last = f"{until[name]:,}" if name != "once" else ""
+        cells = [f"{medians[name][n]:.5f}" for n in (100, 250, 500)]
+        assert _row(title, table) == [*cells, last, str(len(found["runs"][name]))]
+    assert len(found["runs"]["surrogate"]) == len(found["runs"]["nsga2"]) == 31
+    page = " ".join((DOCS / "search.md").read_text().split())
+    times = until["nsga2"] / until["surrogate"]
+    assert f"NSGA-II measures {times:.0f} times as many networks" in page
+    seconds = np.median([run["cpu_s"] for run in found["runs"]["surrogate"].values()])
+    assert f"To 500 networks the search takes {seconds:.0f} s of one core" in page
+
+
+def test_measured_networks_of_digits():
+    found, table = _measured_searches("digits")
+    assert {len(of) for of in found["runs"].values()} == {4}
+    for name, title in SEARCHES.items():
+        median = measured_search.medians(list(found["runs"][name].values()))
+        assert _row(title, table) == [f"{median[n]:.3f}" for n in (100, 200)]
