@@ -350,7 +350,8 @@ def test_benchmarks_of_before_data_were_noted_go_on(tmp_path, of_files):
 
 
 def test_limits_are_named_by_their_direction():
-    cell = Cell(RunConfig(space="tiny", limits={"acc": 85.0, "latency": 0.02}), "apq-ga")
+    limits = {"acc": 85.0, "latency": 0.02}
+    cell = Cell(RunConfig(space="tiny", limits=limits, start="uniform"), "apq-ga")
     assert cell.problem == ("tiny acc+latency acc>=85 latency<=0.02 (xgboost-stacked, bitfusion)")
     # Results that are stored are found by it.
     assert cell.key == "fb71023883563b9d22cd542fa9d87a8c09ae887b1df02ecd811cd83af429050f"
