@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,8 +11,10 @@ from apq_moo.hardware.layer_set import layer_set
 from apq_moo.hardware.layer_table import LayerTable, TableDevice
 from apq_moo.hardware.tables import CostBatch, feasible_options, random_networks
 from apq_moo.space import Layer, Space
+from apq_moo.space.spec import FLOAT_BITS
 
 _NETWORKS = 100
+_INTEGERS = 8
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Report:
         cannot_run: rows that say that the device cannot run the layer.
         additivity: largest relative difference between the compiled cost of a random network and
             the plain sum over its layers, or None where nothing can run.
+        integers: the latency of the largest network with all layers at 8 bits, over that in
+            floating point; None where the table does not know both.
     """
 
     problems: list[str]
@@ -35,6 +39,7 @@ class Report:
     unsupported: list[tuple[int, int]]
     cannot_run: int
     additivity: float | None
+    integers: float | None = None
 
     @property
     def good(self) -> bool:
@@ -56,12 +61,13 @@ def check_table(table: LayerTable, space: Space, source: str, *, seed: int = 0) 
     pairs = {(layer.w_bits, layer.a_bits) for layer in layers}
     problems = table.problems()
     missing: list[Layer] = []
-    additivity = None
+    additivity = integers = None
     if not problems:
         device = TableDevice(table, source, missing="infeasible")
         fixed = [] if device.ends else device.fixed_layers(space)
         missing = device.lacking([*layers, *fixed])
         additivity = _additivity(device, space, np.random.default_rng(seed))
+        integers = _integers(device, space)
     return Report(
         problems=problems,
         needed=len(layers),
@@ -69,7 +75,22 @@ def check_table(table: LayerTable, space: Space, source: str, *, seed: int = 0) 
         unsupported=sorted(pairs - table.bit_pairs),
         cannot_run=int(np.isinf(next(iter(table.values.values()))).sum()),
         additivity=additivity,
+        integers=integers,
     )
+
+
+def _integers(device: TableDevice, space: Space) -> float | None:
+    layers = space.layers(space.decode(space.largest())[0])
+    sums = [
+        costs["latency"].sum()
+        for bits in (_INTEGERS, FLOAT_BITS)
+        if "latency" in (costs := device.layer_costs([_at(layer, bits) for layer in layers]))
+    ]
+    return float(sums[0] / sums[1]) if sums and np.isfinite(sums).all() else None
+
+
+def _at(layer: Layer, bits: int) -> Layer:
+    return replace(layer, w_bits=bits, a_bits=bits)
 
 
 def _additivity(device: TableDevice, space: Space, rng: np.random.Generator) -> float | None:

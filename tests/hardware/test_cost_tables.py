@@ -59,7 +59,7 @@ def plain_sum(space, name, layers):
         total += {
             "bitops": weights * positions * layer.w_bits * layer.a_bits / 1e9,
             "params": (weights + beside) / 1e6,
-            "size": (weights * layer.w_bits + beside * 32) / 8 / 1024,
+            "size": (weights * layer.w_bits + 2 * layer.c_out * 32) / 8 / 1024,
         }[name]
     return total
 

@@ -163,6 +163,22 @@ def test_bits_that_a_table_does_not_know_are_not_offered(digits):
     assert report.good
 
 
+def test_integers_that_are_slower_than_floats_are_told():
+    """The same layers, each at half as much again in integers."""
+    space = load_space("digits")
+    layers = space.layers(space.decode(space.largest())[0])
+    at = {bits: [replace(layer, w_bits=bits, a_bits=bits) for layer in layers] for bits in (8, 32)}
+    keys = {layer.key: 3.0 if bits == 8 else 2.0 for bits in at for layer in at[bits]}
+    values = {"latency": np.array(list(keys.values()))}
+    table = LayerTable(tuple(keys), ("block",) * len(keys), {"latency": "ms"}, values)
+    assert check_table(table, space, "mine").integers == pytest.approx(1.5)
+    at_8 = np.flatnonzero(values["latency"] == 3.0)
+    names = tuple(table.names[i] for i in at_8)
+    values = {"latency": np.full(len(names), 3.0)}
+    fewer = LayerTable(names, ("block",) * len(names), {"latency": "ms"}, values)
+    assert check_table(fewer, space, "mine").integers is None
+
+
 def test_a_table_of_another_space_is_refused(digits, imagenet):
     device = TableDevice(imagenet, "imagenet.json")
     with pytest.raises(UserError, match=r"imagenet.json lacks \(8, 8, 8, 1, .* other layers"):
