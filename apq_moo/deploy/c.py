@@ -21,10 +21,12 @@ from apq_moo.deploy.arena import Arena, plan_arena
 from apq_moo.deploy.integers import Grid, IntegerLayer, IntegerNetwork
 from apq_moo.deploy.storage import digest_of_network
 from apq_moo.errors import UserError, shown
-from apq_moo.files import check_suffix, write_text
+from apq_moo.files import check_suffix, read_bytes, write_text
 from apq_moo.space import Layer
 
 FORMAT = "apq-moo C network 1"
+MAX_BYTES = 2**28
+"""Of a file that is read."""
 
 _MOST = 2**16 - 1
 _LARGEST_SUM = 2**31 - 1
@@ -134,6 +136,19 @@ def _sizes(network: IntegerNetwork) -> dict[str, int]:
         "CLASSES": network.layers[-1].shape.c_out,
         "TOP": first.input.high - first.input.low,
     }
+
+
+def name_in(path: str | Path) -> str:
+    """What the functions of a program begin with, whatever its file is called now.
+
+    Raises:
+        UserError: it cannot be read, or includes no header.
+    """
+    text = read_bytes(path, MAX_BYTES).decode("utf-8", errors="replace")
+    found = re.search(r'^#include "(\w+)\.h"$', text, flags=re.MULTILINE)
+    if found is None:
+        raise UserError(f"{path} is no C program of apq-moo: it includes no header of its own")
+    return found[1]
 
 
 def pack(layer: IntegerLayer) -> NDArray[np.uint8]:

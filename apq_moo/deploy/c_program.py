@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from apq_moo.deploy.c import filled
+from apq_moo.deploy.c import filled, name_in
 from apq_moo.deploy.integers import IntegerNetwork, Singles
-from apq_moo.deploy.parity import Parity, compare
 from apq_moo.errors import UserError, shown
 
 FLAGS = ("-std=c99", "-O2", "-Wall", "-Wextra", "-Wpedantic", "-Werror")
@@ -24,6 +23,16 @@ FLAGS = ("-std=c99", "-O2", "-Wall", "-Wextra", "-Wpedantic", "-Werror")
 _LONGEST_S = 600
 
 Pictures = NDArray[np.uint8]
+
+
+def compiler_version() -> str | None:
+    """What the compiler says of itself first; None where there is none."""
+    try:
+        command = compiler()
+    except UserError:
+        return None
+    told = _output([*command, "--version"], b"", "run", Path(command[0])).decode(errors="replace")
+    return next(iter(told.splitlines()), command[0])
 
 
 def compiler() -> list[str]:
@@ -59,7 +68,7 @@ def run_c(
     path = Path(path)
     with tempfile.TemporaryDirectory() as folder:
         main, program = Path(folder) / "main.c", Path(folder) / "program"
-        main.write_text(filled("driver.c", {}, path.stem), encoding="utf-8")
+        main.write_text(filled("driver.c", {}, name_in(path)), encoding="utf-8")
         build = [*compiler(), *FLAGS, *flags, f"-I{path.parent.resolve()}"]
         _output([*build, "-o", str(program), str(main), str(path.resolve())], b"", "compile", path)
         command = [str(program), *(["levels"] if levels else [])]
@@ -71,23 +80,6 @@ def run_c(
         )
     rows = rows.reshape(len(pictures), -1)
     return rows[:, 0].copy(), np.ascontiguousarray(rows[:, 1:]).view(np.float32)
-
-
-def c_parity(network: IntegerNetwork, path: str | Path, images: Singles, wanted: Singles) -> Parity:
-    """Compare the logits of a program with those of its network.
-
-    Args:
-        network: what is wanted.
-        path: of the ``.c`` file.
-        images: values in [0, 1], shape ``(n, channels, height, width)``; the program is given
-            their levels.
-        wanted: the network's logits of them.
-
-    Raises:
-        UserError: see :func:`run_c`.
-    """
-    _, logits = run_c(path, as_levels(network, images), levels=True)
-    return compare(wanted, logits)
 
 
 def _output(command: list[str], given: bytes, what: str, path: Path) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from apq_moo.deploy.c import FORMAT, c_source, packed_bytes
+from apq_moo.deploy.c import FORMAT, MAX_BYTES, c_source, name_in, packed_bytes
 from apq_moo.deploy.integers import (
     MOST_BITS,
     Grid,
@@ -25,7 +25,6 @@ from apq_moo.files import parse_json, read_bytes
 from apq_moo.reading import read
 from apq_moo.space import Layer
 
-_MAX_BYTES = 2**28
 _ABOUT = "\n/* {"
 _ROW = re.compile(
     r"\{(.*)\}, /\* (?:block(\d+)|(\w+?))(?:\.(\w+))?(?: of stage (\d+))?( reads both signs)? \*/"
@@ -56,9 +55,8 @@ def read_c(path: str | Path) -> IntegerNetwork:
             another version.
     """
     path = Path(path)
-    text = _text(path)
+    text, name = _text(path), name_in(path)
     try:
-        name = _inside(text, '#include "', '.h"\n')
         network = _network(text)
         made = c_source(network, name)
     except UserError as error:
@@ -76,7 +74,7 @@ def read_c(path: str | Path) -> IntegerNetwork:
 
 
 def _text(path: Path) -> str:
-    return read_bytes(path, _MAX_BYTES).decode("utf-8", errors="replace")
+    return read_bytes(path, MAX_BYTES).decode("utf-8", errors="replace")
 
 
 @dataclass(frozen=True)

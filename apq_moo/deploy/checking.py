@@ -18,6 +18,9 @@ from apq_moo.deploy.parity import Parity, compare
 from apq_moo.deploy.storage import digest_of_network, load_network
 from apq_moo.errors import UserError
 
+_C_MACS, _LEAST_IMAGES = 2e10, 100
+"""Images that a compiled program classifies take about half a minute."""
+
 SPLITS = ("validation", "test")
 
 
@@ -176,9 +179,24 @@ def _network(path: Path) -> tuple[IntegerNetwork, Any]:
 
 
 def _c(path: Path) -> tuple[IntegerNetwork, Any]:
+    from apq_moo.deploy.c import c_source
+    from apq_moo.deploy.c_program import as_levels, compiler_version, run_c
     from apq_moo.deploy.c_reading import read_c
 
-    return read_c(path), lambda _split, _logits: ("C", (), {})
+    network, name = read_c(path), compiler_version()
+    made = c_source(network)
+    form = f"C with weights of {made.weight_bytes:,} bytes and activations of {made.arena_bytes:,}"
+
+    def run(split: Split, wanted: Singles) -> Found:
+        if name is None:
+            return f"{form}, not run, since no C compiler is here", (), {}
+        some = max(_LEAST_IMAGES, int(_C_MACS / sum(x.shape.macs for x in network.layers)))
+        part = Split(split.images[:some], split.labels[:some])
+        _, found = run_c(path, as_levels(network, part.images), levels=True)
+        ran = Ran(name, "-O2", compare(wanted[:some], found), right(found, part))
+        return form, (ran,), {}
+
+    return network, run
 
 
 def _torch(path: Path) -> tuple[IntegerNetwork, Any]:

@@ -25,6 +25,8 @@ from apq_moo.deploy import (
     save_network,
 )
 from apq_moo.deploy import classify as script
+from apq_moo.deploy.c import c_source
+from apq_moo.deploy.c_program import compiler_version
 from apq_moo.deploy.checking import images_for, right
 from apq_moo.deploy.exporting import FORMATS
 from apq_moo.deploy.onnx_runtime import run as run_onnx
@@ -138,8 +140,18 @@ def test_files_are_checked(network, few, suffix, tmp_path):
     lines = found.lines()
     assert lines[0].startswith(str(path))
     assert all(len(line) < 200 and line.isprintable() for line in lines)
-    assert len(found.runs) == (2 if suffix == ".onnx" else 0)
+    assert len(found.runs) == {".onnx": 2, ".c": compiler_version() is not None}.get(suffix, 0)
     assert all(run.parity.exact and run.accuracy == found.accuracy["test"] for run in found.runs)
+
+
+def test_c_is_checked_without_a_compiler_too(network, few, tmp_path, monkeypatch):
+    export(network, tmp_path / "net.c")
+    monkeypatch.setenv("CC", "no-such-compiler")
+    found = check(tmp_path / "net.c", few)
+    assert found.runs == ()
+    made = c_source(network)
+    assert f"weights of {made.weight_bytes:,} bytes" in found.lines()[0]
+    assert "not run, since no C compiler is here" in found.lines()[0]
 
 
 def test_programs_are_checked(network, few, tmp_path, monkeypatch):
