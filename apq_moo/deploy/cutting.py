@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from apq_moo.space import Space, Subnet, belonging, superspace
 from apq_moo.supernet.checkpoint import load_supernet
 from apq_moo.supernet.devices import device_of, torch_device
 from apq_moo.supernet.evaluation import FoldedLayer, calibrate, fold
-from apq_moo.supernet.network import Supernet
+from apq_moo.supernet.network import SlicedLayer, Supernet
 from apq_moo.supernet.ranges import STORED_BITS, Range
 
 
@@ -41,6 +41,19 @@ def cut_out(
         UserError: the subnet is not a member of the space; the supernet has no ranges; or a layer
             has other than 2 to 8 bits.
     """
+    layers = sliced(supernet, subnet)
+    calibration = torch.from_numpy(images.calibration.images).to(device_of(supernet))
+    recorded = calibrate(layers, calibration, quantised=True)
+    folded = fold(layers, recorded, quantised=True)
+    return integer_network(folded, supernet.space, images, origin)
+
+
+def sliced(supernet: Supernet, subnet: Subnet) -> list[SlicedLayer]:
+    """The layers of a subnet that can be one of integers.
+
+    Raises:
+        UserError: see :func:`cut_out`.
+    """
     layers = supernet.slice(subnet)
     if not supernet.ranges.known:
         raise UserError(
@@ -49,21 +62,53 @@ def cut_out(
         )
     for item in layers:
         check_bits(item.layer)
-    calibration = torch.from_numpy(images.calibration.images).to(device_of(supernet))
-    recorded = calibrate(layers, calibration, quantised=True)
-    stages = [plan.stage for plan in supernet.space.plans]
+    return layers
+
+
+def integer_network(
+    folded: Sequence[FoldedLayer],
+    space: Space,
+    images: ImageSet,
+    origin: Mapping[str, Any] | None = None,
+) -> IntegerNetwork:
+    """The integer network of folded layers.
+
+    Args:
+        folded: the layers, quantised.
+        space: what their subnet is a member of.
+        images: whose classes they tell apart.
+        origin: see :func:`cut_out`.
+    """
+    stages = [plan.stage for plan in space.plans]
     return IntegerNetwork(
-        tuple(_layer(each, stages) for each in fold(layers, recorded, quantised=True)),
-        names_of_classes(images, supernet.space.spec.classes),
-        supernet.space.name,
-        {**belonging(supernet.space), "images_sha256": images.checksum, **(origin or {})},
+        tuple(_layer(each, stages) for each in folded),
+        names_of_classes(images, space.spec.classes),
+        space.name,
+        {**belonging(space), "images_sha256": images.checksum, **(origin or {})},
     )
 
 
-def cut_out_of_assets(
+@dataclass(frozen=True)
+class Inheritance:
+    """What a subnet inherits from a space's assets.
+
+    Attributes:
+        supernet: the weights, on the device that was asked for.
+        subnet: the subnet as a member of the supernet's space.
+        images: the image set.
+        origin: the name of the image set, and the supernet's digest.
+    """
+
+    supernet: Supernet
+    subnet: Subnet
+    images: ImageSet
+    origin: dict[str, Any]
+
+
+def inheritance(
     space: Space, subnet: Subnet, assets: str | Path | Assets | None = None, on: str | None = None
-) -> IntegerNetwork:
-    """Cut a subnet out of the supernet among a space's assets.
+) -> Inheritance:
+    """Load what a subnet inherits.
 
     Args:
         space: the space.
@@ -73,8 +118,8 @@ def cut_out_of_assets(
         on: where torch runs, by default on the CPU.
 
     Raises:
-        UserError: there is no supernet, its images cannot be had or are not those that it was made
-            from; or see :func:`cut_out`.
+        UserError: there is no supernet, or its images cannot be had or are not those that it was
+            made from.
     """
     found, whole = find_assets(space, assets), superspace(space)
     if space.spec.part_of:
@@ -85,7 +130,25 @@ def cut_out_of_assets(
     path = found.path(SUPERNET)
     supernet, _ = load_supernet(path, whole)
     origin = {"images": images.name, "supernet_sha256": sha256(path)}
-    return cut_out(supernet.to(torch_device(on or "cpu")), subnet, images, origin)
+    return Inheritance(supernet.to(torch_device(on or "cpu")), subnet, images, origin)
+
+
+def cut_out_of_assets(
+    space: Space, subnet: Subnet, assets: str | Path | Assets | None = None, on: str | None = None
+) -> IntegerNetwork:
+    """Cut a subnet out of the supernet among a space's assets.
+
+    Args:
+        space: see :func:`inheritance`.
+        subnet: likewise.
+        assets: likewise.
+        on: likewise.
+
+    Raises:
+        UserError: see there and :func:`cut_out`.
+    """
+    left = inheritance(space, subnet, assets, on)
+    return cut_out(left.supernet, left.subnet, left.images, left.origin)
 
 
 def names_of_classes(images: ImageSet, n: int) -> tuple[str, ...]:
