@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,15 @@ from torch.nn import functional as F
 
 from apq_moo.changes import refuse_other_settings
 from apq_moo.data import ImageSet
-from apq_moo.deploy.cutting import integer_network, sliced
+from apq_moo.data.assets import Assets
+from apq_moo.data.tables import SPLITS
+from apq_moo.deploy.cutting import inheritance, integer_network, sliced
 from apq_moo.deploy.integers import IntegerNetwork
+from apq_moo.deploy.storage import save_network
 from apq_moo.deploy.tunable import TunableNetwork
 from apq_moo.errors import UserError
-from apq_moo.files import with_defaults
-from apq_moo.space import Subnet, belonging, refuse_other_space
+from apq_moo.files import growing, with_defaults
+from apq_moo.space import Space, Subnet, belonging, refuse_other_space
 from apq_moo.supernet.batches import Batches
 from apq_moo.supernet.checkpoint import load_tensors, save_tensors
 from apq_moo.supernet.devices import device_of
@@ -34,6 +37,7 @@ from apq_moo.supernet.evaluation import FoldedLayer, calibrate, fold, infer
 from apq_moo.supernet.network import Supernet
 
 FORMAT = "apq-moo fine-tuning 1"
+SUFFIX = ".training"
 _CHUNK = 512
 _YOUNG = 10
 _STATE = ("exp_avg", "exp_avg_sq", "step")
@@ -86,6 +90,74 @@ class TuningConfig:
     def share(self, step: int) -> float:
         """The learning rates at a step, as a share of their peaks."""
         return 0.5 * (1 + math.cos(math.pi * step / self.steps))
+
+
+@dataclass(frozen=True, eq=False)
+class Tuned:
+    """What a fine-tuning came to.
+
+    Attributes:
+        network: the network; the inherited one if that is better on the validation images.
+        inherited: accuracies in percent before, by split.
+        tuned: after.
+        seconds: of the fine-tuning in all.
+    """
+
+    network: IntegerNetwork
+    inherited: dict[str, float]
+    tuned: dict[str, float]
+    seconds: float
+
+    @property
+    def gained(self) -> bool:
+        """Whether what was tuned is what was kept."""
+        return self.tuned["validation"] >= self.inherited["validation"]
+
+
+def finetune(
+    space: Space,
+    subnet: Subnet,
+    out: str | Path,
+    config: TuningConfig,
+    *,
+    assets: str | Path | Assets | None = None,
+    on: str | None = None,
+    callback: Callable[[int, int], None] | None = None,
+) -> Tuned:
+    """Fine-tune a subnet at its bits and store it; what was interrupted goes on where it stopped.
+
+    Args:
+        space: the space.
+        subnet: a member of it.
+        out: the network's file; the unfinished fine-tuning lies beside it as ``*.training``.
+        config: settings.
+        assets: see :func:`apq_moo.deploy.cutting.inheritance`.
+        on: likewise.
+        callback: told about every step, ``(steps done, in all)``.
+
+    Raises:
+        UserError: see :class:`Tuner` and :func:`apq_moo.deploy.cutting.inheritance`; an unfinished
+            fine-tuning there is another one; or a file cannot be written.
+    """
+    out = Path(out)
+    unfinished = out.with_suffix(SUFFIX)
+    left = inheritance(space, subnet, assets, on)
+    with growing(out):
+        tuner = Tuner(left.supernet, left.subnet, left.images, config)
+        before = tuner.network.folded()
+        inherited = {name: tuner.accuracy(before, name) for name in SPLITS}
+        if unfinished.is_file():
+            tuner.load(unfinished)
+        after = tuner.run(checkpoint=unfinished, callback=callback)
+        tuned = {name: tuner.accuracy(after, name) for name in SPLITS}
+        found = Tuned(tuner.integers(after, left.origin), inherited, tuned, tuner.seconds)
+        if not found.gained:
+            found = replace(found, network=integer_network(
+                before, left.supernet.space, left.images, left.origin
+            ))  # fmt: skip
+        save_network(out, found.network)
+        unfinished.unlink(missing_ok=True)
+    return found
 
 
 class Tuner:
