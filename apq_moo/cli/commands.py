@@ -8,6 +8,7 @@ from apq_moo.cli import (  # noqa: F401
     measuring_commands,
     run_commands,
     train_commands,
+    tuning_commands,
 )
 from apq_moo.cli.app import app
 

@@ -22,11 +22,11 @@ def finetune(
     file: Annotated[Path, typer.Option("--out", "-o", help="The network's file, .safetensors.")],
     steps: Annotated[int, typer.Option(min=1, max=100_000_000, help="Optimiser steps.")] = 2000,
     batch_size: Annotated[int, typer.Option(min=1, max=100_000, help="Images of a step.")] = 128,
-    learning_rate: Annotated[float, typer.Option(min=1e-9, help="Its peak.")] = 1e-3,
+    learning_rate: Annotated[float, typer.Option(min=1e-9, help="Its peak.")] = 5e-3,
     labels: Annotated[
         float,
         typer.Option(min=0, max=1, help="Share of the loss by labels; the rest is the teacher's."),
-    ] = 0.5,
+    ] = 0.0,
     space: Annotated[
         str | None, typer.Option(help="Of a policy; default: the preset that it names.")
     ] = None,

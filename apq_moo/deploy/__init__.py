@@ -7,12 +7,14 @@ from apq_moo.deploy.executing import execute
 from apq_moo.deploy.exporting import export
 from apq_moo.deploy.integers import Grid, IntegerLayer, IntegerNetwork
 from apq_moo.deploy.storage import load_network, save_network
+from apq_moo.deploy.tuning import TuningConfig, finetune
 
 __all__ = [
     "Checked",
     "Grid",
     "IntegerLayer",
     "IntegerNetwork",
+    "TuningConfig",
     "check",
     "choose",
     "cut_out",
@@ -20,6 +22,7 @@ __all__ = [
     "deploy",
     "execute",
     "export",
+    "finetune",
     "load_network",
     "names_of_classes",
     "save_network",

@@ -62,10 +62,10 @@ class TuningConfig:
 
     steps: int = 2000
     batch_size: int = 128
-    learning_rate: float = 1e-3
-    step_rate: float = 1e-3
+    learning_rate: float = 5e-3
+    step_rate: float = 5e-3
     weight_decay: float = 1e-4
-    labels: float = 0.5
+    labels: float = 0.0
     freeze: float = 0.7
     average_decay: float = 0.99
     seed: int = 0
@@ -192,7 +192,7 @@ class Tuner:
         special |= {id(parameter) for parameter in convolved}
         others = [p for p in self.network.parameters() if id(p) not in special]
         self._rates = (config.learning_rate, config.learning_rate, config.step_rate)
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": convolved, "weight_decay": config.weight_decay},
             {"params": others},
             {"params": steps},

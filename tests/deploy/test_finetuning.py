@@ -1,5 +1,7 @@
 """Fine-tuning a subnet at its bits."""
 
+import json
+import re
 from dataclasses import replace
 from itertools import pairwise
 
@@ -7,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from apq_moo.deploy import cut_out, execute
+from apq_moo.cli import main
+from apq_moo.deploy import cut_out, execute, load_network
 from apq_moo.deploy.tunable import LearnedSteps
 from apq_moo.deploy.tuning import Tuner, TuningConfig
 from apq_moo.errors import UserError
@@ -16,6 +19,12 @@ from apq_moo.supernet.scoring import Scorer
 
 SPACE = load_space("digits")
 SHORT = TuningConfig(steps=6, batch_size=32, freeze=0.5)
+
+
+def call(*arguments):
+    with pytest.raises(SystemExit) as stop:
+        main([str(argument) for argument in arguments])
+    return stop.value.code or 0
 
 
 def subnets(n=2):
@@ -148,3 +157,24 @@ def test_a_tuning_that_diverges_says_so(trained, image_set):
     config = replace(SHORT, learning_rate=1e30)
     with pytest.raises(UserError, match=r"diverged before step 6.*lower learning_rate"):
         Tuner(trained, subnets()[0], image_set, config).run()
+
+
+def test_the_command_stores_a_network_and_says_what_it_gained(tmp_path, image_set, capsys):
+    (subnet,) = subnets(1)
+    policy, out = tmp_path / "policy.json", tmp_path / "net.safetensors"
+    policy.write_text(json.dumps(subnet.to_dict()))
+    command = ("finetune", policy, "-o", out, "--steps", 4, "--batch-size", 32)
+    assert call(*command, "--resume") == 2
+    assert "nothing to resume" in capsys.readouterr().err
+    assert call(*command) == 0
+    said = capsys.readouterr().out
+    network = load_network(out)
+    assert network.subnet == subnet
+    for split in ("validation", "test"):
+        part = image_set.split(split)
+        right = 100 * (execute(network, part.images).argmax(1) == part.labels).mean()
+        known = [float(word) for word in re.findall(rf"{split}: (.*) % .*, (.*) % after", said)[0]]
+        assert any(right == pytest.approx(value, abs=0.0051) for value in known)
+    assert [path.name for path in tmp_path.glob("net*")] == ["net.safetensors"]
+    assert call(*command) == 2
+    assert "exists" in capsys.readouterr().err

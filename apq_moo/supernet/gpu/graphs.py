@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,7 +44,7 @@ class Replays:
         self._recorded: dict[Hashable, _Recorded] = {}
         self._seen: OrderedDict[Hashable, int] = OrderedDict()
         self._held: dict[str, Tensor] = {}
-        self._pool: tuple[int, int] | None = None
+        self._pool: Any = None
 
     def forget(self) -> None:
         """Forget all records, because what they use has moved."""

@@ -161,8 +161,9 @@ class GpuGradients:
         classes = self.supernet.space.spec.classes
         targets = nn.functional.one_hot(y, classes).float()
         targets = torch.lerp(targets, torch.full_like(targets, 1 / classes), self.smoothing)
+        way: LogitsGradient = cross_entropy_gradient
         if soft is None:
-            role, way = "labels", cross_entropy_gradient
+            role = "labels"
         else:
             role, way, targets = "soft", self.distillation, soft
         targets = self._replays.hold(role, targets)
