@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from apq_moo.cli.app import app, check_output, say
+from apq_moo.cli.app import app, check_output, progress, say
 from apq_moo.cli.options import LimitOption, OnOption, parse_limits
 from apq_moo.errors import UserError
 from apq_moo.texts import by_commas
@@ -38,20 +39,32 @@ def deploy(
         str, typer.Option("--format", help="Any of onnx, torch, c, by commas.")
     ] = "onnx",
     native_int4: NativeOption = False,
+    finetune_steps: Annotated[
+        int,
+        typer.Option(min=0, max=100_000_000, help="Of 128 images, at the network's bits; 0: none."),
+    ] = 500,
     space: SpaceOption = None,
     assets: AssetsOption = None,
     on: OnOption = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an earlier network in --out.")] = False,
 ) -> None:
-    """Pick a network of a run, cut it out of the supernet, export and check it."""
-    from apq_moo.deploy import choose
+    """Pick a network of a run, cut it out of the supernet, fine-tune, export and check it."""
+    from apq_moo.deploy import TuningConfig, choose
     from apq_moo.deploy import deploy as carry_out
     from apq_moo.deploy.deploying import NETWORK
 
     if (folder / NETWORK).exists() and not overwrite:
         raise UserError(f"{folder / NETWORK} exists; add --overwrite to replace it")
     chosen = choose(source, parse_limits(limit or ()), knee=knee, space=space, assets=assets)
-    carry_out(chosen, folder, by_commas(formats), native_int4=native_int4, on=on, say=say)
+    tuning = TuningConfig(steps=finetune_steps) if finetune_steps else None
+    lines: list[str] = []
+    with progress("fine-tuning") if tuning else nullcontext() as tell:
+        carry_out(
+            chosen, folder, by_commas(formats), native_int4=native_int4, on=on,
+            tuning=tuning, callback=tell, say=lines.append,
+        )  # fmt: skip
+    for line in lines:
+        say(line)
     say(f"{folder / 'report.md'}")
 
 

@@ -62,8 +62,6 @@ def finetune(
         found = tune(
             chosen.space, chosen.subnet, file, config, assets=chosen.assets, on=on, callback=tell
         )
-    for name, before in found.inherited.items():
-        say(f"{name}: {before:.2f} % inherited, {found.tuned[name]:.2f} % after {steps} steps")
-    if not found.gained:
-        say("the inherited weights are better on the validation images, and are kept")
+    for line in found.lines():
+        say(line)
     say(f"{file}: {found.seconds:.0f} s of fine-tuning")

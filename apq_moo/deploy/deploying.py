@@ -15,6 +15,7 @@ from apq_moo.deploy.exporting import FORMATS, export
 from apq_moo.deploy.integers import IntegerNetwork
 from apq_moo.deploy.preprocessing import preprocessing
 from apq_moo.deploy.storage import save_network
+from apq_moo.deploy.tuning import Tuned, TuningConfig, finetune
 from apq_moo.errors import UserError, shown
 from apq_moo.files import is_folder, read_json, write_json, write_text
 from apq_moo.hardware import QUANTITIES, TableDevice, cost_table, find_device
@@ -97,9 +98,11 @@ def deploy(
     *,
     native_int4: bool = False,
     on: str | None = None,
+    tuning: TuningConfig | None = None,
+    callback: Callable[[int, int], None] | None = None,
     say: Callable[[str], None] = lambda _text: None,
 ) -> dict[str, Any]:
-    """Cut a network out, export and check it, and write a report.
+    """Cut a network out, fine-tune it if asked, export and check it, and write a report.
 
     Args:
         chosen: the network.
@@ -107,21 +110,33 @@ def deploy(
         formats: of :data:`FORMATS`; ONNX is written both exactly and for integer kernels.
         native_int4: whether exact ONNX stores weights of up to 4 bits two a byte.
         on: where torch runs; by default on the CPU.
+        tuning: how it is fine-tuned; by default not at all.
+        callback: told about every step of that, ``(steps done, in all)``.
         say: told a line of text.
 
     Returns:
         What ``report.json`` says.
 
     Raises:
-        UserError: see :func:`cut_out_of_assets`, :func:`export` and :func:`check`; or the folder
-            cannot be written to.
+        UserError: see :func:`cut_out_of_assets`, :func:`finetune`, :func:`export` and
+            :func:`check`; or the folder cannot be written to.
     """
     unknown = [name for name in formats if name not in FORMATS]
     if unknown:
         raise UserError(f"format={shown(unknown[0])}: known are {', '.join(FORMATS)}")
     out = Path(out)
-    network = cut_out_of_assets(chosen.space, chosen.subnet, chosen.assets, on)
-    save_network(out / NETWORK, network)
+    tuned: Tuned | None = None
+    if tuning is None:
+        network = cut_out_of_assets(chosen.space, chosen.subnet, chosen.assets, on)
+        save_network(out / NETWORK, network)
+    else:
+        tuned = finetune(
+            chosen.space, chosen.subnet, out / NETWORK, tuning,
+            assets=chosen.assets, on=on, callback=callback,
+        )  # fmt: skip
+        network = tuned.network
+        for line in tuned.lines():
+            say(line)
     write_json(out / POLICY, network.subnet.to_dict())
     files = [out / NETWORK]
     for name in formats:
@@ -135,6 +150,7 @@ def deploy(
     if "onnx" in formats:
         shutil.copyfile(Path(__file__).with_name(SCRIPT), out / SCRIPT)
     report = _report(chosen, network, checked)
+    report["finetuning"] = None if tuned is None else tuned.to_dict()
     write_json(out / f"{REPORT}.json", report)
     write_text(out / f"{REPORT}.md", markdown(report, checked))
     return report
@@ -196,6 +212,9 @@ def markdown(report: Mapping[str, Any], checked: Sequence[Checked]) -> str:
         what = "acc on validation images (%)" if name == "acc" else _named(name)
         lines.append(f"| {what} | {' | '.join(cells)} |")
     lines.append(f"| acc on test images (%) | | {_cell(report['accuracy']['test'])} |")
+    if report["finetuning"] is not None:
+        for split, value in report["finetuning"]["inherited"].items():
+            lines.append(f"| the same on {split} images before fine-tuning | | {_cell(value)} |")
     for found in checked:
         name = Path(found.path).name
         lines.append(f"| bytes of {name} | | {found.bytes:,} |")

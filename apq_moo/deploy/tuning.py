@@ -113,6 +113,21 @@ class Tuned:
         """Whether what was tuned is what was kept."""
         return self.tuned["validation"] >= self.inherited["validation"]
 
+    def lines(self) -> list[str]:
+        """What it came to, for people."""
+        told = [
+            f"{name}: {before:.2f} % inherited, {self.tuned[name]:.2f} % fine-tuned"
+            for name, before in self.inherited.items()
+        ]
+        if not self.gained:
+            told.append("the inherited weights are better on the validation images, and are kept")
+        return told
+
+    def to_dict(self) -> dict[str, Any]:
+        """What it came to, fit for JSON."""
+        told = {name: getattr(self, name) for name in ("inherited", "tuned", "seconds", "gained")}
+        return {**told, "settings": self.network.origin.get("finetuned")}
+
 
 def finetune(
     space: Space,

@@ -81,7 +81,8 @@ def policy(subnet, tmp_path):
 
 
 def test_a_policy_is_deployed(policy, trained, subnet, image_set, tmp_path, capsys):
-    assert call("deploy", str(policy), "-o", str(tmp_path / "net")) == 0
+    command = ("deploy", str(policy), "-o", str(tmp_path / "net"), "--finetune-steps")
+    assert call(*command, "0") == 0
     text = capsys.readouterr().out
     assert "same class on 3,600 of 3,600 images, logits differ by 0" in text
     assert {path.name for path in (tmp_path / "net").iterdir()} == {
@@ -100,8 +101,13 @@ def test_a_policy_is_deployed(policy, trained, subnet, image_set, tmp_path, caps
     pages = (tmp_path / "net/report.md").read_text()
     assert f"| acc on test images (%) | | {wanted[0, 1]:.4g} |" in pages
     assert "same class on 3,600 of 3,600 images" in pages
-    line = told(capsys, "deploy", str(policy), "-o", str(tmp_path / "net"))
-    assert "add --overwrite to replace it" in line
+    assert report["finetuning"] is None
+    assert "add --overwrite to replace it" in told(capsys, *command, "5")
+    assert call(*command, "5", "--overwrite", "--format", "network") == 0
+    report = json.loads((tmp_path / "net/report.json").read_text())
+    assert list(report["finetuning"]["inherited"].values()) == pytest.approx(wanted[0])
+    kept = "tuned" if report["finetuning"]["gained"] else "inherited"
+    assert report["accuracy"] == pytest.approx(report["finetuning"][kept])
 
 
 def test_a_run_is_deployed(tmp_path, capsys):
