@@ -48,6 +48,7 @@ from apq_moo.deploy.c import write_c
 from apq_moo.deploy.c_reading import read_c
 from apq_moo.deploy.onnx_files import load_onnx, save_onnx
 from apq_moo.deploy.torch_program import read_program, save_torch
+from apq_moo.deploy.tuning import Tuner, TuningConfig
 from apq_moo.errors import UserError
 from apq_moo.files import read_json
 from apq_moo.hardware import (
@@ -653,6 +654,33 @@ def go_on(path):
     one_step()
 
 
+def finetuning(folder):
+    path = folder / "s.training"
+    tune_one_step()
+    tuner().save(path)
+    return path
+
+
+def tune_one_step():
+    def stop(_step, _steps):
+        raise StopIteration
+
+    with suppress(StopIteration):
+        tuner().run(callback=stop)
+
+
+@cache
+def tuner():
+    supernet = load_supernet(ASSETS.folder / "supernet.safetensors", SPACE)[0]
+    (subnet,) = SPACE.decode(SPACE.smallest())
+    return Tuner(supernet, subnet, load_images("digits"), TuningConfig(steps=9, batch_size=8))
+
+
+def go_on_tuning(path):
+    tuner().load(path)
+    tune_one_step()
+
+
 RECIPE = Recipe(batch=16, lr=1e-3, bits_lr=1e-3, epochs=1, min_steps=2)
 
 
@@ -799,6 +827,7 @@ FORMATS = {
     NAME: (store, sqlite_of, read_store),
     "evaluations.sqlite": (evaluations, sqlite_of, read_evaluations),
     "training": (training, safetensors_of, go_on),
+    "finetuning": (finetuning, safetensors_of, go_on_tuning),
     "supernet": (supernet, safetensors_of, lambda path: load_supernet(path, SPACE)),
     "network": (network, signed_of, run_network),
     "network.onnx": (onnx_network, bytes_of, load_onnx),
