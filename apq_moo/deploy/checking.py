@@ -22,6 +22,7 @@ _C_MACS, _LEAST_IMAGES = 2e10, 100
 """Images that a compiled program classifies take about half a minute."""
 
 SPLITS = ("validation", "test")
+_COMPARED = 64
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,20 @@ def images_for(network: IntegerNetwork, name: str | None = None) -> ImageSet:
 
 
 def logits_of(network: IntegerNetwork, images: ImageSet) -> dict[str, Singles]:
-    """The package's own logits by split of :data:`SPLITS`."""
-    return {split: execute(network, images.split(split).images) for split in SPLITS}
+    """The package's own logits by split of :data:`SPLITS`.
+
+    They are computed by torch, several times faster, where that gives the bits of numpy's on the
+    first images.
+    """
+    from apq_moo.deploy.torch_program import TorchNetwork, module_logits
+
+    module, few = TorchNetwork(network), images.test.images[:_COMPARED]
+    same = np.array_equal(module_logits(module, few), execute(network, few))
+    found = {}
+    for split in SPLITS:
+        given = images.split(split).images
+        found[split] = module_logits(module, given) if same else execute(network, given)
+    return found
 
 
 def check(

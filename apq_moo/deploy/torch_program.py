@@ -14,13 +14,12 @@ import json
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from apq_moo.deploy.integers import HALF, Grid, IntegerLayer, IntegerNetwork
+from apq_moo.deploy.integers import HALF, Grid, IntegerLayer, IntegerNetwork, Singles
 from apq_moo.deploy.readback import Seen, policy_of, weight_bits
 from apq_moo.deploy.storage import network_bytes, parse_network
 from apq_moo.errors import UserError, shown
@@ -29,6 +28,7 @@ from apq_moo.space import Subnet
 
 FORMAT = "apq-moo torch program 1"
 _EXACT = 2**24
+_BATCH = 200
 _MAX_BYTES = 2**29
 _NETWORK, _ABOUT = "apq_moo.safetensors", "apq_moo.json"
 
@@ -194,12 +194,17 @@ def read_program(path: str | Path) -> tuple[IntegerNetwork, bytes, object]:
     return parse_network(inside, str(path)), data, about.get("torch")
 
 
-def torch_logits(file: TorchFile, images: Any) -> Any:
+def torch_logits(file: TorchFile, images: Singles) -> Singles:
+    """Logits that a program gives, see :func:`module_logits`."""
+    return module_logits(file.program.module(), images)
+
+
+@torch.no_grad()
+def module_logits(module: nn.Module, images: Singles) -> Singles:
     """Logits of images of shape ``(n, c, h, w)``, both as numpy's arrays."""
-    with torch.no_grad():
-        run = file.program.module()
-        parts = [run(part) for part in torch.from_numpy(images).split(200)]
-        return torch.cat(parts).numpy()
+    parts = [module(part) for part in torch.from_numpy(images).split(_BATCH)]
+    logits: Singles = torch.cat(parts).numpy()
+    return logits
 
 
 def torch_policy(file: TorchFile) -> Subnet:
