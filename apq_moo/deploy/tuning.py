@@ -35,6 +35,7 @@ from apq_moo.supernet.checkpoint import load_tensors, save_tensors
 from apq_moo.supernet.devices import device_of
 from apq_moo.supernet.evaluation import FoldedLayer, calibrate, fold, infer
 from apq_moo.supernet.network import Supernet
+from apq_moo.threads import one_torch_thread
 
 FORMAT = "apq-moo fine-tuning 1"
 SUFFIX = ".training"
@@ -157,7 +158,8 @@ def finetune(
     out = Path(out)
     unfinished = out.with_suffix(SUFFIX)
     left = inheritance(space, subnet, assets, on)
-    with growing(out):
+    # With more threads sums are taken in another order, and small layers take longer, not less.
+    with growing(out), one_torch_thread():
         tuner = Tuner(left.supernet, left.subnet, left.images, config)
         before = tuner.network.folded()
         inherited = {name: tuner.accuracy(before, name) for name in SPLITS}
