@@ -585,7 +585,7 @@ def report(folder):
 
 def evaluations(folder):
     archive = Evaluations(SPACE, "e", "d", folder / "e.sqlite")
-    archive._put(SPACE.smallest().astype("<u2").tobytes(), {"v": 1.0})
+    archive._put([(SPACE.smallest().astype("<u2").tobytes(), "v", 1.0)])
     return folder / "e.sqlite"
 
 
