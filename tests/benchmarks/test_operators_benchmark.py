@@ -72,14 +72,14 @@ def test_the_reference_is_the_worst_of_feasible_draws(case):
 
 def test_scores_are_those_of_the_searches(case):
     names = (FULL, "random feasible draws")
-    scores = compare(case, [NAMED[name] for name in names], seeds=2, budget=250)
+    scores = compare(case, [NAMED[name] for name in names], seeds=2, budget=500)
     assert [score.name for score in scores] == list(names)
     for score in scores:
         assert score.hypervolumes.shape == (2,)
-        assert score.evaluations == 250
+        assert score.evaluations == 500
         assert score.seconds > 0
         for seed, volume in enumerate(score.hypervolumes):
-            found = search(case.problem, NAMED[score.name].make(case.problem), 250, seed)
+            found = search(case.problem, NAMED[score.name].make(case.problem), 500, seed)
             assert volume == pytest.approx(swept(case, found.F, found.feasible), rel=1e-12)
             assert 0 < volume < 1
     full, random = (score.hypervolumes for score in scores)

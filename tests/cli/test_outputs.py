@@ -13,6 +13,7 @@ from apq_moo.study.folder import RunFolder
 PICTURE = ".png, .svg or .pdf"
 OUTPUTS = {
     ("pick", "r", "-o"): ".json",
+    ("finetune", "r", "-o"): ".safetensors",
     ("supernet", "train", "-o"): ".safetensors",
     ("samples", "collect", "-o"): ".npz",
     ("samples", "exhaust", "-o"): ".npz",
@@ -33,7 +34,10 @@ FOLDERS = {
     ("bench", "--out"),
     ("pipeline", "--out"),
     ("data", "download", "--folder"),
+    ("deploy", "-o"),
+    ("export", "-o"),
 }
+"""And of ``export``, whose formats are tested with it, a file."""
 INPUTS = {"--supernet", "--samples", "--resume", "--plan"}
 
 
