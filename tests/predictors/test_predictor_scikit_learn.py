@@ -277,18 +277,22 @@ def test_parameters_are_stored(name, digits, digits_samples, tmp_path):
     np.testing.assert_array_equal(again.predict(X), saved.predict(X))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in ("ensemble", "mlp-stacked")])
 def test_files_of_before_parameters_were_stored(name, fitted, digits, digits_samples, tmp_path):
-    path = tmp_path / "old"
-    fitted[name].save(path)
+    """Their targets were accuracies."""
+    path, predictor = tmp_path / "old", fitted[name]
+    if predictor.get_params().get("target", "accuracy") != "accuracy":
+        X, y, fp = samples_of(digits_samples)
+        predictor = PREDICTORS.get(name)(digits, seed=1, target="accuracy").fit(X, y, **fp)
+    predictor.save(path)
     arrays, header = read_state(path, digits)
     stored = header.pop("parameters")
     assert set(stored) == set(DEFAULTS[name])
     write_state(path, digits, arrays, header)
     old = load_predictor(path, digits)
-    assert old.get_params(deep=False) == fitted[name].get_params(deep=False)
+    assert old.get_params(deep=False) == predictor.get_params(deep=False)
     X = digits_samples.held_out[0]
-    np.testing.assert_array_equal(old.predict(X), fitted[name].predict(X))
+    np.testing.assert_array_equal(old.predict(X), predictor.predict(X))
 
 
 @pytest.mark.parametrize(
