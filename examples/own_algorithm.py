@@ -23,7 +23,7 @@ class FrontWalk(Algorithm):
         self.pop_size = pop_size
 
     def _initialize_infill(self):
-        return Population.new(X=self.problem.region.sample(self.pop_size, self.random_state))
+        return Population.new(X=self.problem.draw(self.pop_size, self.random_state))
 
     def _infill(self):
         rng, space = self.random_state, self.problem.space
