@@ -6,3 +6,27 @@ from pathlib import Path
 # Triton interprets its kernels where there is no GPU; it must know before it is imported.
 if not Path("/dev/nvidia0").exists():
     os.environ["TRITON_INTERPRET"] = "1"
+
+import pytest
+import torch
+
+from apq_moo.data import load_images
+from apq_moo.space import load_space
+
+
+@pytest.fixture(scope="session")
+def digits():
+    return load_space("digits")
+
+
+@pytest.fixture(scope="session")
+def image_set():
+    return load_images("digits")
+
+
+@pytest.fixture
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from apq_moo.data import ImageSet, Split, load_images
+from apq_moo.data import ImageSet, Split
 from apq_moo.data.assets import SUPERNET, find_assets
-from apq_moo.space import Space, SpaceSpec, load_space
+from apq_moo.deploy import Grid, IntegerLayer, IntegerNetwork
+from apq_moo.space import Layer, Space, SpaceSpec
 from apq_moo.supernet.checkpoint import load_supernet
 from apq_moo.supernet.network import Supernet
 from apq_moo.supernet.range_fitting import fit_ranges
@@ -17,26 +18,13 @@ BITS = [2, 3, 4, 5, 6, 7, 8]
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="session")
-def digits():
-    return load_space("digits")
+def on_one_thread(one_thread):
+    """For all tests of this folder."""
 
 
 @pytest.fixture(scope="session")
 def trained(digits):
     return load_supernet(find_assets(digits).path(SUPERNET), digits)[0]
-
-
-@pytest.fixture(scope="session")
-def image_set():
-    return load_images("digits")
 
 
 def space_of(between, bits=BITS):
@@ -81,11 +69,11 @@ def supernet_of(space, images, seed=0):
 
 
 @pytest.fixture(scope="session")
-def pictures():
+def pictures(image_set):
     """Random images of the space, fit to calibrate."""
     images = np.random.default_rng(0).random((96, 3, 9, 9)).astype(np.float32)
     split = Split(images, np.arange(96) % 7)
-    augment = load_images("digits").augment
+    augment = image_set.augment
     return ImageSet("random", split, split, split, split, split, augment)
 
 
@@ -99,3 +87,23 @@ def nets(pictures):
 def with_bits():
     """The space with other bits."""
     return lambda spec, **bits: Space(replace(spec, bits={**spec.bits, **bits}))
+
+
+@pytest.fixture
+def wide():
+    """A network whose sums, of 1,280 channels at the ends of 8 bits, pass 2^24; and images."""
+    layer = Layer("stem", 1280, 4, 2, 1, 1, 1, 8, 8, between_bits=32, activation=None)
+    last = Layer("classifier", 4, 4, 1, 1, 1, 1, 8, 8, True, activation=None)
+    rng = np.random.default_rng(0)
+    weight = rng.choice([-127, 127, 126], (4, 1280, 1, 1)).astype(np.int8)
+    weight[0] = 127
+    gain, bias = np.full(4, 2.0**-24, np.float32), np.zeros(4, np.float32)
+    step = float(np.float32(1 / 255))
+    eye = np.eye(4, dtype=np.int8)[:, :, None, None] * np.int8(127)
+    layers = (
+        IntegerLayer(layer, None, weight, gain, bias, Grid(step, 0, 8)),
+        IntegerLayer(last, None, eye, gain, bias, Grid(2.0**-6, 0, 8)),
+    )
+    assert layers[0].largest_sum == 1280 * 127 * 255 > 2**24
+    images = rng.choice([0.0, 1.0], (20, 1280, 2, 2), p=[0.1, 0.9]).astype(np.float32)
+    return IntegerNetwork(layers, tuple("abcd"), "any", {"space_content": {"stages": []}}), images

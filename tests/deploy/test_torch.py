@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from apq_moo.deploy import Grid, IntegerLayer, IntegerNetwork, cut_out, execute
+from apq_moo.deploy import cut_out, execute
 from apq_moo.deploy.exporting import FORMATS, export, format_of
 from apq_moo.deploy.storage import digest_of_network
 from apq_moo.deploy.torch_program import (
@@ -22,7 +22,6 @@ from apq_moo.deploy.torch_program import (
     torch_policy,
 )
 from apq_moo.errors import UserError
-from apq_moo.space import Layer
 
 LOADING = """
 import sys
@@ -65,20 +64,8 @@ def test_exact_logits(nets, pictures, between):
         np.testing.assert_array_equal(found, execute(network, images))
 
 
-def test_sums_that_single_precision_does_not_hold():
-    layer = Layer("stem", 1280, 4, 2, 1, 1, 1, 8, 8, between_bits=32, activation=None)
-    last = Layer("classifier", 4, 4, 1, 1, 1, 1, 8, 8, True, activation=None)
-    rng = np.random.default_rng(0)
-    weight = rng.choice([-127, 127, 126], (4, 1280, 1, 1)).astype(np.int8)
-    weight[0] = 127
-    gain, bias = np.full(4, 2.0**-24, np.float32), np.zeros(4, np.float32)
-    eye = np.eye(4, dtype=np.int8)[:, :, None, None]
-    layers = (
-        IntegerLayer(layer, None, weight, gain, bias, Grid(float(np.float32(1 / 255)), 0, 8)),
-        IntegerLayer(last, None, eye, gain, bias, Grid(2.0**-6, 0, 8)),
-    )
-    network = IntegerNetwork(layers, tuple("abcd"), "any")
-    images = rng.choice([0.0, 1.0], (20, 1280, 2, 2), p=[0.1, 0.9]).astype(np.float32)
+def test_sums_that_single_precision_does_not_hold(wide):
+    network, images = wide
     found = TorchNetwork(network)(torch.from_numpy(images)).numpy()
     np.testing.assert_array_equal(found, execute(network, images))
 

@@ -81,11 +81,6 @@ def make_samples(space, n_fp, n_mp, n_held_out, seed=0):
 
 
 @pytest.fixture(scope="session")
-def digits():
-    return load_space("digits")
-
-
-@pytest.fixture(scope="session")
 def imagenet():
     return load_space("imagenet")
 

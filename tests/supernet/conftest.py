@@ -4,23 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from apq_moo.data import load_images
-from apq_moo.space import Space, SpaceSpec, load_space
+from apq_moo.space import Space, SpaceSpec
 from apq_moo.supernet.network import Supernet
 from apq_moo.supernet.range_fitting import fit_ranges
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="session")
-def digits():
-    return load_space("digits")
+def on_one_thread(one_thread):
+    """For all tests of this folder."""
 
 
 @pytest.fixture(scope="session")
@@ -80,8 +71,3 @@ def pictures(digits, full):
         )
         for name, spec in shapes.items()
     }
-
-
-@pytest.fixture(scope="session")
-def image_set():
-    return load_images("digits")
