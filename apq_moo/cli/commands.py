@@ -6,6 +6,8 @@ from apq_moo.cli import (  # noqa: F401
     deploy_commands,
     hardware_commands,
     measuring_commands,
+    pipeline_commands,
+    predictor_commands,
     run_commands,
     train_commands,
     tuning_commands,

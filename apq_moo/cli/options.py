@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from apq_moo.cli.app import err, say
+from apq_moo.defaults import MAX_SEED
 from apq_moo.errors import UserError
 from apq_moo.texts import by_commas
 
@@ -39,6 +40,12 @@ WarmupOption = Annotated[
         help="Of these, first ones for the largest subnet alone.",
     ),
 ]
+
+SpaceOption = Annotated[str, typer.Option(help="A preset or a TOML file.")]
+DrawOption = Annotated[
+    str, typer.Option(help="How random subnets are drawn: `uniform`, or `sizes`: of all sizes.")
+]
+SeedOption = Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of everything random.")]
 
 _OPTIONS = {
     **{name: f"--{name}" for name in ("assets", "backend", "budget", "jobs", "missing", "most")},

@@ -8,9 +8,8 @@ from typing import Annotated
 import typer
 
 from apq_moo.cli.app import app, check_output, progress, say
-from apq_moo.cli.options import OnOption
+from apq_moo.cli.options import OnOption, SeedOption
 from apq_moo.cli.stopping import going_on
-from apq_moo.defaults import MAX_SEED
 from apq_moo.errors import UserError
 
 
@@ -37,7 +36,7 @@ def finetune(
     resume: Annotated[
         bool, typer.Option("--resume", help="Only go on with one that was interrupted.")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of everything random.")] = 0,
+    seed: SeedOption = 0,
 ) -> None:
     """Fine-tune a network at its bits; repeat the command to continue an interrupted one."""
     from apq_moo.deploy import choose

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from apq_moo.cli import train_commands
+from apq_moo.cli import pipeline_commands
 from apq_moo.data import folders
 from apq_moo.data.assets import find_assets
 from apq_moo.data.samples import load_samples
@@ -140,7 +140,7 @@ def test_the_command_of_a_manifest_makes_those_assets(call, monkeypatch):
         asked.append(config)
         raise UserError("stop")
 
-    monkeypatch.setattr(train_commands, "run", stop)
+    monkeypatch.setattr(pipeline_commands, "run", stop)
     given = (
         *("--out", "two words", "--space", "my space.toml", "--steps", "400", "--fp", "41"),
         *("--mp", "42", "--held-out", "13", "--finetune-steps", "2", "--draw", "sizes", "--algo"),
