@@ -17,7 +17,7 @@ from apq_moo.deploy.preprocessing import preprocessing
 from apq_moo.deploy.storage import save_network
 from apq_moo.deploy.tuning import Tuned, TuningConfig, finetune
 from apq_moo.errors import UserError, shown
-from apq_moo.files import is_folder, read_json, write_json, write_text
+from apq_moo.files import check_writable, is_folder, read_json, write_json, write_text
 from apq_moo.hardware import QUANTITIES, TableDevice, cost_table, find_device
 from apq_moo.results.pick import pick
 from apq_moo.space import Space, Subnet, load_space
@@ -125,6 +125,7 @@ def deploy(
     if unknown:
         raise UserError(f"format={shown(unknown[0])}: known are {', '.join(FORMATS)}")
     out = Path(out)
+    check_writable(out / NETWORK)
     tuned: Tuned | None = None
     if tuning is None:
         network = cut_out_of_assets(chosen.space, chosen.subnet, chosen.assets, on)

@@ -102,6 +102,9 @@ def test_a_policy_is_deployed(policy, trained, subnet, image_set, tmp_path, caps
     assert f"| acc on test images (%) | | {wanted[0, 1]:.4g} |" in pages
     assert "same class on 3,600 of 3,600 images" in pages
     assert report["finetuning"] is None
+    file = str(tmp_path / "net/net.onnx")
+    line = told(capsys, "deploy", str(policy), "-o", file)
+    assert line == f"error: cannot write {file}/net.safetensors: Not a directory"
     assert "add --overwrite to replace it" in told(capsys, *command, "5")
     assert call(*command, "5", "--overwrite", "--format", "network") == 0
     report = json.loads((tmp_path / "net/report.json").read_text())
