@@ -13,7 +13,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 from apq_moo.errors import UserError
 from apq_moo.space import Space, SpaceSpec, load_space
 from apq_moo.supernet.evaluation import Evaluator
-from apq_moo.supernet.gpu import plans, workspace
+from apq_moo.supernet.gpu import graphs, plans, workspace
 from apq_moo.supernet.gpu.evaluator import GpuEvaluator
 from apq_moo.supernet.gpu.training import GpuGradients
 from apq_moo.supernet.gradients import Student, TorchGradients
@@ -197,10 +197,44 @@ def test_a_step_replaces_the_gradients_of_the_one_before(supernet, quantised, ze
         assert torch.allclose(parameter.grad, grad, rtol=1e-4, atol=1e-6)
 
 
+def test_what_comes_often_is_recorded_and_the_longest_unused_forgotten(monkeypatch):
+    """On records that only count how often they are replayed."""
+    replayed = []
+
+    def record(work, uses):
+        graph = SimpleNamespace(replay=lambda: replayed.append(float(work())))
+        return SimpleNamespace(graph=graph, result=work(), uses=uses())
+
+    monkeypatch.setattr(graphs, "_KEPT", 2)
+    replays = graphs.Replays(torch.device("cuda"))
+    monkeypatch.setattr(replays, "_record", record)
+
+    def do(key):
+        found = replays.do(key, lambda: torch.tensor(float(key)), tuple)
+        assert float(found) == key
+
+    for turn in range(graphs._SEEN_BEFORE):
+        do(1)
+        do(100 + turn)
+    assert not replayed
+    do(1)
+    for key in (2, 3):
+        for _ in range(graphs._SEEN_BEFORE + 1):
+            do(key)
+        do(1)
+    assert replayed == [1, 2, 1, 3, 1]
+    assert list(replays._recorded) == [3, 1]
+    held = replays.hold("x", torch.ones(2))
+    assert not replays._recorded  # they read what lay elsewhere
+    assert replays.hold("x", torch.zeros(2)) is held
+    assert replays.hold("x", torch.zeros(3)) is not held
+
+
 @pytest.mark.skipif(DEVICE == "cpu", reason="CUDA graphs need a GPU")
 @pytest.mark.parametrize("quantised", [False, True])
-def test_what_is_replayed_is_what_is_done(supernet, quantised):
+def test_what_is_replayed_is_what_is_done(supernet, quantised, monkeypatch):
     """Of one subnet in every step, from the third on by a graph, while ranges are fitted again."""
+    monkeypatch.setattr(graphs, "_SEEN_BEFORE", 2)
     twin = network(SPACE)
     rare, often = (Student(subnet, quantised) for subnet in subnets())
     replaying, doing = _kernels(supernet), _kernels(twin)

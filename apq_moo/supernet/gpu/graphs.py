@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_SEEN_BEFORE = 2
-"""Times that something is done without a graph first, so that its kernels are compiled."""
+_SEEN_BEFORE = 20
+"""Times that something is done without a graph first: kernels are compiled by then, and what does
+not come much oftener, such as ten steps of fine-tuning, is not worth the recording."""
 
 _REMEMBERED = 64
 _KEPT = 16
@@ -41,7 +42,7 @@ class Replays:
 
     def __init__(self, device: torch.device) -> None:
         self._enabled = device.type == "cuda"
-        self._recorded: dict[Hashable, _Recorded] = {}
+        self._recorded: OrderedDict[Hashable, _Recorded] = OrderedDict()
         self._seen: OrderedDict[Hashable, int] = OrderedDict()
         self._held: dict[str, Tensor] = {}
         self._pool: Any = None
@@ -79,15 +80,24 @@ class Replays:
             return work()
         recorded = self._recorded.get(key)
         if recorded is None:
-            times = self._seen.pop(key, 0)
-            if times < _SEEN_BEFORE or len(self._recorded) >= _KEPT:
-                self._seen[key] = times + 1
-                if len(self._seen) > _REMEMBERED:
-                    self._seen.popitem(last=False)
+            if not self._often(key):
                 return work()
             recorded = self._recorded[key] = self._record(work, uses)
+            if len(self._recorded) > _KEPT:
+                self._recorded.popitem(last=False)
+        self._recorded.move_to_end(key)
         recorded.graph.replay()
         return recorded.result.clone()
+
+    def _often(self, key: Hashable) -> bool:
+        """Whether something has been done often; else this time is remembered."""
+        times = self._seen.pop(key, 0)
+        if times >= _SEEN_BEFORE:
+            return True
+        self._seen[key] = times + 1
+        if len(self._seen) > _REMEMBERED:
+            self._seen.popitem(last=False)
+        return False
 
     def _record(
         self, work: Callable[[], Tensor], uses: Callable[[], tuple[Tensor, ...]]
