@@ -45,6 +45,34 @@ SPACE = Space(SpaceSpec.from_dict(TOML))
 INTEGERS = Space(SpaceSpec.from_dict(TOML | {"bits": TOML["bits"] | {"between": 8}}))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def patched_once():
+    """Interpreted kernels find Triton's functions replaced: once, not in each call of a function.
+
+    The interpreter looks through all of Triton's functions whenever one calls another, which takes
+    about as long as what is interpreted.
+    """
+    if DEVICE == "cuda":
+        yield
+        return
+    from triton.runtime import interpreter
+
+    scopes, patch = {}, interpreter._patch_lang
+    language = {id(interpreter.tl), id(interpreter.tl.core)}
+
+    def patched(function):
+        modules = frozenset(map(id, function.__globals__.values())) & language
+        if modules not in scopes:
+            scopes[modules] = patch(function)
+        return interpreter._LangPatchScope()
+
+    interpreter._patch_lang = patched
+    yield
+    interpreter._patch_lang = patch
+    for scope in reversed(scopes.values()):
+        scope.restore()
+
+
 @pytest.fixture
 def supernet():
     return network(SPACE)
@@ -185,7 +213,7 @@ def test_all_learn_from_predictions_that_are_given(supernet):
 
 @pytest.mark.parametrize(("quantised", "zeroed"), [(False, False), (True, True), (True, False)])
 def test_a_step_replaces_the_gradients_of_the_one_before(supernet, quantised, zeroed):
-    students = [Student(SPACE.decode(SPACE.largest())[0], quantised)]
+    students = [Student(SPACE.decode(SPACE.smallest())[0], quantised)]
     kernels = _kernels(supernet)
     loss = _step(kernels, students)
     kept = [parameter.grad.clone() for parameter in supernet.parameters()]
