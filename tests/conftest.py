@@ -14,6 +14,19 @@ from apq_moo.data import load_images
 from apq_moo.space import load_space
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Each worker begins with a part in one piece, so that what tests share is made once.
+
+    One that is done takes over half of what another has left.
+    """
+    if config.getvalue("dist") != "load":
+        return None
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
+
+
 @pytest.fixture(scope="session")
 def digits():
     return load_space("digits")

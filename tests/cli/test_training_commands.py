@@ -20,15 +20,32 @@ from apq_moo.data.samples import load_samples
 from apq_moo.errors import UserError
 from apq_moo.files import locked
 from apq_moo.pipeline import Listener, PipelineConfig, run, stages
+from apq_moo.predictors import mlp
 from apq_moo.space import load_space
 from apq_moo.study.folder import LOCK
 from apq_moo.supernet.checkpoint import load_supernet
 from apq_moo.supernet.training import TrainConfig
 
 TINY = (
-    *("--steps", "4", "--fp", "40", "--mp", "40", "--held-out", "12", "--budget", "4800"),
+    *("--steps", "4", "--fp", "16", "--mp", "16", "--held-out", "6", "--budget", "4800"),
     *("--jobs", "1", "--out", "made"),
 )
+
+
+@pytest.fixture
+def brief(monkeypatch):
+    """Predictors' networks are trained, and few subnets evaluated, for a moment.
+
+    How well they learn and how subnets are told apart is tested elsewhere.
+    """
+
+    def train(weights, inputs, targets, recipe, rng):
+        return real(weights, inputs, targets, replace(recipe, epochs=1, min_steps=10), rng)
+
+    real = mlp.train
+    monkeypatch.setattr(mlp, "train", train)
+    monkeypatch.setattr(stages, "_CALIBRATIONS", 2)
+    monkeypatch.setattr(stages, "evaluate", partial(stages.evaluate, n_random=2))
 
 
 def test_stages_one_by_one(call, refused):
@@ -74,6 +91,7 @@ def test_stages_one_by_one(call, refused):
     )
 
 
+@pytest.mark.usefixtures("brief")
 def test_the_pipeline_resumes_at_every_stage(call, refused, monkeypatch):
     """Each stage dies once when it begins; what was done before it is not done again."""
     counts = {}
@@ -90,13 +108,12 @@ def test_the_pipeline_resumes_at_every_stage(call, refused, monkeypatch):
     monkeypatch.setattr(stages, "train", dying("train", stages.train))
     monkeypatch.setattr(stages, "collect", dying("collect", stages.collect))
     monkeypatch.setattr(stages, "fit_predictors", dying("fit", stages.fit_predictors))
-    few = partial(stages.evaluate, n_random=4)
-    monkeypatch.setattr(stages, "evaluate", dying("evaluate", few))
+    monkeypatch.setattr(stages, "evaluate", dying("evaluate", stages.evaluate))
     codes = [call("pipeline", *TINY).code for _ in range(5)]
     assert codes == [130] * 4 + [0]
     assert counts["train"] == 2
     manifest = json.loads(Path("made/manifest.json").read_text())
-    assert manifest["n_fp"] == manifest["n_mp"] == 40
+    assert manifest["n_fp"] == manifest["n_mp"] == 16
     assert {"command", "seed", "versions", "acc_test", "seconds"} <= manifest.keys()
     space = load_space("digits")
     assets = find_assets(space, "made")
@@ -156,12 +173,11 @@ def test_the_command_of_a_manifest_makes_those_assets(call, monkeypatch):
     assert PipelineConfig("made").command == "apq-moo pipeline --out made"
 
 
+@pytest.mark.usefixtures("brief")
 def test_a_pipeline_of_a_space_in_a_file(tmp_path, monkeypatch):
     """One function of the library does it all."""
-    monkeypatch.setattr(stages, "evaluate", partial(stages.evaluate, n_random=4))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("APQ_MOO_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(stages, "evaluate", partial(stages.evaluate, n_random=4))
     preset = files("apq_moo.space") / "presets" / "digits.toml"
     text = preset.read_text().replace('name = "digits"', 'name = "mine"')
     Path("mine.toml").write_text(text)
@@ -230,9 +246,9 @@ OWN = (
 )
 
 
+@pytest.mark.usefixtures("brief")
 def test_a_pipeline_of_own_pictures(call, refused, tmp_path, monkeypatch):
     """Begun in one working folder, continued in another; what changed since is told."""
-    monkeypatch.setattr(stages, "evaluate", partial(stages.evaluate, n_random=4))
     monkeypatch.setattr(stages, "fit_predictors", lambda *_given, **_options: {})
     fill("my spaces/my pictures", "abc")
     pictured(Path("my spaces/my.toml"))

@@ -1,6 +1,7 @@
 """Synthetic supernets whose accuracies behave like measured ones."""
 
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -97,21 +98,31 @@ def imagenet_samples(imagenet):
 
 @pytest.fixture(scope="session")
 def fitted(digits, digits_samples):
-    """Every predictor, fitted to the digits samples; tests must not fit them again."""
-    X, y = digits_samples.mp
-    X_fp, y_fp = digits_samples.fp
-    lighter = {
-        "ensemble": {"members": "gp-scratch/steps=5+xgboost-stacked/rounds=200"},
-        "mlp-stacked": dict.fromkeys(
-            ["pretraining", "training"], Recipe(batch=64, lr=3e-3, bits_lr=3e-3, min_steps=300)
-        ),
-    }
-    return {
-        name: create_predictor(name, digits, seed=1)
-        .set_params(**lighter.get(name, {}))
-        .fit(X, y, X_fp=X_fp, y_fp=y_fp)
-        for name in PREDICTORS
-    }
+    """Every predictor, fitted to the digits samples when asked for; not to be fitted again."""
+    return _Fitted(digits, digits_samples)
+
+
+class _Fitted(dict):
+    """Predictors by name."""
+
+    lighter = MappingProxyType(
+        {
+            "ensemble": {"members": "gp-scratch/steps=5+xgboost-stacked/rounds=200"},
+            "mlp-stacked": dict.fromkeys(
+                ["pretraining", "training"], Recipe(batch=64, lr=3e-3, bits_lr=3e-3, min_steps=300)
+            ),
+        }
+    )
+
+    def __init__(self, space, samples):
+        self.space, self.samples = space, samples
+
+    def __missing__(self, name):
+        (X, y), (X_fp, y_fp) = self.samples.mp, self.samples.fp
+        predictor = create_predictor(name, self.space, seed=1)
+        predictor.set_params(**self.lighter.get(name, {})).fit(X, y, X_fp=X_fp, y_fp=y_fp)
+        self[name] = predictor
+        return predictor
 
 
 @pytest.fixture(scope="session")
