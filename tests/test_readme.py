@@ -10,7 +10,6 @@ import pytest
 
 from apq_moo.benchmarks.compare.plan import BenchPlan
 from apq_moo.cli import main
-from apq_moo.hardware.measuring.timing import Rule
 
 README = Path(__file__).parent.parent / "README.md"
 HARDWARE = README.parent / "docs" / "hardware.md"
@@ -44,12 +43,6 @@ def call(arguments):
 def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("APQ_MOO_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture
-def hurried(monkeypatch):
-    """Layers are timed for a moment each; how well is tested elsewhere."""
-    monkeypatch.setattr(Rule.__init__, "__defaults__", (0.2, 6, 0.005, 0.0, 0.05))
 
 
 def test_the_commands_that_search(tmp_path):

@@ -186,6 +186,7 @@ def _as_json(call, table):
     return Path("as.json").read_text()
 
 
+@pytest.mark.usefixtures("hurried")
 def test_measured_on_this_machine(call, refused):
     """From measuring to a search: 8 bits are offered, networks are predicted and corrected."""
     outcome = call("lut", "measure", "--space", "digits", "--precision", "0.2", "-o", "cpu.npz")
