@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
-from importlib.metadata import EntryPoint, entry_points
+from functools import lru_cache
+from importlib import metadata
+from importlib.metadata import EntryPoint
 from typing import Generic, TypeVar
 
 from apq_moo.errors import UserError, warn
 
 T = TypeVar("T")
+
+
+def entry_points(group: str) -> tuple[EntryPoint, ...]:
+    """Those of a group; looked for once, which takes milliseconds, unless ``sys.path`` changes."""
+    return _installed(group, tuple(sys.path))
+
+
+@lru_cache(maxsize=64)
+def _installed(group: str, _path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    return tuple(metadata.entry_points(group=group))
 
 
 class Registry(Generic[T]):

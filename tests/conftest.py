@@ -11,9 +11,6 @@ import pytest
 import torch
 
 from apq_moo.data import load_images
-from apq_moo.hardware.measuring import layers, networks
-from apq_moo.hardware.measuring.campaign import Campaign
-from apq_moo.hardware.measuring.timing import Rule
 from apq_moo.space import load_space
 
 
@@ -43,6 +40,10 @@ def image_set():
 @pytest.fixture
 def hurried(monkeypatch):
     """Layers and networks are timed twice for a moment each; how well is tested elsewhere."""
+    from apq_moo.hardware.measuring import layers, networks
+    from apq_moo.hardware.measuring.campaign import Campaign
+    from apq_moo.hardware.measuring.timing import Rule
+
     monkeypatch.setattr(Rule.__init__, "__defaults__", (0.2, 6, 0.005, 0.0, 0.05))
     monkeypatch.setattr(Campaign, "settled", lambda *_: True)
     for module in (layers, networks):

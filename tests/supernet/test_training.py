@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -51,21 +52,30 @@ def test_loss_goes_down(digits, image_set):
     assert np.mean(losses[-5:]) < 0.85 * np.mean(losses[:5])
 
 
+@pytest.fixture(scope="module")
+def undisturbed(digits, image_set):
+    """What trainings that nothing interrupts end with, by their settings."""
+
+    @cache
+    def trained(config):
+        return Trainer(digits, image_set, config).run().state_dict()
+
+    return trained
+
+
 @pytest.mark.parametrize(
     ("config", "stop"), [(SHORT, 3), (SHORT, 5), (SHORT, 7), (SHORT, 11), (LEVERS, 3), (LEVERS, 10)]
 )
-def test_resuming_is_exact(digits, image_set, tmp_path, config, stop):
+def test_resuming_is_exact(digits, image_set, undisturbed, tmp_path, config, stop):
     """Across the ordering of channels (step 5) and the end of an epoch (step 7)."""
-    undisturbed = Trainer(digits, image_set, config).run().state_dict()
     trainer = Trainer(digits, image_set, config)
-
     run_until(trainer, stop)
     trainer.save(tmp_path / "a.training")
     resumed = Trainer(digits, image_set, config)
     resumed.load(tmp_path / "a.training")
     assert resumed.step == stop
     found = resumed.run().state_dict()
-    assert all(torch.equal(found[name], value) for name, value in undisturbed.items())
+    assert all(torch.equal(found[name], value) for name, value in undisturbed(config).items())
 
 
 def test_the_moving_average_is_what_training_ends_with(digits, image_set):
