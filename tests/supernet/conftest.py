@@ -1,4 +1,8 @@
-"""A supernet with random weights, and a space with every kind of layer."""
+"""A supernet with random weights, a space with every kind of layer, and what two processes do."""
+
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -71,3 +75,130 @@ def pictures(digits, full):
         )
         for name, spec in shapes.items()
     }
+
+
+PART = """
+name = "part"
+part_of = "digits"
+images = "digits"
+input_size = 8
+input_channels = 1
+classes = 10
+channel_step = 8
+[bits]
+w_pw = [3, 8]
+a_pw = [8]
+w_dw = [4]
+a_dw = [8]
+fixed = 8
+[stem]
+channels = 8
+kernel = 3
+stride = 1
+[[stages]]
+width = 8
+stride = 2
+depths = [1]
+kernels = [3, 7]
+expand = [1, 1]
+[[stages]]
+width = 12
+stride = 2
+depths = [1]
+kernels = [3]
+expand = [1, 2]
+[[stages]]
+width = 16
+stride = 1
+depths = [1]
+kernels = [3]
+expand = [2, 2]
+"""
+
+
+@pytest.fixture(scope="session")
+def part():
+    """A space of 32 networks that is part of digits, as TOML."""
+    return PART
+
+
+SCRIPT = """
+import os, sys, torch
+from contextlib import redirect_stdout
+from pathlib import Path
+from torch import distributed
+from apq_moo.cli import main
+from apq_moo.data.assets import SUPERNET, find_assets
+from apq_moo.space import load_space
+from apq_moo.supernet.distributed import join
+from apq_moo.supernet.gradients import Student, TorchGradients
+from apq_moo.supernet.network import Supernet
+
+group, device = join("cpu")
+space = load_space("digits")
+torch.manual_seed(0)
+net = Supernet(space)
+x, y = torch.rand(16, 1, 8, 8), torch.arange(16) % 10
+smallest = Student(space.decode(space.smallest())[0])
+TorchGradients(net).step(group.share(x), group.share(y), [smallest])
+group.average(net.parameters())
+assert group.mean(torch.tensor([group.rank, 3.0])).tolist() == [0.5, 3.0]
+torch.save([p.grad for p in net.parameters()], f"gradients/{group.rank}.pt")
+group.wait()
+
+shipped = str(find_assets(space).path(SUPERNET))
+top = Path.cwd()
+for name, command in {
+    "images": "supernet train --space digits --steps 6 --warmup-steps 2 --batch-size 256"
+    " -o two.safetensors",
+    "collect": f"samples collect --space digits --supernet {shipped} --fp 12 --mp 25 --held-out 3"
+    " --jobs 1 -o two.npz",
+    "exhaust": "samples exhaust --space part.toml -o two.npz",
+}.items():
+    os.chdir(top / name)
+    with open(top / f"{name}.{group.rank}.txt", "w") as printed, redirect_stdout(printed):
+        try:
+            main(command.split())
+        except SystemExit as stop:
+            assert not stop.code, (name, stop.code)
+    group.wait()
+distributed.destroy_process_group()
+"""
+
+
+@pytest.fixture(scope="session")
+def torchrun():
+    """Has two processes run a script, or a module, in a folder."""
+
+    def run(*arguments, folder):
+        launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+        done = subprocess.run(  # noqa: S603
+            [sys.executable, *launcher, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=240,
+            cwd=folder,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def by_two(torchrun, tmp_path_factory):
+    """Folders of what two processes made, all started once; and what both printed."""
+    top = tmp_path_factory.mktemp("two")
+    for name in ("gradients", "images", "collect", "exhaust"):
+        (top / name).mkdir()
+    (top / "exhaust" / "part.toml").write_text(PART)
+    (top / "script.py").write_text(SCRIPT)
+    torchrun("script.py", folder=top)
+
+    def made(name):
+        return top / name
+
+    made.printed = lambda name: "".join(path.read_text() for path in top.glob(f"{name}.?.txt"))
+    return made

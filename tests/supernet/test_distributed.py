@@ -1,8 +1,5 @@
 """Several processes over gloo give what one process gives for their shares together."""
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -21,51 +18,10 @@ from apq_moo.supernet.sampling import SampleConfig, collect
 from apq_moo.supernet.scoring import Scorer
 from apq_moo.supernet.training import TrainConfig, Trainer
 
-TORCHRUN = (
-    *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
-)
-SCRIPT = """
-import sys, torch
-from torch import distributed
-from apq_moo.space import load_space
-from apq_moo.supernet.distributed import join
-from apq_moo.supernet.gradients import Student, TorchGradients
-from apq_moo.supernet.network import Supernet
 
-group, device = join("cpu")
-space = load_space("digits")
-torch.manual_seed(0)
-net = Supernet(space)
-x, y = torch.rand(16, 1, 8, 8), torch.arange(16) % 10
-smallest = Student(space.decode(space.smallest())[0])
-TorchGradients(net).step(group.share(x), group.share(y), [smallest])
-group.average(net.parameters())
-assert group.mean(torch.tensor([group.rank, 3.0])).tolist() == [0.5, 3.0]
-torch.save([p.grad for p in net.parameters()], f"{sys.argv[1]}/{group.rank}.pt")
-group.wait()
-distributed.destroy_process_group()
-"""
-
-
-def run(*arguments, folder):
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(  # noqa: S603
-        [*TORCHRUN, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        cwd=folder,
-        env=environment,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done
-
-
-def test_gradients_are_averaged_over_the_shares(tmp_path):
-    (tmp_path / "script.py").write_text(SCRIPT)
-    run(tmp_path / "script.py", tmp_path, folder=tmp_path)
-    found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+def test_gradients_are_averaged_over_the_shares(by_two):
+    folder = by_two("gradients")
+    found = [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
     space = load_space("digits")
     torch.manual_seed(0)
     net = Supernet(space)
@@ -87,13 +43,10 @@ def test_gradients_are_averaged_over_the_shares(tmp_path):
 SIX_STEPS = {"steps": 6, "warmup_steps": 2, "batch_size": 256}
 
 
-def trained_by_two(folder, *options):
-    settings = [part for name, value in SIX_STEPS.items()
-                for part in (f"--{name.replace('_', '-')}", value)]  # fmt: skip
-    command = ("-m", "apq_moo", "supernet", "train", "--space", "digits", *settings, *options)
-    done = run(*command, "-o", "two.safetensors", folder=folder)
-    assert done.stdout.count("trained 6 steps") == 1
-    assert sorted(path.name for path in folder.iterdir()) == ["two.safetensors"]
+def trained(folder, printed):
+    """By two processes, ``SIX_STEPS``."""
+    assert printed.count("trained 6 steps") == 1
+    assert [path.name for path in folder.iterdir()] == ["two.safetensors"]
     return load_supernet(folder / "two.safetensors", load_space("digits"))[0]
 
 
@@ -102,9 +55,9 @@ def distance(a, b):
     return sum(float((p - q).norm()) for p, q in pairs)
 
 
-def test_two_processes_share_the_images(tmp_path, image_set):
+def test_two_processes_share_the_images(by_two, image_set):
     """Close to what one process does: they differ by batch-norm statistics of half the batch."""
-    two = trained_by_two(tmp_path)
+    two = trained(by_two("images"), by_two.printed("images"))
     one, other = (
         Trainer(load_space("digits"), image_set, TrainConfig(**SIX_STEPS, seed=seed)).run()
         for seed in (0, 1)
@@ -112,10 +65,14 @@ def test_two_processes_share_the_images(tmp_path, image_set):
     assert 0 < distance(one, two) < 0.2 * distance(one, other)
 
 
-def test_two_processes_share_the_subnets(tmp_path, image_set):
+def test_two_processes_share_the_subnets(torchrun, tmp_path, image_set):
     """Just what one process does, but for the order in which gradients are added."""
+    settings = [part for name, value in SIX_STEPS.items()
+                for part in (f"--{name.replace('_', '-')}", str(value))]  # fmt: skip
     levers = ("--sampling", "best-up", "--bit-sandwich", "--quantised-steps", "2")
-    two = trained_by_two(tmp_path, "--split", "subnets", *levers)
+    command = ("-m", "apq_moo", "supernet", "train", "--space", "digits", *settings, *levers)
+    done = torchrun(*command, "--split", "subnets", "-o", "two.safetensors", folder=tmp_path)
+    two = trained(tmp_path, done.stdout)
     config = TrainConfig(**SIX_STEPS, sampling="best-up", bit_sandwich=True, quantised_steps=2)
     one = Trainer(load_space("digits"), image_set, config).run()
     other = Trainer(load_space("digits"), image_set, replace(config, seed=1)).run()
@@ -162,27 +119,14 @@ def test_a_batch_smaller_than_the_group_is_refused(digits, image_set):
         Trainer(digits, image_set, TrainConfig(batch_size=2), "cpu", Group(0, 3))
 
 
-def test_two_processes_collect_the_same_samples(tmp_path):
-    shipped = find_assets(load_space("digits")).path(SUPERNET)
-    sizes = ("--fp", "12", "--mp", "25", "--held-out", "3", "--jobs", "1")
-    command = (
-        "-m",
-        "apq_moo",
-        "samples",
-        "collect",
-        "--space",
-        "digits",
-        "--supernet",
-        shipped,
-        *sizes,
-    )
-    done = run(*command, "-o", "two.npz", folder=tmp_path)
-    assert done.stdout.count("12 fp, 25 mp") == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["two.npz"]
+def test_two_processes_collect_the_same_samples(by_two, tmp_path):
+    shipped, folder = find_assets(load_space("digits")).path(SUPERNET), by_two("collect")
+    assert by_two.printed("collect").count("12 fp, 25 mp") == 1
+    assert [path.name for path in folder.iterdir()] == ["two.npz"]
     space = load_space("digits")
     config = SampleConfig(fp=12, mp=25, fp_held_out=3, mp_held_out=3)
     one = collect(space, shipped, "digits", config, tmp_path / "one.npz")
-    two = load_samples(tmp_path / "two.npz", space)
+    two = load_samples(folder / "two.npz", space)
     assert two.complete
     assert np.array_equal(two.X, one.X)
     assert np.array_equal(two.acc, one.acc)

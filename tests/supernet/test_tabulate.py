@@ -1,9 +1,6 @@
 """Measuring given networks of a part of a space, and looking them up."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -27,49 +24,11 @@ from apq_moo.supernet.scoring import Scorer
 from apq_moo.supernet.tabulate import begin_table, tabulate
 from apq_moo.supernet.training import TrainConfig
 
-PART = """
-name = "part"
-part_of = "digits"
-images = "digits"
-input_size = 8
-input_channels = 1
-classes = 10
-channel_step = 8
-[bits]
-w_pw = [3, 8]
-a_pw = [8]
-w_dw = [4]
-a_dw = [8]
-fixed = 8
-[stem]
-channels = 8
-kernel = 3
-stride = 1
-[[stages]]
-width = 8
-stride = 2
-depths = [1]
-kernels = [3, 7]
-expand = [1, 1]
-[[stages]]
-width = 12
-stride = 2
-depths = [1]
-kernels = [3]
-expand = [1, 2]
-[[stages]]
-width = 16
-stride = 1
-depths = [1]
-kernels = [3]
-expand = [2, 2]
-"""
-
 
 @pytest.fixture(scope="module")
-def space(tmp_path_factory):
+def space(part, tmp_path_factory):
     path = tmp_path_factory.mktemp("part") / "part.toml"
-    path.write_text(PART)
+    path.write_text(part)
     return load_space(path)
 
 
@@ -118,11 +77,11 @@ def test_samples_and_evaluation_of_a_part_are_those_of_its_table(space, folder, 
     assert found.mean["mp"] == pytest.approx(np.mean([known[bytes(x)][0] for x in drawn]))
 
 
-def test_a_part_has_no_supernet_of_its_own(space, tmp_path):
+def test_a_part_has_no_supernet_of_its_own(space, part, tmp_path):
     with pytest.raises(UserError, match="space 'part' is part of 'digits' and shares its supernet"):
         train(space, "digits", TrainConfig(steps=1), tmp_path / "n.safetensors")
     config = PipelineConfig(tmp_path / "p", str(tmp_path / "part.toml"), objectives=("macs",))
-    (tmp_path / "part.toml").write_text(PART)
+    (tmp_path / "part.toml").write_text(part)
     with pytest.raises(UserError, match="shares its supernet: train that one"):
         make_assets(config, Listener())
     assert not (tmp_path / "p").exists()
@@ -166,19 +125,11 @@ def test_a_begun_table_takes_over_what_is_known(space, folder, tmp_path):
     assert not load_table(tmp_path / "t.npz", space).complete
 
 
-def test_two_processes_make_the_same_table(space, folder, tmp_path):
-    (tmp_path / "part.toml").write_text(PART)
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"),
-        *("-m", "apq_moo", "samples", "exhaust", "--space", "part.toml", "-o", "two.npz"),
-    ]
-    subprocess.run(  # noqa: S603
-        command, check=True, capture_output=True, cwd=tmp_path, timeout=240,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+def test_two_processes_make_the_same_table(space, folder, by_two):
     whole = load_table(folder / TABLE, space)
-    np.testing.assert_array_equal(load_table(tmp_path / "two.npz", space).right, whole.right)
-    assert not list(tmp_path.glob("*.part*"))
+    assert sorted(path.name for path in by_two("exhaust").iterdir()) == ["part.toml", "two.npz"]
+    table = load_table(by_two("exhaust") / "two.npz", space)
+    np.testing.assert_array_equal(table.right, whole.right)
 
 
 def test_a_problem_on_a_table(space, folder):
