@@ -18,7 +18,9 @@ from apq_moo.cli import main
 from apq_moo.errors import UserError
 from apq_moo.problems import AccuracySource
 from apq_moo.problems.evaluated import Evaluated
+from apq_moo.results import run as results
 from apq_moo.study.config import RunConfig
+from apq_moo.study.kept import kept_by
 from apq_moo.study.record import Recorder, Trace, evaluated, finished, row_type
 from apq_moo.study.search import Search
 
@@ -51,7 +53,14 @@ def in_a_child(arguments, *, pause_s=0.0, every_round=False, file_size=None):
             time.sleep(pause_s)
             return real(self, index, X)
 
-        AccuracySource.__call__ = slow
+        def found_again(*given):
+            """What is kept is found from the record, once the search has ended: no part of it."""
+            AccuracySource.__call__ = real
+            kept = kept_by(*given)
+            AccuracySource.__call__ = slow
+            return kept
+
+        AccuracySource.__call__, results.kept_by = slow, found_again
         if every_round:
             Recorder.due = True
         if file_size is not None:
