@@ -10,11 +10,12 @@ import numpy as np
 from apq_moo.arrays import FloatArray
 from apq_moo.caching import cache_folder
 from apq_moo.errors import UserError
-from apq_moo.files import digest_of, read_arrays, replacing, sha256
+from apq_moo.files import digest_of, replacing, sha256
 from apq_moo.hardware import layer_set as layer_set_module
 from apq_moo.hardware.devices import Device
 from apq_moo.hardware.layer_set import layer_set
 from apq_moo.hardware.tables import CostTable
+from apq_moo.npz import read_arrays
 from apq_moo.space import Space
 from apq_moo.space import layout as layout_module
 

@@ -18,17 +18,7 @@ import numpy as np
 
 from apq_moo.arrays import FloatArray
 from apq_moo.errors import UserError, shown
-from apq_moo.files import (
-    HEADER,
-    check_suffix,
-    header_of,
-    parse_json,
-    read_arrays,
-    read_bytes,
-    read_json,
-    replacing,
-    write_text,
-)
+from apq_moo.files import check_suffix, parse_json, read_bytes, read_json, replacing, write_text
 from apq_moo.hardware.layer_table import (
     BLOCK,
     HEAD,
@@ -40,6 +30,7 @@ from apq_moo.hardware.layer_table import (
     parse_key,
 )
 from apq_moo.memory import limited_memory
+from apq_moo.npz import HEADER, header_of, read_arrays
 from apq_moo.reading import Must, read
 from apq_moo.space.spec import COMPONENTS
 

@@ -10,7 +10,8 @@ from typing import Any, BinaryIO
 from numpy.typing import NDArray
 
 from apq_moo.errors import UserError, shown
-from apq_moo.files import open_zip, read_bytes
+from apq_moo.files import read_bytes
+from apq_moo.npz import open_zip
 from apq_moo.predictors.mlp import MLPPredictor
 from apq_moo.space import Space
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apq_moo.arrays import FloatArray, IntArray
-from apq_moo.files import write_arrays
+from apq_moo.npz import write_arrays
 
 
 @dataclass(frozen=True)

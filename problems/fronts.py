@@ -11,7 +11,7 @@ import numpy as np
 
 from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.data.assets import predictor_file
-from apq_moo.files import read_arrays
+from apq_moo.npz import read_arrays
 from apq_moo.space import Space
 
 FOLDER = Path(str(files("apq_moo.problems") / "published"))

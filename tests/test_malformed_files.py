@@ -29,9 +29,10 @@ from apq_moo.data.folders import load_image_folder
 from apq_moo.data.samples import load_samples
 from apq_moo.data.tables import load_table
 from apq_moo.errors import UserError, one_line
-from apq_moo.files import header_of, parse_json, read_arrays, read_csv, read_json, read_toml
+from apq_moo.files import parse_json, read_csv, read_json, read_toml
 from apq_moo.hardware import load_accelerator, read_table
 from apq_moo.hardware.quantities import QUANTITIES
+from apq_moo.npz import header_of, read_arrays
 from apq_moo.predictors.published import load_published
 from apq_moo.space import load_space
 from apq_moo.study.config import RunConfig

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from apq_moo.arrays import BoolArray, FloatArray, IntArray
 from apq_moo.data.samples import MAX_BYTES
 from apq_moo.errors import UserError
-from apq_moo.files import HEADER, header_of, read_arrays, replacing
+from apq_moo.files import replacing
+from apq_moo.npz import HEADER, header_of, read_arrays
 from apq_moo.space import Space, refuse_other_space
 
 SPLITS = ("validation", "test")

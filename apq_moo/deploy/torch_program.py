@@ -23,7 +23,8 @@ from apq_moo.deploy.integers import HALF, Grid, IntegerLayer, IntegerNetwork, Si
 from apq_moo.deploy.readback import Seen, policy_of, weight_bits
 from apq_moo.deploy.storage import network_bytes, parse_network
 from apq_moo.errors import UserError, shown
-from apq_moo.files import open_zip, parse_json, read_bytes, replacing
+from apq_moo.files import parse_json, read_bytes, replacing
+from apq_moo.npz import open_zip
 from apq_moo.space import Subnet
 
 FORMAT = "apq-moo torch program 1"

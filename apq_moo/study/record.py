@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from apq_moo.algorithms.strategy import State
 from apq_moo.errors import UserError
-from apq_moo.files import HEADER, MAX_ARRAYS, header_of, read_arrays, replacing
+from apq_moo.files import MAX_ARRAYS, replacing
+from apq_moo.npz import HEADER, header_of, read_arrays
 from apq_moo.problems.evaluated import Evaluated
 from apq_moo.space import Space
 

@@ -22,7 +22,8 @@ from apq_moo.arrays import FloatArray
 from apq_moo.benchmarks.compare.plan import MAX_CELLS, BenchPlan, Cell, keys
 from apq_moo.databases import database
 from apq_moo.errors import UserError, shown
-from apq_moo.files import MAX_ARRAYS, is_file, parse_json, read_arrays, refuse_links, replacing
+from apq_moo.files import MAX_ARRAYS, is_file, parse_json, refuse_links, replacing
+from apq_moo.npz import read_arrays
 from apq_moo.reading import Must, read
 from apq_moo.space import load_space
 from apq_moo.study.config import RunConfig, said

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from apq_moo.benchmarks.compare.analysis import Analysis, ProblemResults
 from apq_moo.data.assets import find_assets, predictor_file
 from apq_moo.errors import reported
-from apq_moo.files import write_arrays, write_json
+from apq_moo.files import write_json
 from apq_moo.hardware import cost_names
+from apq_moo.npz import write_arrays
 from apq_moo.problems import APQProblem, bounds
 from apq_moo.problems.fronts import FOLDER, KnownFront, front_name, nondominated_rows
 

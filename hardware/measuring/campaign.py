@@ -14,8 +14,9 @@ from scipy.stats import iqr
 from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.changes import refuse_other_settings
 from apq_moo.errors import UserError
-from apq_moo.files import HEADER, header_of, read_arrays, replacing
+from apq_moo.files import replacing
 from apq_moo.hardware.measuring.timing import Rule, Runner, half_width, observe
+from apq_moo.npz import HEADER, header_of, read_arrays
 
 _SAVE_S = 5.0
 
