@@ -47,6 +47,7 @@ from apq_moo.deploy import cut_out, execute, load_network, save_network
 from apq_moo.deploy.c import write_c
 from apq_moo.deploy.c_reading import read_c
 from apq_moo.deploy.onnx_files import load_onnx, save_onnx
+from apq_moo.deploy.qonnx_files import load_qonnx, save_qonnx
 from apq_moo.deploy.torch_program import read_program, save_torch
 from apq_moo.deploy.tuning import Tuner, TuningConfig
 from apq_moo.errors import UserError
@@ -613,6 +614,11 @@ def onnx_network(folder):
     return folder / "n.onnx"
 
 
+def qonnx_network(folder):
+    save_qonnx(folder / "n.qonnx.onnx", load_network(network(folder)))
+    return folder / "n.qonnx.onnx"
+
+
 def c_network(folder):
     write_c(load_network(network(folder)), folder / "n.c")
     return folder / "n.c"
@@ -831,6 +837,7 @@ FORMATS = {
     "supernet": (supernet, safetensors_of, lambda path: load_supernet(path, SPACE)),
     "network": (network, signed_of, run_network),
     "network.onnx": (onnx_network, bytes_of, load_onnx),
+    "network.qonnx.onnx": (qonnx_network, bytes_of, load_qonnx),
     "network.c": (c_network, bytes_of, read_c),
     "network.pt2": (torch_network, zip_of, read_program),
     **{

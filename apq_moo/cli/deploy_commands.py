@@ -36,7 +36,7 @@ def deploy(
     limit: LimitOption = None,
     knee: Annotated[bool, typer.Option("--knee", help="The knee of the front.")] = False,
     formats: Annotated[
-        str, typer.Option("--format", help="Any of onnx, torch, c, by commas.")
+        str, typer.Option("--format", help="Any of onnx, torch, c, qonnx, by commas.")
     ] = "onnx",
     native_int4: NativeOption = False,
     finetune_steps: Annotated[
@@ -74,26 +74,33 @@ def export(
         Path, typer.Argument(metavar="NET|POLICY", help="A network's file, or a policy as JSON.")
     ],
     file: Annotated[
-        Path, typer.Option("--out", "-o", help="The file: .onnx, .pt2, .c or .safetensors.")
+        Path,
+        typer.Option("--out", "-o", help="The file: .onnx, .pt2, .c, .qonnx.onnx or .safetensors."),
     ],
     name: Annotated[
         str | None,
-        typer.Option("--format", help="onnx, torch, c or network; default: by the suffix."),
+        typer.Option("--format", help="onnx, torch, c, qonnx or network; default: by the suffix."),
     ] = None,
     arithmetic: Annotated[
         str,
         typer.Option(help="Of ONNX: exact, or fused for integer kernels, which lose a little."),
     ] = "exact",
     native_int4: NativeOption = False,
+    power_of_two: Annotated[
+        bool,
+        typer.Option(
+            "--power-of-two", help="In QONNX, round scales to powers of two; changes the network."
+        ),
+    ] = False,
     space: SpaceOption = None,
     assets: AssetsOption = None,
     on: OnOption = None,
     overwrite: Annotated[bool, typer.Option(help="Replace an earlier file.")] = False,
 ) -> None:
-    """Write a network as ONNX, a program of torch, C, or the package's own file."""
+    """Write a network as ONNX, a program of torch, C, QONNX, or the package's own file."""
     from apq_moo.deploy import choose, cut_out_of_assets, load_network
     from apq_moo.deploy import export as write
-    from apq_moo.deploy.exporting import format_of
+    from apq_moo.deploy.exporting import FORMATS, format_of
 
     format_of(file, name)
     check_output("exported", file, overwrite=overwrite)
@@ -102,8 +109,16 @@ def export(
     else:
         chosen = choose(source, space=space, assets=assets)
         network = cut_out_of_assets(chosen.space, chosen.subnet, chosen.assets, on)
-    write(network, file, name, arithmetic=arithmetic, native_int4=native_int4)
+    write(
+        network, file, name,
+        arithmetic=arithmetic, native_int4=native_int4, power_of_two=power_of_two,
+    )  # fmt: skip
     say(f"{file}: {file.stat().st_size:,} bytes")
+    if format_of(file) is FORMATS["qonnx"]:
+        from apq_moo.deploy.qonnx_reporting import export_lines
+
+        for line in export_lines(network, power_of_two=power_of_two):
+            say(line)
 
 
 @app.command()

@@ -58,6 +58,7 @@ _OPTIONS = {
     "limits": "--max",
     "n": "--end-to-end",
     "pop_size": "--pop-size",
+    "power_of_two": "--power-of-two",
     "row": "--breakdown",
     "steps": "--steps",
     "warmup_steps": "--warmup-steps",

@@ -14,12 +14,12 @@ from apq_moo.data.images import Split
 from apq_moo.deploy.executing import execute
 from apq_moo.deploy.exporting import format_of
 from apq_moo.deploy.integers import IntegerNetwork, Singles
-from apq_moo.deploy.parity import Parity, compare
+from apq_moo.deploy.parity import Parity, compare, grids
 from apq_moo.deploy.storage import digest_of_network, load_network
 from apq_moo.errors import UserError
 
-_C_MACS, _LEAST_IMAGES = 2e10, 100
-"""Images that a compiled program classifies take about half a minute."""
+_C_MACS, _QONNX_MACS, _LEAST_IMAGES = 2e10, 2e8, 100
+"""Images that a compiled program classifies take about half a minute, those of ``qonnx`` less."""
 
 SPLITS = ("validation", "test")
 _COMPARED = 64
@@ -241,6 +241,27 @@ def _onnx(path: Path) -> tuple[IntegerNetwork, Any]:
     return file.network, run
 
 
+def _qonnx(path: Path) -> tuple[IntegerNetwork, Any]:
+    from apq_moo.deploy.power_of_two import is_power_of_two
+    from apq_moo.deploy.qonnx_files import load_qonnx
+    from apq_moo.deploy.qonnx_running import qonnx_parity, version
+
+    file = load_qonnx(path)
+    network, name = file.network, version()
+    whole = all(is_power_of_two(grid.step) for grid in grids(network).values())
+    form = "QONNX with scales that are powers of two" if whole else "QONNX"
+
+    def run(split: Split, wanted: Singles) -> Found:
+        if name is None:
+            return f"{form}, not run, since qonnx is not here: pip install 'apq-moo[qonnx]'", (), {}
+        some = max(_LEAST_IMAGES, int(_QONNX_MACS / sum(x.shape.macs for x in network.layers)))
+        part = Split(split.images[:some], split.labels[:some])
+        parity, found = qonnx_parity(network, file.model, part.images, wanted[:some])
+        return form, (Ran(f"qonnx {name}", " node by node", parity, right(found, part)),), {}
+
+    return network, run
+
+
 def _by_onnxruntime(
     network: IntegerNetwork, model: bytes, split: Split, wanted: Singles
 ) -> tuple[tuple[Ran, ...], dict[str, float]]:
@@ -263,4 +284,10 @@ def _by_onnxruntime(
     return tuple(runs), times
 
 
-_RUNNERS: Mapping[str, Any] = {".safetensors": _network, ".c": _c, ".pt2": _torch, ".onnx": _onnx}
+_RUNNERS: Mapping[str, Any] = {
+    ".safetensors": _network,
+    ".c": _c,
+    ".pt2": _torch,
+    ".onnx": _onnx,
+    ".qonnx.onnx": _qonnx,
+}

@@ -14,15 +14,18 @@ from apq_moo.space import Subnet
 
 @dataclass(frozen=True)
 class Options:
-    """How a network is written; other formats than ONNX have no options.
+    """How a network is written; other formats than ONNX and QONNX have no options.
 
     Attributes:
         arithmetic: ``exact`` or ``fused``, see :func:`apq_moo.deploy.onnx_files.onnx_model`.
-        native_int4: whether weights of up to 4 bits are stored two a byte.
+        native_int4: whether weights of up to 4 bits are stored two a byte, in ONNX.
+        power_of_two: whether steps of activations become powers of two, in QONNX, which changes
+            what is computed; see :mod:`apq_moo.deploy.power_of_two`.
     """
 
     arithmetic: str = "exact"
     native_int4: bool = False
+    power_of_two: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,19 @@ def _onnx_policy(path: Path) -> Subnet:
     from apq_moo.deploy.readback import onnx_policy
 
     return onnx_policy(load_onnx(path))
+
+
+def _save_qonnx(path: Path, network: IntegerNetwork, options: Options) -> None:
+    from apq_moo.deploy.power_of_two import power_of_two
+    from apq_moo.deploy.qonnx_files import save_qonnx
+
+    save_qonnx(path, power_of_two(network) if options.power_of_two else network)
+
+
+def _qonnx_policy(path: Path) -> Subnet:
+    from apq_moo.deploy.qonnx_files import load_qonnx, qonnx_policy
+
+    return qonnx_policy(load_qonnx(path))
 
 
 def _save_torch(path: Path, network: IntegerNetwork, _options: Options) -> None:
@@ -86,6 +102,7 @@ FORMATS = {
     "onnx": Format(".onnx", _save_onnx, _onnx_policy),
     "torch": Format(".pt2", _save_torch, _torch_policy),
     "c": Format(".c", _save_c, _c_policy),
+    "qonnx": Format(".qonnx.onnx", _save_qonnx, _qonnx_policy),
 }
 """What networks are written as, by name; ``network`` is the package's own."""
 
@@ -96,9 +113,10 @@ def format_of(path: str | Path, name: str | None = None) -> Format:
     Raises:
         UserError: there is none, or the suffix is that of another one.
     """
-    suffix = Path(path).suffix.lower()
     known = {of.suffix: key for key, of in FORMATS.items()}
-    if name is None and suffix not in known:
+    fitting = [suffix for suffix in known if Path(path).name.lower().endswith(suffix)]
+    suffix = max(fitting, key=len, default="")
+    if name is None and not suffix:
         raise UserError(f"{path}: no format is known by this suffix; known: {', '.join(known)}")
     name = known[suffix] if name is None else name
     if name not in FORMATS:
@@ -115,6 +133,7 @@ def export(
     *,
     arithmetic: str = "exact",
     native_int4: bool = False,
+    power_of_two: bool = False,
 ) -> None:
     """Write a network, atomically.
 
@@ -124,13 +143,15 @@ def export(
         format: of :data:`FORMATS`; by default that of the file's suffix.
         arithmetic: see :class:`Options`.
         native_int4: likewise.
+        power_of_two: likewise.
 
     Raises:
         UserError: no such format; an option is not one of its; the network is none that it can
             hold; or the file cannot be written.
     """
-    options = Options(arithmetic, native_int4)
     found = format_of(path, format)
-    if found is not FORMATS["onnx"] and options != Options():
+    if found is not FORMATS["onnx"] and (arithmetic, native_int4) != ("exact", False):
         raise UserError(f"{path}: only ONNX has arithmetic={arithmetic}, or 4-bit integers")
-    found.save(Path(path), network, options)
+    if found is not FORMATS["qonnx"] and power_of_two:
+        raise UserError(f"{path}: power_of_two=True is for QONNX alone, since it changes a network")
+    found.save(Path(path), network, Options(arithmetic, native_int4, power_of_two))

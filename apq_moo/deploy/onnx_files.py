@@ -9,9 +9,9 @@ model.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -91,25 +91,31 @@ def onnx_model(
         graph: Graph = fused_graph(network)
     else:
         graph = exact_graph(network, native_int4=native_int4)
+    _, tensors = contents(network)
+    kept = {name: text_of_array(tensors[name]) for name in _unstored(network, arithmetic)}
+    told = {"arithmetic": arithmetic, "native_int4": native_int4, "tensors": kept}
+    metadata = describing(network, FORMAT, told)
+    shape: list[int | str] = ["n", *network.image_shape]
+    return graph.model(TensorProto.FLOAT, shape, ["n", len(network.classes)], metadata)
+
+
+def describing(network: IntegerNetwork, form: str, told: dict[str, Any]) -> dict[str, str]:
+    """The metadata of a model.
+
+    Args:
+        network: what it computes.
+        form: the format's name and version.
+        told: what else is to be known to make it again.
+    """
     header, tensors = contents(network)
-    kept = {name: _text(tensors[name]) for name in _unstored(network, arithmetic)}
-    told = {
-        "format": FORMAT,
-        "arithmetic": arithmetic,
-        "native_int4": native_int4,
-        "header": header,
-        "sha256": checksum(header, tensors),
-        "tensors": kept,
-    }
-    metadata = {
+    whole = {"format": form, **told, "header": header, "sha256": checksum(header, tensors)}
+    return {
         "policy": json.dumps(network.subnet.to_dict()),
         "bits": json.dumps({x.name: [x.shape.w_bits, x.shape.a_bits] for x in network.layers}),
         "classes": json.dumps(list(network.classes)),
         "preprocessing": json.dumps(preprocessing(network)),
-        KEY: json.dumps(told),
+        KEY: json.dumps(whole),
     }
-    shape: list[int | str] = ["n", *network.image_shape]
-    return graph.model(TensorProto.FLOAT, shape, ["n", len(network.classes)], metadata)
 
 
 def _unstored(network: IntegerNetwork, arithmetic: Arithmetic) -> list[str]:
@@ -120,8 +126,18 @@ def _unstored(network: IntegerNetwork, arithmetic: Arithmetic) -> list[str]:
     return names + [f"{layer.name}.weight" for layer in network.layers if coarser(layer)]
 
 
-def _text(tensor: NDArray[Any]) -> str:
+def text_of_array(tensor: NDArray[Any]) -> str:
+    """A tensor's bytes, for the metadata."""
     return base64.b64encode(tensor.tobytes()).decode()
+
+
+def array_of_text(text: str) -> NDArray[np.float32]:
+    """A row of single-precision numbers that :func:`text_of_array` wrote.
+
+    Raises:
+        ValueError, TypeError: it is malformed.
+    """
+    return np.frombuffer(base64.b64decode(text, validate=True), np.float32)
 
 
 def float_model(network: IntegerNetwork) -> bytes:
@@ -154,6 +170,30 @@ def load_onnx(path: str | Path) -> OnnxFile:
     Raises:
         UserError: it is missing, damaged, of other origin, or has been altered.
     """
+    data, model, told = parsed(path, FORMAT)
+    arithmetic, native = told.get("arithmetic"), told.get("native_int4") is True
+    if arithmetic not in ARITHMETICS:
+        raise UserError(f"{path} is damaged: its metadata are malformed")
+    network = verified(
+        told,
+        _tensors(model, told, str(path)),
+        str(path),
+        model,
+        lambda network: onnx_model(network, arithmetic, native_int4=native),
+    )
+    return OnnxFile(network, arithmetic, native, data)
+
+
+def parsed(path: str | Path, form: str) -> tuple[bytes, onnx.ModelProto, dict[str, Any]]:
+    """A file's content, its model, and what :func:`describing` put into that.
+
+    Args:
+        path: the file.
+        form: the format's name and version.
+
+    Raises:
+        UserError: it is missing, damaged, or of other origin.
+    """
     data = read_bytes(path, _MAX_BYTES)
     try:
         model = onnx.ModelProto.FromString(data)
@@ -163,43 +203,74 @@ def load_onnx(path: str | Path) -> OnnxFile:
     if KEY not in metadata:
         raise UserError(f"{path} was not exported by apq-moo: its metadata lack {KEY!r}")
     told = parse_json(metadata[KEY], f"the metadata of {path}")
-    if not isinstance(told, dict) or told.get("format") != FORMAT:
-        raise UserError(f"{path} was exported by another version of apq-moo; export it again")
-    arithmetic, native = told.get("arithmetic"), told.get("native_int4") is True
-    if arithmetic not in ARITHMETICS or not isinstance(told.get("tensors"), dict):
+    if not isinstance(told, dict) or told.get("format") != form:
+        raise UserError(
+            f"{path} was exported in another format or by another version of apq-moo; "
+            "export it again"
+        )
+    if not isinstance(told.get("tensors"), dict):
         raise UserError(f"{path} is damaged: its metadata are malformed")
-    tensors = _tensors(model, told, str(path))
-    network = network_of(told.get("header"), tensors, str(path))
+    return data, model, told
+
+
+def verified(
+    told: dict[str, Any],
+    tensors: dict[str, NDArray[Any]],
+    path: str,
+    model: onnx.ModelProto,
+    make: Callable[[IntegerNetwork], bytes],
+) -> IntegerNetwork:
+    """The network of a model, which is that of the network.
+
+    Args:
+        told: see :func:`parsed`.
+        tensors: of the network.
+        path: how messages name the file.
+        model: its content.
+        make: the model of a network.
+
+    Raises:
+        UserError: the model is another one, or what it tells is malformed.
+    """
+    network = network_of(told.get("header"), tensors, path)
     if told.get("sha256") != digest_of_network(network):
         raise UserError(f"{path} has been altered: its numbers do not match their checksum")
-    again = onnx.ModelProto.FromString(onnx_model(network, arithmetic, native_int4=native))
-    if again != model:
+    if onnx.ModelProto.FromString(make(network)) != model:
         raise UserError(
             f"{path} has been altered: it is not the model of the network that its metadata "
             "describe; export it again"
         )
-    return OnnxFile(network, arithmetic, native, data)
+    return network
 
 
 def _tensors(model: onnx.ModelProto, told: dict[str, Any], path: str) -> dict[str, NDArray[Any]]:
     """The tensors of a network, as :func:`contents` names them."""
     found: dict[str, NDArray[Any]] = {}
     try:
-        layers = {_name(layer): layer for layer in told["header"]["layers"]}
+        layers = names_of_layers(told["header"])
         stored = ("weight", "gain", "bias") if told["arithmetic"] == "exact" else ("weight",)
         for item in model.graph.initializer:
             layer, _, part = item.name.rpartition(".")
             if layer in layers and part in stored:
                 found[item.name] = _stored(item, part, told["arithmetic"], layers[layer])
         for name, text in told["tensors"].items():
-            data = base64.b64decode(text, validate=True)
             if name.endswith(".weight"):
+                data = base64.b64decode(text, validate=True)
                 found[name] = np.frombuffer(data, np.int8).reshape(found[name].shape)
             else:
-                found[name] = np.frombuffer(data, np.float32)
-    except (KeyError, TypeError, ValueError, AttributeError, binascii.Error) as error:
+                found[name] = array_of_text(text)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is damaged: its tensors are malformed") from error
     return found
+
+
+def names_of_layers(header: Any) -> dict[str, dict[str, Any]]:
+    """What a header says of layers, by their names.
+
+    Raises:
+        KeyError, TypeError: it is malformed.
+    """
+    return {_name(layer): layer for layer in header["layers"]}
 
 
 def _name(layer: dict[str, Any]) -> str:
@@ -215,7 +286,7 @@ def _stored(
     Raises:
         ValueError, KeyError: it is malformed.
     """
-    values = _array(item)
+    values = array_of(item)
     if part != "weight":
         return values.ravel()
     if values.dtype == np.uint8:
@@ -225,8 +296,12 @@ def _stored(
     return values
 
 
-def _array(item: onnx.TensorProto) -> NDArray[Any]:
-    """An initializer's values, if all of them are there."""
+def array_of(item: onnx.TensorProto) -> NDArray[Any]:
+    """An initializer's values, if all of them are there.
+
+    Raises:
+        ValueError, KeyError: they are not, or of another kind than is written here.
+    """
     shape = tuple(item.dims)
     size = math.prod(shape)
     if any(n < 0 for n in shape) or size > _MAX_BYTES or item.external_data:
