@@ -105,7 +105,8 @@ def test_the_commands_about_hardware(section, tmp_path):
 
 
 def test_the_commands_that_deploy(tmp_path):
-    for arguments in commands("# From a front", DEPLOY) + commands("Fine-tuning", DEPLOY):
+    sections = ("# From a front", "Fine-tuning", "QONNX for FPGAs")
+    for arguments in [line for section in sections for line in commands(section, DEPLOY)]:
         if arguments[0] == "deploy":
             arguments = [*arguments, "--finetune-steps", "30"]  # noqa: PLW2901
         call(["30" if word == "2000" else word for word in arguments])

@@ -7,6 +7,7 @@ from apq_moo.deploy.executing import execute
 from apq_moo.deploy.exporting import export
 from apq_moo.deploy.integers import Grid, IntegerLayer, IntegerNetwork
 from apq_moo.deploy.power_of_two import power_of_two
+from apq_moo.deploy.qonnx_hls4ml import hls4ml_model
 from apq_moo.deploy.qonnx_readers import misfits as reader_misfits
 from apq_moo.deploy.storage import load_network, save_network
 from apq_moo.deploy.tuning import TuningConfig, finetune
@@ -25,6 +26,7 @@ __all__ = [
     "execute",
     "export",
     "finetune",
+    "hls4ml_model",
     "load_network",
     "names_of_classes",
     "power_of_two",

@@ -31,6 +31,8 @@ from apq_moo.deploy.parity import grids
 from apq_moo.deploy.power_of_two import is_power_of_two
 from apq_moo.deploy.qonnx_graph import clipped, zero_point
 
+_FITS = {"FINN": "fits", "hls4ml": "fits, as apq_moo.deploy.hls4ml_model reads the file"}
+
 
 def misfits(network: IntegerNetwork) -> Mapping[str, tuple[str, ...]]:
     """What breaks a network, by the reader's name: nothing where it fits.
@@ -51,7 +53,9 @@ def misfits(network: IntegerNetwork) -> Mapping[str, tuple[str, ...]]:
 
 def reader_lines(network: IntegerNetwork) -> list[str]:
     """What a user is told of each reader."""
-    return [f"{name}: {'; '.join(found) or 'fits'}" for name, found in misfits(network).items()]
+    return [
+        f"{name}: {'; '.join(found) or _FITS[name]}" for name, found in misfits(network).items()
+    ]
 
 
 def _shared(network: IntegerNetwork) -> list[str]:

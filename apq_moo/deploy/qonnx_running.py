@@ -30,7 +30,7 @@ def version() -> str | None:
         return None
 
 
-def _wrapped(model: onnx.ModelProto) -> Any:
+def wrapped(model: onnx.ModelProto) -> Any:
     """A model as the ``qonnx`` package has it.
 
     Raises:
@@ -61,10 +61,10 @@ def run_qonnx(
     parts: list[dict[str, NDArray[Any]]] = []
     for first in range(0, len(images), _BATCH):
         some = images[first : first + _BATCH]
-        wrapped = _wrapped(_with_batch(model, len(some)))
+        whole = wrapped(_with_batch(model, len(some)))
         from qonnx.core.onnx_exec import execute_onnx
 
-        found = execute_onnx(wrapped, {"image": some}, return_full_exec_context=True)
+        found = execute_onnx(whole, {"image": some}, return_full_exec_context=True)
         parts.append({name: found[name] for name in ("logits", *values)})
     whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return whole.pop("logits"), whole
@@ -74,10 +74,11 @@ def _with_batch(model: bytes, n: int) -> onnx.ModelProto:
     """A model of one image for more of them."""
     found = onnx.ModelProto.FromString(model)
     graph = found.graph
+    constants = {item.name for item in graph.initializer}
+    weights = {node.output[0] for node in graph.node if node.input[0] in constants}
     for info in (*graph.input, *graph.output, *graph.value_info):
-        dims = info.type.tensor_type.shape.dim
-        if not info.name.endswith(".levels"):
-            dims[0].dim_value = n
+        if info.name not in weights:
+            info.type.tensor_type.shape.dim[0].dim_value = n
     return found
 
 
@@ -130,8 +131,8 @@ def bit_operations(model: bytes) -> float:
     Raises:
         UserError: ``qonnx`` is not installed.
     """
-    wrapped = _wrapped(onnx.ModelProto.FromString(model))
+    whole = wrapped(onnx.ModelProto.FromString(model))
     from qonnx.util.inference_cost import inference_cost
 
-    costs = inference_cost(wrapped, discount_sparsity=False)
+    costs = inference_cost(whole, discount_sparsity=False)
     return float(costs["total_cost"]["total_bops"])

@@ -1,15 +1,27 @@
 """QONNX: levels node by node by the ``qonnx`` package, bit operations, and what readers take."""
 
 import json
+import re
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 
 from apq_moo.cli import main
-from apq_moo.deploy import Grid, check, cut_out, execute, export, power_of_two, reader_misfits
+from apq_moo.deploy import (
+    Grid,
+    check,
+    cut_out,
+    deploying,
+    execute,
+    export,
+    hls4ml_model,
+    power_of_two,
+    reader_misfits,
+)
 from apq_moo.deploy.executing import convolve
 from apq_moo.deploy.exporting import FORMATS, format_of
 from apq_moo.deploy.integers import HALF, IntegerNetwork
@@ -31,6 +43,8 @@ except ImportError as error:
 else:
     LACKING = ""
 
+PAGE = Path(__file__).parents[2] / "docs" / "deploy.md"
+FITTING = ["FINN: fits", "hls4ml: fits, as apq_moo.deploy.hls4ml_model reads the file"]
 executed = pytest.mark.skipif(bool(LACKING), reason=f"qonnx cannot be imported: {LACKING}")
 
 
@@ -264,7 +278,7 @@ def test_what_breaks_readers(nets, pictures):
     assert not any("scales" in text and "power" in text for text in found["FINN"])
     assert any("scales (stem and others) are no power of two" in x for x in found["hls4ml"])
     fitting = power_of_two(network)
-    assert reader_lines(fitting) == ["FINN: fits", "hls4ml: fits"]
+    assert reader_lines(fitting) == FITTING
 
     def said(change, first=0):
         layers = list(fitting.layers)
@@ -286,6 +300,42 @@ def test_what_breaks_readers(nets, pictures):
     wide = wider_depthwise()
     assert "1 layer (stem) has more channels out than in" in reader_misfits(wide)["FINN"]
     assert all(len(line) < 300 for line in reader_lines(network))
+
+
+@executed
+def test_models_for_hls4ml(nets, pictures, tmp_path):
+    """Channels come last, and nothing is transposed before the pooling but its sizes."""
+    path = tmp_path / "n.qonnx.onnx"
+    network = cut_out(nets[8], networks(nets[8].space, 0, 0)[0], pictures)
+    export(network, path, power_of_two=True)
+    model = hls4ml_model(path)
+    kinds = [node.op_type for node in model.graph.node]
+    assert "Transpose" not in kinds
+    assert kinds.count("Conv") == len(network.layers) - 1
+    domains = {node.domain for node in model.graph.node if node.op_type == "Conv"}
+    assert domains == {"qonnx.custom_op.channels_last"}
+    assert model.get_tensor_shape(model.graph.input[0].name) == [1, 9, 9, 3]
+    (pooling,) = model.get_nodes_by_op_type("GlobalAveragePool")
+    size = network.layers[-2].shape.size_out
+    assert model.get_tensor_shape(pooling.input[0]) == [1, 24, size, size]
+
+
+def test_hls4ml_itself(trained, image_set, tmp_path, monkeypatch):
+    """Its program for a processor gives the same logits, but for the last bits of a float.
+
+    What the page on deployment says is run; compiling takes some seconds.
+    """
+    pytest.importorskip("hls4ml", reason="hls4ml is not installed")
+    network = cut_out(trained, networks(trained.space, 0, 0)[0], image_set)
+    export(network, tmp_path / "shifts.qonnx.onnx", power_of_two=True)
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(import hls4ml.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    names = {}
+    exec(compile(code, "deploy.md", "exec"), names)  # noqa: S102
+    names["program"].compile()
+    images = image_set.test.images[:50]
+    logits = names["program"].predict(np.ascontiguousarray(images.transpose(0, 2, 3, 1)))
+    np.testing.assert_allclose(logits, execute(power_of_two(network), images), atol=1e-5)
 
 
 def wider_depthwise():
@@ -446,6 +496,16 @@ def test_files_are_checked(trained, image_set, few, tmp_path, monkeypatch):
     assert "not run, since qonnx is not here" in found.lines()[0]
 
 
+def test_a_network_is_deployed(trained, image_set, few, tmp_path, monkeypatch):
+    network = cut_out(trained, networks(trained.space, 0, 0)[0], image_set, {"images": "digits"})
+    monkeypatch.setattr(deploying, "images_for", lambda _network: few)
+    monkeypatch.setattr(deploying, "cut_out_of_assets", lambda *_: network)
+    chosen = deploying.Chosen(trained.space, network.subnet, None, {})
+    report = deploying.deploy(chosen, tmp_path, ["qonnx"])
+    assert report["files"]["net.qonnx.onnx"]["bytes"] == len(qonnx_model(network))
+    assert load_qonnx(tmp_path / "net.qonnx.onnx").network.subnet == network.subnet
+
+
 def test_without_the_package(trained, image_set, monkeypatch):
     network = cut_out(trained, networks(trained.space, 0, 0)[0], image_set)
     monkeypatch.setitem(sys.modules, "qonnx.core.modelwrapper", None)
@@ -476,7 +536,7 @@ def test_what_an_export_says(trained, image_set, few, tmp_path, capsys, monkeypa
     lines = export_lines(network, power_of_two=True, images=few)
     assert lines[0].startswith("powers of two as scales: ")
     assert lines[0].endswith(" now")
-    assert lines[1:] == ["FINN: fits", "hls4ml: fits"]
+    assert lines[1:] == FITTING
     nowhere = replace(network, origin={})
     lines = export_lines(nowhere, power_of_two=True)
     assert "not compared on images: the network does not say which" in lines[0]

@@ -1,21 +1,24 @@
 """The table of docs/deploy.md: what runs at which bits, and how."""
 
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 
-from apq_moo.deploy import cut_out, execute
+from apq_moo.deploy import cut_out, execute, power_of_two
 from apq_moo.deploy.c import c_source, packed_bytes
 from apq_moo.deploy.onnx_files import onnx_model
 from apq_moo.deploy.onnx_runtime import kernels, run
+from apq_moo.deploy.qonnx_files import qonnx_model
+from apq_moo.deploy.qonnx_running import run_qonnx
 from apq_moo.deploy.torch_program import TorchNetwork
 
 PAGE = Path(__file__).parents[2] / "docs" / "deploy.md"
 HEAD = [
-    "| bits | ONNX exact | with `--native-int4` | ONNX fused | torch | C |",
-    "|---|---|---|---|---|---|",
+    "| bits | ONNX exact | with `--native-int4` | ONNX fused | torch | C | QONNX |",
+    "|---|---|---|---|---|---|---|",
 ]
 
 
@@ -48,7 +51,20 @@ def row(net, pictures, bits):
     assert c_source(network).header
     packed = sum(map(packed_bytes, inside)) / sum(layer.weights for layer in inside)
     assert packed == pytest.approx(bits / 8, rel=0.02)
-    return f"| {bits} | {cells[0]} | {cells[1]} | {fused} | {program} | integers of {bits} bits |"
+    integers = f"integers of {bits} bits"
+    quantisers = by_qonnx(network, images)
+    return f"| {bits} | {' | '.join([*cells, fused, program, integers, quantisers])} |"
+
+
+def by_qonnx(network, images):
+    """What the ``qonnx`` package gives; taken for granted where it is not installed."""
+    if find_spec("qonnx") is not None:
+        found, _ = run_qonnx(qonnx_model(network), images)
+        assert (found.argmax(1) == execute(network, images).argmax(1)).all()
+        changed = power_of_two(network)
+        found, _ = run_qonnx(qonnx_model(changed), images)
+        assert (found == execute(changed, images)).all()
+    return "same classes; same logits with `--power-of-two`"
 
 
 def test_what_runs_at_which_bits(nets, pictures):
