@@ -46,7 +46,7 @@ def fit_to_samples(name: str, space: Space, samples: str | Path, *, seed: int = 
     predictor = create_predictor(name, space, seed=seed)
     table = load_samples(samples, space)
     X_fp, y_fp = table.rows("fp")
-    X, y = table.rows("mp")
+    X, y = table.to_fit()
     return predictor.fit(X, y, X_fp=X_fp, y_fp=y_fp)
 
 

@@ -1,8 +1,9 @@
-"""Tables of docs/fashion.md and docs/search.md are what the files of results beside them give."""
+"""Tables of pages are what the files of results beside them give."""
 
 import csv
 import json
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,16 @@ import pytest
 
 from apq_moo.benchmarks.experiments import fidelity, measured_search
 from apq_moo.data.assets import find_assets
+from apq_moo.defaults import DEFAULT_PREDICTOR
 from apq_moo.predictors.curves import mean_and_band
-from apq_moo.space import load_space
+from apq_moo.space import Space, load_space
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE = (DOCS / "fashion.md").read_text()
+TRIALS = (DOCS / "fashion-trials.md").read_text()
 
 
-def _row(begins: str, page: str = PAGE) -> list[str]:
+def _row(begins: str, page: str = TRIALS) -> list[str]:
     (line,) = [line for line in page.splitlines() if line.startswith(f"| {begins} |")]
     return [cell.strip() for cell in line.strip("|").split("|")[1:]]
 
@@ -85,7 +88,7 @@ def test_choices_on_a_split():
     for row in _curves("fashion-choices.csv"):
         figures = float(row["pairwise_accuracy"]), float(row["rmse"])
         cells[row["predictor"]].append("{:.3f}, {:.2f}".format(*figures))
-    table = PAGE.split("| on a split |")[1].split("\n\n")[0]
+    table = TRIALS.split("| on a split |")[1].split("\n\n")[0]
     lines = [line.strip("| ").split(" | ") for line in table.replace("`", "").splitlines()[2:]]
     assert {name: found for name, *found in lines} == dict(cells)
 
@@ -96,7 +99,7 @@ def _mean_gap(gaps, macs, low, high):
 
 def test_ways_to_draw_subnets():
     found = json.loads((DOCS / "data" / "fashion-draws.json").read_text())
-    table = PAGE.split("### Which random subnets")[1].split("### Shrinking")[0]
+    table = TRIALS.split("## Which random subnets")[1].split("## Shrinking")[0]
     lines = [line.strip("|").split("|") for line in table.splitlines() if line.startswith("| ")]
     rows = [[cell.strip() for cell in line] for line in lines if line[1].strip().isdigit()]
     assert len(rows) == len(found["trainings"]) == 5
@@ -127,13 +130,46 @@ def test_the_supernet_that_ships():
             row = f"| {name} | {precision} | {found['validation']:.2f} | {found['test']:.2f} |"
             assert row in PAGE
     for kind, words in (("fp", "full precision"), ("mp", "random bits")):
-        spread, noise = supernet["spread"][kind], supernet["noise"][kind]
-        row = f"| {words} | {spread:.2f} points | {noise:.3f} points | {spread / noise:.1f} | "
-        assert row + f"{supernet['tau'][kind]:.3f} |" in PAGE
-    training = json.loads((DOCS / "data" / "fashion-draws.json").read_text())["trainings"][-1]
-    assert training["random_subnets"] == manifest["train"]["random_subnets"]
-    assert training["draw"] == manifest["train"]["draw"]
-    assert training["largest"]["test"] == manifest["acc_test"]
+        names = ("mean", "spread", "noise", "calibration_noise")
+        cells = " | ".join(f"{supernet[name][kind]:.2f}" for name in names)
+        assert f"| uniform, {words} | {cells} | {supernet['tau'][kind]:.3f} |" in PAGE
+    for option in ("steps", "warmup_steps", "batch_size", "random_subnets", "quantised_steps"):
+        assert f"--{option.replace('_', '-')} {manifest['train'][option]}" in " ".join(PAGE.split())
+    assert manifest["acc_test"] == supernet["named"]["largest"]["fp"]["test"]
+
+
+def test_how_predictors_of_the_supernet_that_ships_rank():
+    taus = find_assets(load_space("fashion")).manifest["held_out_kendall_tau"]
+    table = PAGE.split("| predictor | Kendall tau |")[1].split("\n\n")[0].splitlines()[2:]
+    ranked = sorted(taus.items(), key=lambda entry: -entry[1])
+    assert table == [f"| `{name}` | {tau:.3f} |" for name, tau in ranked]
+    assert ranked[0][0] == DEFAULT_PREDICTOR
+
+
+def test_networks_alone_beside_the_supernet_that_ships():
+    """As many as have been trained."""
+    state = json.loads((DOCS / "data" / "fashion-fidelity-16000.json").read_text())
+    manifest = find_assets(load_space("fashion")).manifest
+    assert (
+        state["settings"]["supernet_sha256"]
+        == (manifest["files"]["supernet.safetensors"]["sha256"])
+    )
+    assert state["settings"]["train"]["steps"] == manifest["train"]["steps"]
+    trained = [network for network in state["networks"] if "alone" in network]
+    table = PAGE.split("| million operations |")[1].split("\n\n")[0].splitlines()[2:]
+    rows = []
+    for network in sorted(trained, key=lambda network: network["macs"]):
+        known, alone = (network[of]["validation"] for of in ("inherited", "alone"))
+        cells = (
+            f"{network['macs'] / 1e6:.2f}",
+            *(f"{x:.2f}" for x in (known, alone, alone - known)),
+        )
+        rows.append(f"| {' | '.join(cells)} |")
+    assert table == rows
+    validation, test, again = fidelity.taus(trained).values()
+    text = " ".join(PAGE.split())
+    assert f"tau is {validation:.3g} on the validation and {test:.3f} on the test images" in text
+    assert f"rank the seven by {again:.3f}" in text
 
 
 @pytest.mark.parametrize(("kind", "steps"), [("size", 3200), ("accuracy", 9600)])
@@ -142,19 +178,20 @@ def test_fidelity(kind, steps):
     assert state["settings"]["spread"] == kind
     assert state["settings"]["train"]["steps"] == steps
     networks = state["networks"]
-    space = load_space("fashion")
+    now = load_space("fashion")
+    space = Space(replace(now.spec, between_bits=16))  # as it was
     assert state["settings"]["digest"] == space.digest
     rows = np.array([network["x"] for network in networks])
     assert len({tuple(row) for row in rows}) == len(networks) == 17
     assert space.valid(rows).all()
-    (line,) = [line for line in PAGE.splitlines() if f"--spread {kind}`:" in line]
+    (line,) = [line for line in TRIALS.splitlines() if f"--spread {kind}`:" in line]
     cells = [cell.strip() for cell in line.strip("|").split("|")]
     assert cells[1:] == [f"{steps:,}", *(f"{tau:.3f}" for tau in fidelity.taus(networks).values())]
 
 
 def _table(header: str) -> list[list[str]]:
     """The rows of the only table whose header begins so."""
-    lines = PAGE.splitlines()
+    lines = TRIALS.splitlines()
     (start,) = [i for i, line in enumerate(lines) if line.startswith(f"| {header} |")]
     end = next(i for i in range(start, len(lines)) if not lines[i].startswith("|"))
     return [
@@ -225,7 +262,7 @@ def test_noise_of_calibration():
     ):
         said += [f"{figures[name]['1000'][of]:.2f}" for of in ("sizes", "uniform")]
     assert said == ["0.45", "0.55", "0.17", "0.14", "0.15", "0.12"]
-    text = " ".join(PAGE.split())
+    text = " ".join(TRIALS.split())
     assert (
         "0.45 and 0.55 points with extremes, 0.17 and 0.14 with each subnet's least error, "
         "0.15 and 0.12 with one range for all"

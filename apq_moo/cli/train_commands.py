@@ -348,3 +348,34 @@ def samples_exhaust(
     check_output("networks", file, overwrite=True)
     loaded = load_space(space)
     _measure_all(loaded, all_networks(loaded), file, _checkpoint(loaded, supernet), on)
+
+
+@samples_app.command("add")
+def samples_add(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Folders of runs that measured.")
+    ],
+    file: Annotated[Path, typer.Option("--out", "-o", help="Where the larger table goes.")],
+    samples: Annotated[
+        Path | None,
+        typer.Option(help="The table that they are added to; default: shipped."),
+    ] = None,
+    space: SpaceOption = DEFAULT_SPACE,
+) -> None:
+    """Add networks that searches have measured: predictors are fitted to them too."""
+    from apq_moo.data.assets import SAMPLES, find_assets
+    from apq_moo.data.samples import FOUND
+    from apq_moo.space import load_space
+    from apq_moo.study.known import add_measured
+
+    check_output("networks", file, overwrite=True)
+    loaded = load_space(space)
+    table = add_measured(samples or find_assets(loaded).path(SAMPLES), runs, loaded)
+    table.save(file)
+    counts = table.counts()
+    out.print(
+        f"{counts['mp']:,} random networks at their bits and {counts[FOUND]:,} that searches "
+        f"measured: {file}",
+        soft_wrap=True,
+    )
+    say(f"next: apq-moo predictor fit NAME --samples {file} --space {space} -o FILE")

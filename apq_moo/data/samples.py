@@ -17,8 +17,10 @@ from apq_moo.files import replacing
 from apq_moo.npz import HEADER, header_of, read_arrays
 from apq_moo.space import Space, refuse_other_space
 
-SETS = ("fp", "mp", "fp_held_out", "mp_held_out")
-"""Full-precision and mixed-precision samples to fit to, and disjoint ones to judge by."""
+FOUND = "mp_found"
+SETS = ("fp", "mp", "fp_held_out", "mp_held_out", FOUND)
+"""Random draws: full-precision and mixed-precision samples to fit to, and others to judge by. And
+what searches measured: mixed-precision networks to fit to as well."""
 
 FORMAT = "apq-moo samples 1"
 
@@ -57,6 +59,32 @@ class SampleTable:
         chosen = self._measured(name)
         return self.X[chosen], self.acc[chosen]
 
+    def to_fit(self) -> tuple[IntArray, FloatArray]:
+        """All measured mixed-precision networks that none is judged by."""
+        chosen = self._measured("mp") | self._measured(FOUND)
+        return self.X[chosen], self.acc[chosen]
+
+    def with_found(self, X: IntArray, acc: FloatArray) -> SampleTable:
+        """The table with networks that searches measured, those left out that it has already.
+
+        Args:
+            X: canonical genotypes, shape ``(n, n_var)``.
+            acc: their validation accuracies in percent, shape ``(n,)``.
+        """
+        seen = {row.tobytes() for row in self.X[self.quantised]}
+        fresh = []
+        for i, row in enumerate(np.asarray(X, dtype=self.X.dtype)):
+            if row.tobytes() not in seen:
+                seen.add(row.tobytes())
+                fresh.append(i)
+        return replace(
+            self,
+            X=np.vstack([self.X, np.asarray(X, dtype=self.X.dtype)[fresh]]),
+            group=np.append(self.group, np.full(len(fresh), SETS.index(FOUND), dtype=np.int8)),
+            acc=np.append(self.acc, np.asarray(acc)[fresh]),
+            acc_test=np.append(self.acc_test, np.full(len(fresh), np.nan)),
+        )
+
     def test_accuracies(self, name: str) -> FloatArray:
         """Those of the rows of :meth:`rows`; NaN where not measured."""
         return self.acc_test[self._measured(name)]
@@ -79,7 +107,7 @@ class SampleTable:
     @property
     def quantised(self) -> BoolArray:
         """Which rows are measured at their bits, shape ``(n,)``."""
-        return np.isin(self.group, [SETS.index("mp"), SETS.index("mp_held_out")])
+        return np.isin(self.group, [SETS.index(name) for name in SETS if name.startswith("mp")])
 
     def unmeasured(self) -> IntArray:
         """Rows that lack an accuracy, those of small sets first.

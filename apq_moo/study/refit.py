@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 from moocore import pareto_rank
@@ -11,43 +10,21 @@ from moocore import pareto_rank
 from apq_moo.algorithms import ALGORITHMS
 from apq_moo.algorithms.surrogate.inner import searched_by
 from apq_moo.algorithms.surrogate.refit import Refit, require_std
-from apq_moo.arrays import FloatArray, IntArray
-from apq_moo.data.assets import SAMPLES, SUPERNET, find_assets
-from apq_moo.data.samples import SampleTable, load_samples
+from apq_moo.arrays import IntArray
+from apq_moo.data.assets import SAMPLES, find_assets
+from apq_moo.data.samples import load_samples
 from apq_moo.errors import UserError
-from apq_moo.files import is_file, is_folder, sha256
-from apq_moo.hardware import ACC, minimised
+from apq_moo.hardware import ACC
 from apq_moo.predictors import Predictor, create_predictor
 from apq_moo.predictors.finding import SubspacePredictor
 from apq_moo.problems import AccuracySource, APQProblem, is_measured
 from apq_moo.space import Space, load_space, superspace
 from apq_moo.study.config import RefitConfig, RunConfig
 from apq_moo.study.epsilon_constraint import strategy_of, with_parts
-from apq_moo.study.folder import RunFolder
-from apq_moo.study.inputs import SPACE, refuse_changes
-from apq_moo.study.record import ARCHIVE, finished
-from apq_moo.texts import by_commas
-
-SHIPPED = "shipped"
-"""Stands for the samples among a space's assets."""
+from apq_moo.study.known import Known
 
 MOST_SAMPLES = 2000
 """That a search begins with: fits take the cube of their number, and are many."""
-
-
-@dataclass(frozen=True)
-class Known:
-    """Measured networks to begin with.
-
-    Attributes:
-        X: canonical genotypes, shape ``(n, n_var)``.
-        acc: their accuracies in percent, shape ``(n,)``.
-        digest: SHA-256 of the file that they come from, by the name that the user gave.
-    """
-
-    X: IntArray
-    acc: FloatArray
-    digest: dict[str, str] = field(default_factory=dict)
 
 
 def check_refit(config: RunConfig) -> RefitConfig:
@@ -151,76 +128,6 @@ def _predictor(name: str, space: Space, config: RunConfig) -> Predictor:
         predictor = create_predictor(name, whole, seed=predictor.seed)
     predictor.pretrain(*load_samples(assets.path(SAMPLES), whole).rows("fp"))
     return predictor if whole is space else SubspacePredictor(space, predictor)
-
-
-def known_networks(config: RunConfig, problem: APQProblem, source: AccuracySource) -> Known | None:
-    """The networks that a search begins with, each once; None for none.
-
-    Raises:
-        UserError: there are no such samples, or they were not measured by the same supernet on the
-            same images.
-    """
-    refit = config.refit or RefitConfig()
-    if refit.samples is None:
-        return None
-    parts = [_named(name, config, problem, source) for name in by_commas(refit.samples)]
-    if not parts:
-        raise UserError(f"samples {refit.samples!r} name nothing")
-    X, rows = np.unique(np.vstack([part.X for part in parts]), axis=0, return_index=True)
-    acc = np.concatenate([part.acc for part in parts])[rows]
-    return Known(X, acc, {key: value for part in parts for key, value in part.digest.items()})
-
-
-def _named(name: str, config: RunConfig, problem: APQProblem, source: AccuracySource) -> Known:
-    if name == SHIPPED:
-        path = find_assets(problem.space, config.assets).path(SAMPLES)
-        return _of_table(load_samples(path, problem.space), source, SHIPPED, {})
-    path = Path(name)
-    if is_folder(path):
-        return _of_run(path, problem, source)
-    if not is_file(path):
-        raise UserError(f"samples {name!r}: write shipped, a file, or a run's folder")
-    return _of_table(load_samples(path, problem.space), source, name, {name: sha256(path)})
-
-
-def _of_table(
-    table: SampleTable, source: AccuracySource, name: str, digest: dict[str, str]
-) -> Known:
-    said = table.provenance
-    wanted = {"supernet_sha256": source.digest.get(SUPERNET)}
-    wanted["images_sha256"] = source.digest.get("images")
-    settings = said.get("config")
-    if (
-        any(said.get(key) != value for key, value in wanted.items())
-        or (isinstance(settings, dict) and settings.get("finetune_steps"))
-        or not source.measures
-    ):
-        raise UserError(
-            f"samples {name!r} were not measured as {source.name} measures: by the same supernet, "
-            "on the same images, without fine-tuning"
-        )
-    X, acc = table.rows("mp")
-    if not len(X):
-        raise UserError(f"samples {name!r} hold no mixed-precision networks")
-    return Known(X, acc, digest)
-
-
-def _of_run(path: Path, problem: APQProblem, source: AccuracySource) -> Known:
-    """What a finished run measured."""
-    folder = RunFolder.open(path)
-    config, what = folder.config, f"the run in {path}"
-    if not is_measured(config.predictor) or ACC not in config.objectives:
-        raise UserError(f"{what} predicted accuracies; name one that measured them")
-    refuse_changes({SPACE: problem.space.digest, **source.digest}, folder.record.get("data"), what)
-    found = finished(path)
-    if found is None:
-        raise UserError(f"{what} has not ended; go on with RunFolder.open({str(path)!r}) first")
-    archive, _ = found
-    X = archive.genotypes
-    acc = minimised(config.objectives, archive.F)[:, config.objectives.index(ACC)]
-    return Known(
-        problem.space.canonical(problem.space.check(X)), acc, {str(path): sha256(path / ARCHIVE)}
-    )
 
 
 def _ranks(problem: APQProblem, known: Known) -> IntArray:

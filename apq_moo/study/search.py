@@ -27,8 +27,9 @@ from apq_moo.space import Space, load_space
 from apq_moo.study.config import MIN_ROUNDS, RunConfig
 from apq_moo.study.epsilon_constraint import strategy_of, with_parts
 from apq_moo.study.inputs import DEVICE, SPACE, input_digests
+from apq_moo.study.known import known_networks
 from apq_moo.study.record import EVERY_S, Recorder, Trace, discard, finished, row_type
-from apq_moo.study.refit import check_refit, known_networks, refit_of
+from apq_moo.study.refit import check_refit, refit_of
 from apq_moo.study.warm_start import EXACT, exact_networks, read_networks, source_file
 
 Callback = Callable[[int, int], None]

@@ -71,11 +71,15 @@ def draw(space: Space, config: SampleConfig) -> SampleTable:
             space, sum(sizes), rng, find_distribution(config.draw), quantised=quantised
         )
         parts += [rows[: sizes[0]], rows[sizes[0] :]]
-    ordered = dict(zip(("fp", "fp_held_out", "mp", "mp_held_out"), parts, strict=True))
+    drawn = dict(zip(("fp", "fp_held_out", "mp", "mp_held_out"), parts, strict=True))
     group = np.concatenate(
-        [np.full(len(ordered[name]), i, dtype=np.int8) for i, name in enumerate(SETS)]
+        [
+            np.full(len(drawn[name]), i, dtype=np.int8)
+            for i, name in enumerate(SETS)
+            if name in drawn
+        ]
     )
-    X = np.vstack([ordered[name] for name in SETS])
+    X = np.vstack([drawn[name] for name in SETS if name in drawn])
     return SampleTable(X, group, np.full(len(X), np.nan))
 
 

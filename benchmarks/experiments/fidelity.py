@@ -110,17 +110,18 @@ def _macs(space: Space, subnet: Subnet) -> int:
     return sum(layer.macs for layer in space.layers(subnet))
 
 
-@one_torch_thread()
 def train_alone(i: int, job: Job) -> tuple[int, dict[str, Any]]:
     """Train one network and measure it; returns which one with its figures."""
     space = load_space(job.space)
     (subnet,) = space.decode(job.row)
     device = torch_device(job.on)
-    trainer = Trainer(space, load_images(images_of(space)), job.config, device, alone=subnet)
-    if job.checkpoint.is_file():
-        trainer.load(job.checkpoint)
-    supernet = trainer.run(checkpoint=job.checkpoint)
-    (found,) = accuracies(space, supernet, job.row[None])
+    # A decorator would not go into another process.
+    with one_torch_thread():
+        trainer = Trainer(space, load_images(images_of(space)), job.config, device, alone=subnet)
+        if job.checkpoint.is_file():
+            trainer.load(job.checkpoint)
+        supernet = trainer.run(checkpoint=job.checkpoint)
+        (found,) = accuracies(space, supernet, job.row[None])
     return i, {**found, "seconds": round(trainer.seconds, 1)}
 
 

@@ -17,6 +17,7 @@ OUTPUTS = {
     ("supernet", "train", "-o"): ".safetensors",
     ("samples", "collect", "-o"): ".npz",
     ("samples", "exhaust", "-o"): ".npz",
+    ("samples", "add", "r", "-o"): ".npz",
     ("predictor", "fit", "additive", "-o"): ".safetensors",
     ("predictor", "compare", "-o"): ".csv",
     ("predictor", "compare", "--picture"): PICTURE,

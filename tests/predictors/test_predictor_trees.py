@@ -3,32 +3,43 @@
 import numpy as np
 import pytest
 import xgboost
-from safetensors import safe_open
 from sklearn.ensemble import HistGradientBoostingRegressor
 
-from apq_moo.data.assets import find_assets
+from apq_moo.data.assets import SAMPLES, find_assets
+from apq_moo.data.samples import load_samples
 from apq_moo.errors import UserError
-from apq_moo.predictors import load_predictor
+from apq_moo.predictors import create_predictor, load_predictor
 from apq_moo.predictors.boosting import _scikit_learn_trees, _xgboost_trees
 from apq_moo.predictors.storage import read_state, write_state
 from apq_moo.space import load_space
 
 
-def test_shipped_models_predict_as_xgboost_to_the_bit():
-    """Those of fashion, stored as XGBoost's own files."""
+def test_models_in_files_of_before_predict_as_xgboost_to_the_bit(tmp_path):
+    """Such files hold XGBoost's own models, here grown on samples of fashion."""
     space = load_space("fashion")
-    path = find_assets(space).folder / "predictors" / "xgboost-stacked.safetensors"
-    predictor = load_predictor(path, space)
+    table = load_samples(find_assets(space).path(SAMPLES), space)
+    predictor = create_predictor("xgboost-stacked:rounds=40:target=accuracy", space)
+    (X_fp, y_fp), (X_mp, y_mp) = (
+        tuple(part[:2000] for part in table.rows(of)) for of in ("fp", "mp")
+    )
+    path = tmp_path / "p.safetensors"
+    predictor.fit(X_mp, y_mp, X_fp=X_fp, y_fp=y_fp).save(path)
+    _, header = read_state(path, space)
     X = space.sample(10_000, np.random.default_rng(0))
-    features = predictor._features(X)
-    with safe_open(path, framework="np") as stored:
-        for part, rows in (("fp", features[:, :-1].copy()), ("mp", features)):
-            booster = xgboost.Booster({"nthread": 1})
-            booster.load_model(bytearray(stored.get_tensor(part).tobytes()))
-            expected = booster.inplace_predict(rows)
-            trees = getattr(predictor, f"_{part}")
-            np.testing.assert_array_equal(trees.predict(rows), expected)
-            np.testing.assert_array_equal(trees.predict(rows[:1]), expected[:1])
+    given = {"max_depth": 5, "eta": 0.1, "nthread": 1}
+    boosters, stored = {}, {}
+    for part, of, y in (("fp", X_fp, y_fp), ("mp", X_mp, y_mp)):
+        rows = predictor._features(of)[:, : space.n_var + (part == "mp")].copy()
+        boosters[part] = xgboost.train(given, xgboost.DMatrix(rows, y), num_boost_round=300)
+        stored[part] = np.frombuffer(bytes(boosters[part].save_raw("ubj")), np.uint8)
+    write_state(path, space, stored, header)
+    again = load_predictor(path, space)
+    features = again._features(X)
+    for part, rows in (("fp", features[:, :-1].copy()), ("mp", features)):
+        expected = boosters[part].inplace_predict(rows)
+        trees = getattr(again, f"_{part}")
+        np.testing.assert_array_equal(trees.predict(rows), expected)
+        np.testing.assert_array_equal(trees.predict(rows[:1]), expected[:1])
 
 
 @pytest.mark.parametrize("depth", [2, 3, 7])

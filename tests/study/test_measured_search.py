@@ -15,7 +15,7 @@ from apq_moo.algorithms import ALGORITHMS
 from apq_moo.algorithms.strategy import Replay
 from apq_moo.cli import main
 from apq_moo.data.assets import SAMPLES, find_assets
-from apq_moo.data.samples import load_samples
+from apq_moo.data.samples import FOUND, SETS, load_samples
 from apq_moo.errors import UserError
 from apq_moo.predictors.finding import SubspacePredictor
 from apq_moo.problems.evaluated import Evaluated
@@ -24,6 +24,7 @@ from apq_moo.results.run import Listener, _by_minutes, execute
 from apq_moo.space import load_space
 from apq_moo.study.config import RefitConfig, RunConfig
 from apq_moo.study.folder import RunFolder
+from apq_moo.study.known import add_measured
 from apq_moo.study.record import Recorder, finished
 from apq_moo.study.refit import nearest_and_others
 from apq_moo.study.search import Search, check
@@ -221,6 +222,38 @@ def test_samples_on_the_supernet_are_not_measured_again(few_samples, monkeypatch
     assert len(measured) == 3
     again = {x.tobytes() for x in space.encode([subnet.to_dict() for subnet in measured])}
     assert not again & {x.tobytes() for x in archive.genotypes}
+    # What both measured is added to the samples that they began with, each network once.
+    larger = add_measured("few.npz", ["a", "b"], space)
+    assert larger.counts() == {**few_samples.counts(), FOUND: 6}
+    X, acc = larger.to_fit()
+    assert len(np.unique(X, axis=0)) == len(X) == len(few_samples.rows("mp")[1]) + 6
+    known = {x.tobytes(): y for x, y in zip(X, acc, strict=True)}
+    for x, f in zip(archive.genotypes[adopted:], archive.F[adopted:], strict=True):
+        assert known[x.tobytes()] == -f[0]
+    assert [of["seed"] for of in larger.provenance["found"].values()] == [0, 0]
+    larger.save("larger.npz")
+    assert load_samples("larger.npz", space).counts() == larger.counts()
+    assert add_measured("larger.npz", ["b"], space).counts() == larger.counts()
+    for key, value in (("supernet_sha256", "0" * 64), ("images_sha256", "0" * 64)):
+        replace(few_samples, provenance={**few_samples.provenance, key: value}).save("o.npz")
+        with pytest.raises(UserError, match=r"the run in a was begun with other data: .* changed"):
+            add_measured("o.npz", ["a"], space)
+    settings = {**few_samples.provenance["config"], "finetune_steps": 10}
+    replace(few_samples, provenance={**few_samples.provenance, "config": settings}).save("o.npz")
+    with pytest.raises(UserError, match=r"o\.npz: its networks were fine-tuned"):
+        add_measured("o.npz", ["a"], space)
+
+
+def test_what_is_judged_by_is_never_found(few_samples):
+    table = replace(few_samples, group=np.full(60, SETS.index("mp_held_out"), dtype=np.int8))
+    grown = table.with_found(table.X[:9], table.acc[:9])
+    assert grown.counts() == table.counts()
+    new = load_space("digits").sample(3, np.random.default_rng(3))
+    grown = table.with_found(np.vstack([new, new[:1]]), np.array([50.0, 60.0, 70.0, 80.0]))
+    np.testing.assert_array_equal(grown.rows(FOUND)[0], new)
+    np.testing.assert_array_equal(grown.rows(FOUND)[1], [50.0, 60.0, 70.0])
+    assert not set(grown.unmeasured()) & {60, 61, 62}
+    assert grown.quantised[-3:].all()
 
 
 def test_of_many_samples_those_near_the_front_are_kept():

@@ -139,7 +139,8 @@ def test_tables_round_trip_and_refuse_damage(digits, full, tmp_path):
     assert np.array_equal(again.X, table.X)
     assert np.array_equal(again.acc, table.acc, equal_nan=True)
     assert len(again.rows("fp")[0]) == 5
-    assert again.counts() == {"fp": 5, "mp": 6, "fp_held_out": 3, "mp_held_out": 3}
+    drawn_of_each = {"fp": 5, "mp": 6, "fp_held_out": 3, "mp_held_out": 3}
+    assert again.counts() == {**drawn_of_each, "mp_found": 0}
     with pytest.raises(UserError, match="another space"):
         load_samples(path, full)
     content = path.read_bytes()

@@ -1,6 +1,5 @@
 """The fashion assets that ship with the package."""
 
-from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
@@ -9,13 +8,14 @@ import pytest
 
 from apq_moo.data import load_images
 from apq_moo.data.assets import SAMPLES, SUPERNET, find_assets
-from apq_moo.data.samples import SETS, load_samples
+from apq_moo.data.samples import FOUND, SETS, load_samples
 from apq_moo.errors import UserError
 from apq_moo.files import sha256
 from apq_moo.pipeline.stages import complete
 from apq_moo.predictors import find_predictor
 from apq_moo.predictors.metrics import pairwise_accuracy
-from apq_moo.space import Space, load_space
+from apq_moo.problems import APQProblem
+from apq_moo.space import load_space
 from apq_moo.supernet.checkpoint import load_supernet
 from apq_moo.supernet.scoring import Scorer
 
@@ -43,16 +43,26 @@ def test_samples_are_distinct_and_of_this_supernet():
     assert len(np.unique(found.X, axis=0)) == len(found.X)
 
 
-def test_the_next_supernet_is_of_the_same_space_with_integers_between_blocks():
-    space = Space(replace(SPACE.spec, between_bits=8))
-    file = Path(__file__).parents[2] / "docs" / "data" / "fashion-supernet.safetensors"
-    supernet, header = load_supernet(file, space)
+def test_samples_of_fronts_reach_beyond_the_random_ones():
+    found = table()
+    problem = APQProblem(SPACE, ("latency",))
+    (X, acc), (random, best) = found.rows(FOUND), found.rows("mp")
+    assert len(X) >= 3000
+    assert len(found.provenance["found"]) == 12
+    latency, least = (problem.costs(SPACE.block_index(of))["latency"] for of in (X, random))
+    assert (latency < least.min()).sum() > 300
+    assert (acc > best.max()).sum() > 1000
+
+
+def test_the_supernet_has_ranges_and_integers_between_blocks():
+    supernet, header = load_supernet(find_assets(SPACE).path(SUPERNET), SPACE)
     assert supernet.ranges.known
+    assert SPACE.spec.between_bits == 8
     assert header["train"]["steps"] == header["steps"] == 16000
     assert header["train"]["bit_sandwich"]
 
 
-@pytest.mark.parametrize("name", ["mlp", "xgboost-stacked"])
+@pytest.mark.parametrize("name", ["ensemble", "mlp", "xgboost-stacked"])
 def test_shipped_predictors_rank_held_out_networks(name):
     X, y = table().rows("mp_held_out")
     assert pairwise_accuracy(y, find_predictor(SPACE, name).predict(X)) > 0.9

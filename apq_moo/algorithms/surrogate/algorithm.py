@@ -73,7 +73,7 @@ class MeasuredSearch(Algorithm):  # type: ignore[misc]
             return Population.new(X=self.refit.adopted)
         if self.refit.samples is not None:
             return self._next(np.empty((0, self.problem.space.n_var), dtype=np.int64), np.empty(0))
-        drawn = self.problem.region.sample(self.refit.first, self.random_state)
+        drawn = self.problem.draw(self.refit.first, self.random_state)
         return Population.new(X=drawn)
 
     def _initialize_advance(self, infills: Population, **_kwargs: Any) -> None:
