@@ -336,9 +336,14 @@ def test_measured_networks_to_a_regret():
     assert f"To 500 networks the search takes {seconds:.0f} s of one core" in page
 
 
-def test_measured_networks_of_digits():
-    found, table = _measured_searches("digits")
-    assert {len(of) for of in found["runs"].values()} == {4}
+@pytest.mark.parametrize(
+    ("space", "seeds", "budgets"), [("digits", 4, (100, 200)), ("fashion", 3, (100, 200, 1000))]
+)
+def test_measured_networks_to_a_hypervolume(space, seeds, budgets):
+    found, table = _measured_searches(space)
+    assert {len(of) for of in found["runs"].values()} == {seeds}
+    supernet = find_assets(load_space(space)).manifest["files"]["supernet.safetensors"]
+    assert found["settings"]["data"]["supernet.safetensors"] == supernet["sha256"]
     for name, title in SEARCHES.items():
         median = measured_search.medians(list(found["runs"][name].values()))
-        assert _row(title, table) == [f"{median[n]:.3f}" for n in (100, 200)]
+        assert _row(title, table) == [f"{median[n]:.3f}" for n in budgets]

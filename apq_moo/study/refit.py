@@ -91,7 +91,9 @@ def refit_of(
     front = np.flatnonzero(ranks == 0)
     source.remember(known.X[front], known.acc[front])
     rows = nearest_and_others(ranks, MOST_SAMPLES, np.random.default_rng([config.seed, 7]))
-    return replace(found, samples=(known.X[rows], known.acc[rows]), adopted=known.X[front])
+    return replace(
+        found, samples=(known.X[rows], known.acc[rows]), adopted=known.X[front], known=known.X
+    )
 
 
 def nearest_and_others(ranks: IntArray, most: int, rng: np.random.Generator) -> IntArray:

@@ -351,10 +351,12 @@ def test_benchmarks_of_before_data_were_noted_go_on(tmp_path, of_files):
 
 def test_limits_are_named_by_their_direction():
     limits = {"acc": 85.0, "latency": 0.02}
-    cell = Cell(RunConfig(space="tiny", limits=limits, start="uniform"), "apq-ga")
+    config = RunConfig(space="tiny", limits=limits, start="uniform", predictor="xgboost-stacked")
+    cell = Cell(config, "apq-ga")
     assert cell.problem == ("tiny acc+latency acc>=85 latency<=0.02 (xgboost-stacked, bitfusion)")
-    # Results that are stored are found by it.
-    assert cell.key == "fb71023883563b9d22cd542fa9d87a8c09ae887b1df02ecd811cd83af429050f"
+    # Results that are stored are found by it while their space stays.
+    stored = Cell(replace(config, space="digits"), "apq-ga")
+    assert stored.key == "831b0a471ac8794ec709768346bb593b8edd9f896555ce6475a4fe9f00753f09"
 
 
 def test_two_processes_do_not_carry_out_one_benchmark(tmp_path):

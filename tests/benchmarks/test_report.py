@@ -274,11 +274,19 @@ def test_what_the_page_says(page, folder):
 
 def test_what_the_assets_cost(tmp_path, monkeypatch):
     """GPU energy on the reader's grid, or where codecarbon is not installed."""
-    manifest = find_assets(load_space("fashion")).manifest
-    train, samples = (manifest["seconds"][stage] for stage in ("train", "samples"))
-    watt_hours = sum(manifest["gpu_joules"].values()) / 3600
+    folder = tmp_path / "assets"
+    shutil.copytree(find_assets(load_space("fashion")).folder, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["seconds"] = {"train": 481.1, "samples": 529.0}
+    manifest["gpu_joules"] = {"train": 168_000, "samples": 263_000}
+    manifest["gpu_joules_note"] = "by NVML"
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    train, samples = manifest["seconds"].values()
+    watt_hours = (168_000 + 263_000) / 3600
     monkeypatch.setenv("APQ_MOO_COUNTRY", "FRA")
-    plan = BenchPlan(spaces=("fashion",), algos=("random",), seeds=1, budgets=(100,))
+    plan = BenchPlan(
+        spaces=("fashion",), algos=("random",), seeds=1, budgets=(100,), assets=str(folder)
+    )
     bench.run(bench.begin(str(tmp_path / "b"), plan))
     analysis = Analysis.read(tmp_path / "b")
     text = sections.costs(analysis)
@@ -291,6 +299,11 @@ def test_what_the_assets_cost(tmp_path, monkeypatch):
     assert [float(x) for x in found.groups()] == pytest.approx([watt_hours, grams], rel=0.01)
     monkeypatch.setattr(sections, "co2e_kg", lambda kwh: None)
     assert f"{found[1]} Wh of the GPU alone (by NVML" in sections.costs(analysis)
+    # Those that ship were not metered, and nothing is said of what is not known.
+    bench.run(bench.begin(str(tmp_path / "c"), replace(plan, assets=None)))
+    told = sections.costs(Analysis.read(tmp_path / "c"))
+    assert "Assets of fashion: train 711 s" in told
+    assert "Wh of the GPU" not in told
 
 
 def test_a_country_that_is_none(tmp_path, monkeypatch):

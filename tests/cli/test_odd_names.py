@@ -10,6 +10,7 @@ from rich.table import Table
 from apq_moo.cli import main
 from apq_moo.cli.app import out, say
 from apq_moo.cli.stopping import Stopped, going_on
+from apq_moo.defaults import DEFAULT_PREDICTOR
 from apq_moo.files import write_text
 from apq_moo.hardware import read_table
 
@@ -50,7 +51,7 @@ def test_a_search_and_what_is_made_of_it(printed, tmp_path, named):
     texts = [f"{name}/r{suffix}" for suffix in (".html", ".md", ".tex")]
     options = ("-o", texts[0], "--markdown", texts[1], "--latex", texts[2])
     assert printed("report", f"{name}/r", *options) == [f"{shown}/r.html"]
-    title = f"digits latency+macs (xgboost-stacked, {shown}/t.npz), 100 evaluations"
+    title = f"digits latency+macs ({DEFAULT_PREDICTOR}, {shown}/t.npz), 100 evaluations"
     assert (tmp_path / texts[1]).read_text().splitlines()[0] == f"{title}; all evaluated"
     assert f'<h2 id="problem0">{title}</h2>' in (tmp_path / texts[0]).read_text()
     assert printed("plot", f"{name}/r", "-o", f"{name}/p.svg") == [f"{shown}/p.svg"]

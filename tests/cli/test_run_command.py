@@ -132,7 +132,7 @@ def test_too_small_a_budget_names_the_smallest(call, refused):
         (("--max", "latency=0.0001"), ("smallest reachable", "0.00213 ms")),
         (("--budget", "0"), ("--budget 0: at least 1 is needed",)),
         (("--assets", "nowhere"), ("apq-moo pipeline", "--assets")),
-        (("--space", "imagenet"), ("'xgboost-stacked'", "imagenet", "--predictor FILE")),
+        (("--space", "imagenet"), ("'ensemble'", "imagenet", "--predictor FILE")),
         (("--resume", "nowhere"), ("holds no run",)),
     ],
 )

@@ -55,6 +55,8 @@ class MeasuredSearch(Algorithm):  # type: ignore[misc]
         self._order = [problem.objectives.index(name) for name in (ACC, *costs)]
         ideal, nadir = problem.ideal_point(), problem.nadir_point()
         self._ideal, self._span = ideal, np.where(nadir > ideal, nadir - ideal, 1.0)
+        known = () if self.refit.known is None else self.refit.known
+        self._known = {row.tobytes() for row in known}
         self._reference = self._bounded(np.full(len(ideal), REFERENCE))[self._order]
 
     def _bounded(self, reference: FloatArray) -> FloatArray:
@@ -105,7 +107,7 @@ class MeasuredSearch(Algorithm):  # type: ignore[misc]
         size = refit.size(len(X))
         fresh = self._unmeasured(found, X)
         if len(fresh) < size:
-            drawn = problem.region.sample(len(X) + size, rng)
+            drawn = problem.region.sample(len(X) + len(self._known) + size, rng)
             fresh = np.vstack([fresh, self._unmeasured(drawn, np.vstack([X, fresh]))])
         if not len(fresh):
             self._exhausted = True
@@ -115,9 +117,9 @@ class MeasuredSearch(Algorithm):  # type: ignore[misc]
         return Population.new(X=candidates.X[chosen])
 
     def _unmeasured(self, found: IntArray, X: IntArray) -> IntArray:
-        """Distinct networks that meet the limits on costs and were not measured, in order."""
+        """Distinct networks that meet the limits on costs and are not known, in order."""
         found = found[self.problem.region.contains(found)]
-        seen = {row.tobytes() for row in X}
+        seen = self._known | {row.tobytes() for row in X}
         fresh: list[bool] = []
         for row in found:
             key = row.tobytes()

@@ -68,6 +68,8 @@ class Refit:
             little where many are known.
         samples: networks and accuracies to fit to beside those that are measured.
         adopted: those of the samples that begin the search, measured as they are; genotypes.
+        known: networks that are not measured since their accuracies are known; genotypes, shape
+            ``(n, n_var)``.
         rule: chooses a batch among the candidates.
         needs_std: whether the rule asks for standard deviations.
     """
@@ -79,6 +81,7 @@ class Refit:
     growth: float = 0.1
     samples: tuple[IntArray, FloatArray] | None = None
     adopted: IntArray | None = None
+    known: IntArray | None = None
     rule: Rule = field(default=largest_gains)
     needs_std: bool = True
 
