@@ -92,6 +92,12 @@ def export(
             "--power-of-two", help="In QONNX, round scales to powers of two; changes the network."
         ),
     ] = False,
+    equal_sums: Annotated[
+        bool,
+        typer.Option(
+            "--equal-sums", help="In QONNX, one scale for both operands of a sum; likewise."
+        ),
+    ] = False,
     space: SpaceOption = None,
     assets: AssetsOption = None,
     on: OnOption = None,
@@ -111,13 +117,14 @@ def export(
         network = cut_out_of_assets(chosen.space, chosen.subnet, chosen.assets, on)
     write(
         network, file, name,
-        arithmetic=arithmetic, native_int4=native_int4, power_of_two=power_of_two,
+        arithmetic=arithmetic, native_int4=native_int4,
+        power_of_two=power_of_two, equal_sums=equal_sums,
     )  # fmt: skip
     say(f"{file}: {file.stat().st_size:,} bytes")
     if format_of(file) is FORMATS["qonnx"]:
         from apq_moo.deploy.qonnx_reporting import export_lines
 
-        for line in export_lines(network, power_of_two=power_of_two):
+        for line in export_lines(network, power_of_two=power_of_two, equal_sums=equal_sums):
             say(line)
 
 

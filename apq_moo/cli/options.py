@@ -59,6 +59,7 @@ _OPTIONS = {
     "n": "--end-to-end",
     "pop_size": "--pop-size",
     "power_of_two": "--power-of-two",
+    "equal_sums": "--equal-sums",
     "row": "--breakdown",
     "steps": "--steps",
     "warmup_steps": "--warmup-steps",

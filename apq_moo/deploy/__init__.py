@@ -6,9 +6,9 @@ from apq_moo.deploy.deploying import choose, deploy
 from apq_moo.deploy.executing import execute
 from apq_moo.deploy.exporting import export
 from apq_moo.deploy.integers import Grid, IntegerLayer, IntegerNetwork
-from apq_moo.deploy.power_of_two import power_of_two
 from apq_moo.deploy.qonnx_hls4ml import hls4ml_model
 from apq_moo.deploy.qonnx_readers import misfits as reader_misfits
+from apq_moo.deploy.steps import equal_sums, power_of_two
 from apq_moo.deploy.storage import load_network, save_network
 from apq_moo.deploy.tuning import TuningConfig, finetune
 
@@ -23,6 +23,7 @@ __all__ = [
     "cut_out",
     "cut_out_of_assets",
     "deploy",
+    "equal_sums",
     "execute",
     "export",
     "finetune",

@@ -242,9 +242,9 @@ def _onnx(path: Path) -> tuple[IntegerNetwork, Any]:
 
 
 def _qonnx(path: Path) -> tuple[IntegerNetwork, Any]:
-    from apq_moo.deploy.power_of_two import is_power_of_two
     from apq_moo.deploy.qonnx_files import load_qonnx
     from apq_moo.deploy.qonnx_running import qonnx_parity, version
+    from apq_moo.deploy.steps import is_power_of_two
 
     file = load_qonnx(path)
     network, name = file.network, version()

@@ -19,13 +19,15 @@ class Options:
     Attributes:
         arithmetic: ``exact`` or ``fused``, see :func:`apq_moo.deploy.onnx_files.onnx_model`.
         native_int4: whether weights of up to 4 bits are stored two a byte, in ONNX.
-        power_of_two: whether steps of activations become powers of two, in QONNX, which changes
-            what is computed; see :mod:`apq_moo.deploy.power_of_two`.
+        power_of_two: whether activations get other steps, in QONNX, which changes what is
+            computed; see :func:`apq_moo.deploy.steps.power_of_two`.
+        equal_sums: likewise, see :func:`apq_moo.deploy.steps.equal_sums`.
     """
 
     arithmetic: str = "exact"
     native_int4: bool = False
     power_of_two: bool = False
+    equal_sums: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,10 +59,13 @@ def _onnx_policy(path: Path) -> Subnet:
 
 
 def _save_qonnx(path: Path, network: IntegerNetwork, options: Options) -> None:
-    from apq_moo.deploy.power_of_two import power_of_two
     from apq_moo.deploy.qonnx_files import save_qonnx
+    from apq_moo.deploy.steps import changed
 
-    save_qonnx(path, power_of_two(network) if options.power_of_two else network)
+    save_qonnx(
+        path,
+        changed(network, powers=options.power_of_two, sums=options.equal_sums),
+    )
 
 
 def _qonnx_policy(path: Path) -> Subnet:
@@ -134,6 +139,7 @@ def export(
     arithmetic: str = "exact",
     native_int4: bool = False,
     power_of_two: bool = False,
+    equal_sums: bool = False,
 ) -> None:
     """Write a network, atomically.
 
@@ -144,6 +150,7 @@ def export(
         arithmetic: see :class:`Options`.
         native_int4: likewise.
         power_of_two: likewise.
+        equal_sums: likewise.
 
     Raises:
         UserError: no such format; an option is not one of its; the network is none that it can
@@ -152,6 +159,8 @@ def export(
     found = format_of(path, format)
     if found is not FORMATS["onnx"] and (arithmetic, native_int4) != ("exact", False):
         raise UserError(f"{path}: only ONNX has arithmetic={arithmetic}, or 4-bit integers")
-    if found is not FORMATS["qonnx"] and power_of_two:
-        raise UserError(f"{path}: power_of_two=True is for QONNX alone, since it changes a network")
-    found.save(Path(path), network, Options(arithmetic, native_int4, power_of_two))
+    if found is not FORMATS["qonnx"] and (power_of_two or equal_sums):
+        option = "power_of_two=True" if power_of_two else "equal_sums=True"
+        raise UserError(f"{path}: {option} is for QONNX alone, since it changes a network")
+    options = Options(arithmetic, native_int4, power_of_two, equal_sums)
+    found.save(Path(path), network, options)

@@ -12,6 +12,9 @@ Only conditions that these tools document, or check themselves, are told here:
   ``InferGlobalAccPoolLayer``), hls4ml's reader has no Cast, and without a quantiser knows no type.
 * Sums: FINN takes a factor out of a sum if both operands have the same one
   (``MoveLinearPastEltwiseAdd``, pull request 110; compare issue 954).
+* Exact ties: FINN's thresholds take the upper level, all others here the even one (pull request
+  1675 is about that). They occur where a quantiser reads whole multiples of another one's step:
+  what another one gave, a sum of two, or a mean, and then as a rule where steps are powers of two.
 * Gains of 0: only positive factors are absorbed into thresholds (``AbsorbMulIntoMultiThreshold``).
 * Depthwise layers with more output than input channels: ``LowerConvsToMatMul`` of the ``qonnx``
   package, which FINN uses, knows depthwise convolutions with as many.
@@ -26,10 +29,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+import numpy as np
+from numpy.typing import NDArray
+
 from apq_moo.deploy.integers import MOST_BITS, Grid, IntegerNetwork
 from apq_moo.deploy.parity import grids
-from apq_moo.deploy.power_of_two import is_power_of_two
 from apq_moo.deploy.qonnx_graph import clipped, zero_point
+from apq_moo.deploy.steps import is_power_of_two
 
 _FITS = {"FINN": "fits", "hls4ml": "fits, as apq_moo.deploy.hls4ml_model reads the file"}
 
@@ -45,7 +51,7 @@ def misfits(network: IntegerNetwork) -> Mapping[str, tuple[str, ...]]:
     shared = _shared(network)
     return MappingProxyType(
         {
-            "FINN": (*shared, *_sums(network), *_gains(network)),
+            "FINN": (*shared, *_sums(network), *_ties(network), *_gains(network)),
             "hls4ml": (*shared, *(f"{text} no power of two" for text in odd)),
         }
     )
@@ -86,6 +92,39 @@ def _sums(network: IntegerNetwork) -> list[str]:
     return [f"{text} operands of different scales" for text in _some("sum", unequal, "has")]
 
 
+def _ties(network: IntegerNetwork) -> list[str]:
+    """Quantisers that meet values right between two levels, the lower one of which is even."""
+    stored: Grid | None = None
+    held: Grid | None = None
+    tied: list[str] = []
+    for before, layer in zip((None, *network.layers), network.layers, strict=False):
+        if layer.shape.opens_shortcut:
+            held = stored
+        if stored is not None and before is not None:
+            pixels = before.shape.size_out**2 if layer.shape.bias else 1
+            values = np.arange(stored.low * pixels, stored.high * pixels + 1)
+            if _meets_tie(values, stored.step, layer.input, pixels):
+                tied.append(layer.name)
+        output, total = layer.output, layer.total
+        if output is not None and total is not None and held is not None:
+            values = np.arange(output.low + held.low, output.high + held.high + 1)
+            if output.step == held.step and _meets_tie(values, held.step, total):
+                tied.append(f"{layer.shape.part}.total")
+        stored = total or output
+    clause = "exact ties, which it rounds up and not to even"
+    return [f"{text} {clause}" for text in _some("quantiser", tied, "meets")]
+
+
+def _meets_tie(levels: NDArray[np.int64], step: float, grid: Grid, pixels: int = 1) -> bool:
+    """Whether some ``level * step / pixels`` is a tie of a grid above an even level of it."""
+    twice = 2 * levels * step  # exact: products of 24 bits and a few more
+    units = np.rint(twice / (grid.step * pixels))
+    exact = units * (grid.step * pixels) == twice
+    below = (units - 1) / 2
+    inside = (below >= grid.low) & (below < grid.high)
+    return bool((exact & inside & (units % 4 == 1)).any())
+
+
 def _gains(network: IntegerNetwork) -> list[str]:
     """Layers with channels that give nothing but a bias."""
     names = [layer.name for layer in network.layers[:-1] if (layer.gain == 0).any()]
@@ -97,7 +136,7 @@ def _some(what: str, names: Sequence[str], verb: str = "is") -> list[str]:
     if not names:
         return []
     one = len(names) == 1
-    several = {"is": "are", "has": "have", "needs": "need"}[verb]
+    several = {"is": "are", "has": "have", "needs": "need", "meets": "meet"}[verb]
     noun = what if one else f"{what}s"
     where = names[0] if one else f"{names[0]} and others"
     return [f"{len(names)} {noun} ({where}) {verb if one else several}"]

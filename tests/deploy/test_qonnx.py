@@ -16,6 +16,7 @@ from apq_moo.deploy import (
     check,
     cut_out,
     deploying,
+    equal_sums,
     execute,
     export,
     hls4ml_model,
@@ -26,12 +27,12 @@ from apq_moo.deploy.executing import convolve
 from apq_moo.deploy.exporting import FORMATS, format_of
 from apq_moo.deploy.integers import HALF, IntegerNetwork
 from apq_moo.deploy.parity import compare_levels, grids, levels_of
-from apq_moo.deploy.power_of_two import is_power_of_two
 from apq_moo.deploy.qonnx_files import load_qonnx, qonnx_model, qonnx_policy, save_qonnx
 from apq_moo.deploy.qonnx_graph import clipped, saturates
-from apq_moo.deploy.qonnx_readers import reader_lines
+from apq_moo.deploy.qonnx_readers import _meets_tie, reader_lines
 from apq_moo.deploy.qonnx_reporting import export_lines
 from apq_moo.deploy.qonnx_running import bit_operations, qonnx_levels, qonnx_parity, run_qonnx
+from apq_moo.deploy.steps import is_power_of_two
 from apq_moo.deploy.storage import digest_of_network, save_network
 from apq_moo.errors import UserError
 from apq_moo.hardware import QUANTITIES
@@ -254,6 +255,31 @@ def test_powers_of_two(nets, pictures, between):
     assert digest_of_network(again) == digest_of_network(found)
 
 
+def test_sums_of_one_scale(nets, pictures):
+    """The larger one, but where a ReLU6 would no longer be the saturation of a quantiser."""
+    network = with_shortcuts(nets[8], pictures)
+    found = equal_sums(network)
+    assert found.subnet == network.subnet
+    assert clipped(found) == clipped(network)
+    sums, stored, held = 0, None, None
+    for old, new in zip(network.layers, found.layers, strict=True):
+        if old.shape.opens_shortcut:
+            held = stored
+        if old.shape.closes_shortcut:
+            assert new.output.step == held[1].step
+            larger = max(old.output.step, held[0].step)
+            assert new.output.step in (larger, float(np.float32(6 / 255)))
+            sums += 1
+        if old.output is not None:
+            stored = old.total or old.output, new.total or new.output
+        assert new.input == old.input
+        np.testing.assert_array_equal(new.gain, old.gain)
+    assert sums > 2
+    assert digest_of_network(equal_sums(found)) == digest_of_network(found)
+    without = cut_out(nets[32], networks(nets[32].space, 0, 0)[1], pictures)
+    assert digest_of_network(equal_sums(without)) == digest_of_network(without)
+
+
 def test_what_powers_of_two_cost(trained, image_set):
     """Accuracy on the test images; less than a point on average, see docs/deploy.md."""
     labels, lost = image_set.test.labels[:1200], []
@@ -277,7 +303,12 @@ def test_what_breaks_readers(nets, pictures):
     assert any("operands of different scales" in text for text in found["FINN"])
     assert not any("scales" in text and "power" in text for text in found["FINN"])
     assert any("scales (stem and others) are no power of two" in x for x in found["hls4ml"])
+    assert reader_lines(equal_sums(network))[0] == "FINN: fits"
     fitting = power_of_two(network)
+    assert reader_lines(fitting)[1] == FITTING[1]
+    (tied,) = reader_misfits(fitting)["FINN"]
+    assert tied.endswith(" meet exact ties, which it rounds up and not to even")
+    fitting = untied(fitting)
     assert reader_lines(fitting) == FITTING
 
     def said(change, first=0):
@@ -285,7 +316,7 @@ def test_what_breaks_readers(nets, pictures):
         layers[first] = change(layers[first])
         return dict(reader_misfits(replace(fitting, layers=tuple(layers))))
 
-    (zero,) = said(lambda x: replace(x, gain=np.where(np.arange(8) == 1, 0, x.gain)))["FINN"]
+    zero, *_ = said(lambda x: replace(x, gain=np.where(np.arange(8) == 1, 0, x.gain)))["FINN"]
     assert zero == "1 layer (stem) has channels with a gain of 0"
     both = said(lambda x: replace(x, output=replace(x.output, step=2.0**-5)))
     assert "1 ReLU6 (stem) needs a Clip at 6" in both["FINN"]
@@ -338,6 +369,67 @@ def test_hls4ml_itself(trained, image_set, tmp_path, monkeypatch):
     np.testing.assert_allclose(logits, execute(power_of_two(network), images), atol=1e-5)
 
 
+def untied(network):
+    """All that is stored has one step, which readers do not exceed, so that there are no ties."""
+    layers, stored = [], False
+    for layer in network.layers:
+        change = {
+            name: replace(grid, step=2.0**-6)
+            for name in ("output", "total")
+            if (grid := getattr(layer, name)) is not None
+        }
+        if stored:
+            change["input"] = replace(layer.input, step=2.0**-20 if layer.shape.bias else 2.0**-6)
+        layers.append(replace(layer, **change))
+        stored = layer.output is not None
+    return replace(network, layers=tuple(layers))
+
+
+def test_ties():
+    """Multiples of 1 that are right between two levels, the lower one of which is even."""
+    levels = np.arange(-8, 8)
+    for step, bits, tied in [
+        (2.0, 3, True),  # 1 between 0 and 2
+        (1.0, 4, False),
+        (0.5, 8, False),
+        (3.0, 3, False),  # thirds have no halves
+        (6.0, 2, True),  # -9 would be, and 3 is
+        (float(np.float32(0.1)), 8, False),
+    ]:
+        grid = Grid(step, -(2 ** (bits - 1)), bits)
+        up = np.clip(np.floor(levels / np.float64(step) + 0.5), grid.low, grid.high)
+        assert (grid.levels(levels.astype(np.float32)) != up).any() == tied
+        assert _meets_tie(levels, 1.0, grid) == tied
+    assert not _meets_tie(np.array([5]), 1.0, Grid(2.0, 0, 1))  # beyond the levels
+    assert not _meets_tie(np.array([3]), 1.0, Grid(2.0, 0, 4))  # between 1 and 2, which is even
+    assert _meets_tie(np.array([2]), 1.0, Grid(1.0, 0, 4), pixels=4)  # a mean of 0.5
+
+
+@executed
+def test_finn_itself(trained, image_set):
+    """Its thresholds give the same logits, with shortcuts whose sums have one scale."""
+    conversion = pytest.importorskip(
+        "finn.transformation.qonnx.convert_qonnx_to_finn", reason="FINN is not installed"
+    )
+    network = equal_sums(cut_out(trained, networks(trained.space, 1, 1)[2], image_set))
+    assert any(layer.total is not None for layer in network.layers)
+    assert reader_misfits(network)["FINN"] == ()
+    from qonnx.core.modelwrapper import ModelWrapper
+    from qonnx.core.onnx_exec import execute_onnx
+    from qonnx.util.cleanup import cleanup_model
+
+    model = cleanup_model(ModelWrapper(onnx.load_from_string(qonnx_model(network))))
+    model = model.transform(conversion.ConvertQONNXtoFINN())
+    kinds = [node.op_type for node in model.graph.node]
+    assert "Quant" not in kinds
+    assert kinds.count("MultiThreshold") == len(grids(network))
+    images = image_set.test.images[:10]
+    name = model.graph.input[0].name
+    for image, wanted in zip(images, execute(network, images), strict=True):
+        (logits,) = execute_onnx(model, {name: image[None]}).values()
+        np.testing.assert_allclose(logits[0], wanted, atol=1e-4)
+
+
 def wider_depthwise():
     """A depthwise layer of two filters for each channel."""
     from apq_moo.deploy import IntegerLayer
@@ -365,15 +457,18 @@ def wider_depthwise():
 # -- files -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("powers", [False, True])
+CHANGES = {"equal_sums": equal_sums, "power_of_two": power_of_two}
+
+
+@pytest.mark.parametrize("change", [None, *CHANGES])
 @pytest.mark.parametrize("between", [8, 16])
-def test_files_give_the_network_and_its_policy(nets, pictures, between, powers, tmp_path):
+def test_files_give_the_network_and_its_policy(nets, pictures, between, change, tmp_path):
     net, path = nets[between], tmp_path / "n.qonnx.onnx"
     for subnet in networks(net.space, 1, 7):
         network = cut_out(net, subnet, pictures)
-        export(network, path, power_of_two=powers)
+        export(network, path, **({change: True} if change else {}))
         found = load_qonnx(path)
-        wanted = power_of_two(network) if powers else network
+        wanted = CHANGES[change](network) if change else network
         assert digest_of_network(found.network) == digest_of_network(wanted)
         assert qonnx_policy(found) == FORMATS["qonnx"].policy(path) == subnet
         metadata = {item.key: item.value for item in onnx.load(path).metadata_props}
@@ -454,6 +549,7 @@ def test_formats_by_two_suffixes(trained, image_set, tmp_path):
         ("x.onnx", {"format": "qonnx"}, r"files of format 'qonnx' end in \.qonnx\.onnx"),
         ("x.qonnx.onnx", {"format": "onnx"}, r"files of format 'onnx' end in \.onnx"),
         ("x.onnx", {"power_of_two": True}, "power_of_two=True is for QONNX alone"),
+        ("x.c", {"equal_sums": True}, "equal_sums=True is for QONNX alone"),
         ("x.qonnx.onnx", {"arithmetic": "fused"}, "only ONNX has"),
         ("x.qonnx.onnx", {"native_int4": True}, "only ONNX has"),
     ]:
@@ -536,7 +632,10 @@ def test_what_an_export_says(trained, image_set, few, tmp_path, capsys, monkeypa
     lines = export_lines(network, power_of_two=True, images=few)
     assert lines[0].startswith("powers of two as scales: ")
     assert lines[0].endswith(" now")
-    assert lines[1:] == FITTING
+    assert lines[1:] == reader_lines(power_of_two(network))
+    lines = export_lines(network, equal_sums=True, images=few)
+    assert lines[0].startswith("one scale for both operands of a sum: ")
+    assert lines[1] == "FINN: fits"
     nowhere = replace(network, origin={})
     lines = export_lines(nowhere, power_of_two=True)
     assert "not compared on images: the network does not say which" in lines[0]
