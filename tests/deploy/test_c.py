@@ -4,14 +4,13 @@ import platform
 import re
 import shutil
 import subprocess
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from apq_moo.data import load_images
+from apq_moo.data.assets import SUPERNET, find_assets
 from apq_moo.deploy import Grid, IntegerLayer, IntegerNetwork, cut_out, execute
 from apq_moo.deploy.c import c_source, pack, write_c
 from apq_moo.deploy.c_program import FLAGS, as_bytes, as_levels, compiler, run_c
@@ -19,7 +18,7 @@ from apq_moo.deploy.c_reading import read_c, unpacked
 from apq_moo.deploy.storage import digest_of_network
 from apq_moo.errors import UserError
 from apq_moo.hardware import cost_table
-from apq_moo.space import Layer, Space, load_space
+from apq_moo.space import Layer, load_space
 from apq_moo.supernet.checkpoint import load_supernet
 from apq_moo.supernet.evaluation import Evaluator
 
@@ -27,7 +26,6 @@ pytestmark = pytest.mark.skipif(
     shutil.which("gcc") is None, reason="gcc, which compiles the programs, is not installed"
 )
 
-DATA = Path(__file__).parents[2] / "docs" / "data"
 SANITIZERS = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 
@@ -76,12 +74,12 @@ def test_trained_networks(trained, image_set, tmp_path):
 @pytest.mark.slow
 def test_many_networks_of_fashion(tmp_path):
     """20 random ones on 1,000 test images, which are bytes."""
-    space = Space(replace(load_space("fashion").spec, between_bits=8))
+    space = load_space("fashion")
     try:
         images = load_images(space.spec.images)
     except UserError as error:
         pytest.skip(str(error))
-    trained, _ = load_supernet(DATA / "fashion-supernet.safetensors", space)
+    trained, _ = load_supernet(find_assets(space).path(SUPERNET), space)
     pixels = as_bytes(images.test.images[:1000])
     calibrated = Evaluator(trained, torch.from_numpy(images.calibration.images), 100)
     for subnet in space.decode(space.sample(20, np.random.default_rng(0))):
