@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from apq_moo.deploy.integers import Grid, IntegerNetwork
-from apq_moo.deploy.qonnx_graph import saturates
+from apq_moo.deploy.qonnx_graph import clipped, saturates
 
 _Place = tuple[int, str]
 
@@ -44,12 +44,17 @@ def power_of_two(network: IntegerNetwork) -> IntegerNetwork:
 def equal_sums(network: IntegerNetwork) -> IntegerNetwork:
     """A network in which both operands of each shortcut's sum have one step.
 
-    It computes something else.
+    And no range behind a ReLU6 reaches beyond 6, which it may after fine-tuning. The network
+    computes something else.
 
     Args:
         network: any; it is left as it is.
     """
-    grids = _own(network)
+    grids, clips = _own(network), clipped(network)
+    for number, layer in enumerate(network.layers):
+        if layer.name in clips:
+            place = (number + 1, "input") if layer.output is None else (number, "output")
+            grids[place] = _up_to_six(grids[place])
     _join(network, grids, _up_to_six)
     return _with(network, grids)
 

@@ -276,6 +276,12 @@ def test_sums_of_one_scale(nets, pictures):
         np.testing.assert_array_equal(new.gain, old.gain)
     assert sums > 2
     assert digest_of_network(equal_sums(found)) == digest_of_network(found)
+    first = network.layers[0]
+    beyond = replace(first, output=replace(first.output, step=float(np.float32(7 / 255))))
+    beyond = replace(network, layers=(beyond, *network.layers[1:]))
+    assert clipped(beyond) == ["stem", *clipped(network)]
+    assert clipped(equal_sums(beyond)) == []
+    assert equal_sums(beyond).layers[0].output.step == float(np.float32(6 / 255))
     without = cut_out(nets[32], networks(nets[32].space, 0, 0)[1], pictures)
     assert digest_of_network(equal_sums(without)) == digest_of_network(without)
 
