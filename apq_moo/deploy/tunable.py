@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from apq_moo.deploy.cutting import grid
 from apq_moo.space import Layer
 from apq_moo.supernet.evaluation import FoldedLayer
-from apq_moo.supernet.network import BN_EPS, Recorded, SlicedLayer
+from apq_moo.supernet.network import BN_EPS, Recorded, SlicedLayer, laid_out
 from apq_moo.supernet.quantisers import weight_levels
 from apq_moo.supernet.ranges import STORED_BITS, LayerRanges, Range
 
@@ -159,7 +159,7 @@ class TunableNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits, shape ``(n, classes)``, of images of shape ``(n, c, h, w)``."""
-        held = x = x.to(memory_format=torch.channels_last)
+        held = x = laid_out(x)
         for each in self.layers:
             assert isinstance(each, TunableLayer)
             if each.layer.opens_shortcut:

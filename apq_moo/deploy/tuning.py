@@ -214,7 +214,8 @@ class Tuner:
             {"params": others},
             {"params": steps},
         ]
-        self._optimiser = torch.optim.AdamW(groups, weight_decay=0.0)
+        fused = self._device.type == "cuda" or None
+        self._optimiser = torch.optim.AdamW(groups, weight_decay=0.0, fused=fused)
         self._learned = [*convolved, *others, *steps]
         self._average = [parameter.detach().clone() for parameter in self._learned]
         size = min(config.batch_size, len(images.train))

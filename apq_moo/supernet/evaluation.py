@@ -29,6 +29,7 @@ from apq_moo.supernet.network import (
     SlicedLayer,
     Supernet,
     as_stored,
+    laid_out,
     range_of,
 )
 from apq_moo.supernet.quantisers import (
@@ -135,7 +136,7 @@ def fold(
 @torch.no_grad()
 def infer(folded: Sequence[FoldedLayer], x: Tensor, *, quantised: bool) -> Tensor:
     """Logits of shape ``(n, classes)`` for images of shape ``(n, c, h, w)``."""
-    kept = x = x.to(memory_format=torch.channels_last)
+    kept = x = laid_out(x)
     for layer in folded:
         item, known = layer.item, layer.recorded
         if item.layer.opens_shortcut:

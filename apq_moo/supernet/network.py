@@ -197,6 +197,16 @@ def forward(
     return x.flatten(1)
 
 
+def laid_out(x: Tensor) -> Tensor:
+    """Images in the layout that single subnets are run in.
+
+    Tiny feature maps run several times faster on a CPU with channels last. On a GPU depthwise
+    convolutions are torch's own kernels with channels first, and else cuDNN's, which builds a plan
+    for each new shape.
+    """
+    return x if x.is_cuda else x.to(memory_format=torch.channels_last)
+
+
 def as_stored(x: Tensor, layer: Layer) -> Tensor:
     """A layer's output as floats are stored: in half precision between blocks; gradients pass."""
     if layer.between_bits in (None, FLOAT_BITS):
