@@ -19,8 +19,7 @@ def logits_of(space, tensors, subnet, calibration, images):
     def levels(x, place, bits):
         if bits == 32:
             return x, np.single(1)
-        extremes = min(float(x[:n].min()), 0.0), max(float(x[:n].max()), 0.0)
-        low, high = ranges.get((place, bits), extremes)
+        low, high = ranges[place, bits]
         step = max(high - low, 1e-8) / (2**bits - 1)
         zero = round(-low / step)
         rounded = np.rint(x * (np.single(1) / np.single(step)))
@@ -52,7 +51,7 @@ def logits_of(space, tensors, subnet, calibration, images):
 
 
 def stored_ranges(space, tensors):
-    """Bottom and top by place and bits; none if the file has no ranges."""
+    """Bottom and top by place and bits."""
     spec, signed = space.spec, {}
     for layer in space.layers(space.decode(space.largest())[0]):
         signed[layer.name] = layer.signed

@@ -20,7 +20,7 @@ from apq_moo.supernet.checkpoint import load_supernet
 from apq_moo.supernet.devices import device_of, torch_device
 from apq_moo.supernet.evaluation import FoldedLayer, calibrate, fold
 from apq_moo.supernet.network import SlicedLayer, Supernet
-from apq_moo.supernet.ranges import STORED_BITS, Range
+from apq_moo.supernet.ranges import STORED_BITS, Range, needed
 
 
 def cut_out(
@@ -52,14 +52,9 @@ def sliced(supernet: Supernet, subnet: Subnet) -> list[SlicedLayer]:
     """The layers of a subnet that can be one of integers.
 
     Raises:
-        UserError: see :func:`cut_out`.
+        UserError: the subnet is not a member of the space, or a layer has other than 2 to 8 bits.
     """
     layers = supernet.slice(subnet)
-    if not supernet.ranges.known:
-        raise UserError(
-            f"the supernet of space {supernet.space.name!r} has no ranges of its own, without "
-            "which networks cannot be cut out; train it anew"
-        )
     for item in layers:
         check_bits(item.layer)
     return layers
@@ -157,8 +152,7 @@ def names_of_classes(images: ImageSet, n: int) -> tuple[str, ...]:
 
 
 def _layer(folded: FoldedLayer, stages: list[int]) -> IntegerLayer:
-    item, known = folded.item, folded.recorded
-    layer = item.layer
+    item, layer = folded.item, folded.item.layer
     assert folded.gain is not None
     weight, gain, bias = (
         tensor.detach().cpu().numpy()
@@ -171,7 +165,7 @@ def _layer(folded: FoldedLayer, stages: list[int]) -> IntegerLayer:
         weight=weight.astype(np.int8),
         gain=np.abs(gain),
         bias=bias.copy(),
-        input=grid((known.low, known.high), layer.a_bits),
+        input=grid(needed(item.ranges.input), layer.a_bits),
         output=None if item.ranges.output is None else grid(item.ranges.output, STORED_BITS),
         total=None if item.ranges.total is None else grid(item.ranges.total, STORED_BITS),
     )

@@ -21,7 +21,7 @@ from apq_moo.space import Layer
 from apq_moo.supernet.evaluation import FoldedLayer
 from apq_moo.supernet.network import BN_EPS, Recorded, SlicedLayer, laid_out
 from apq_moo.supernet.quantisers import weight_levels
-from apq_moo.supernet.ranges import STORED_BITS, LayerRanges, Range
+from apq_moo.supernet.ranges import STORED_BITS, LayerRanges, Range, needed
 
 _MOMENTUM = 0.1
 
@@ -89,7 +89,7 @@ class TunableLayer(nn.Module):
         self.weight = nn.Parameter(item.weight.detach().clone())
         self.bias = nn.Parameter(item.bias.detach().clone())
         self.steps = LearnedSteps(size, -top, top)
-        self.entering = _of_range((known.low, known.high), item.layer.a_bits)
+        self.entering = _of_range(needed(item.ranges.input), item.layer.a_bits)
         leaving, total = item.ranges.output, item.ranges.total
         self.output = None if leaving is None else _of_range(leaving, STORED_BITS)
         self.total = None if total is None else _of_range(total, STORED_BITS)
@@ -129,19 +129,16 @@ class TunableLayer(nn.Module):
         inverse = (1 / step).view(-1, 1, 1, 1)
         levels = (self.weight * inverse).round_().clamp_(self.steps.low, self.steps.high)
         unit = step.double() * float(self.entering.step())
-        low, high = self.entering.range()
-        known = Recorded(None, None, low, high)
         gain, bias = unit.float().view(-1, 1, 1), self.bias.detach().clone()
         if self.scale is not None:
             share = self.scale.double() / torch.sqrt(self.var.double() + BN_EPS)
             bias = (self.bias.double() - self.mean.double() * share).float()
             gain = (share * unit).float().view(-1, 1, 1)
-            known = Recorded(self.mean, self.var, low, high)
         output, total = (None if q is None else q.range() for q in (self.output, self.total))
-        around = LayerRanges((low, high), output, total)
+        around = LayerRanges(self.entering.range(), output, total)
         scale = None if self.scale is None else self.scale.detach()
         item = SlicedLayer(self.layer, self.weight.detach(), scale, self.bias.detach(), around)
-        return FoldedLayer(item, levels, gain, bias, known)
+        return FoldedLayer(item, levels, gain, bias)
 
 
 class TunableNetwork(nn.Module):

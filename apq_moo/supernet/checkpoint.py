@@ -58,7 +58,7 @@ def save_supernet(path: str | Path, supernet: Supernet, **header: Any) -> None:
 def tensors_of(supernet: Supernet) -> dict[str, Tensor]:
     """A supernet's weights, and its ranges if it has any."""
     tensors: dict[str, Tensor] = dict(supernet.state_dict())
-    if supernet.ranges.known:
+    if supernet.ranges.known and supernet.ranges.widths:
         tensors[_RANGES] = supernet.ranges.tensor()
     return tensors
 

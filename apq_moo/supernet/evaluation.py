@@ -1,7 +1,7 @@
 """Scoring subnets: calibrate on training images, fold, classify.
 
-Batch-norm statistics and activation ranges come from one pass over the calibration images, layer by
-layer, so that each layer sees its inputs as the layers before it really produce them, quantised.
+Batch-norm statistics come from one pass over the calibration images, layer by layer, so that each
+layer sees its inputs as the layers before it really produce them, quantised.
 
 A quantised layer multiplies integers, as hardware does: its output is ``levels * m + b`` with one
 ``m`` and ``b`` for each channel. Integer sums are exact in whatever order they are taken, ``m`` and
@@ -20,8 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from apq_moo.errors import UserError
-from apq_moo.space import Layer, Subnet
+from apq_moo.space import Subnet
 from apq_moo.space.spec import FLOAT_BITS
 from apq_moo.supernet.network import (
     BN_EPS,
@@ -30,7 +29,6 @@ from apq_moo.supernet.network import (
     Supernet,
     as_stored,
     laid_out,
-    range_of,
 )
 from apq_moo.supernet.quantisers import (
     activation_levels,
@@ -38,7 +36,7 @@ from apq_moo.supernet.quantisers import (
     quantise_activation,
     weight_levels,
 )
-from apq_moo.supernet.ranges import STORED_BITS, Range, output_of, total_of
+from apq_moo.supernet.ranges import STORED_BITS, needed, output_of, total_of
 
 _EXACT = 2**24
 """Single precision holds all integers up to this."""
@@ -57,14 +55,12 @@ class FoldedLayer:
         weight: levels if it is quantised, else floats that contain the batch norm's scale.
         gain: what the convolution's output is multiplied by, shape ``(c_out, 1, 1)``; None for 1.
         bias: what is then added, shape ``(c_out,)``.
-        recorded: what calibration found.
     """
 
     item: SlicedLayer
     weight: Tensor
     gain: Tensor | None
     bias: Tensor
-    recorded: Recorded
 
 
 @torch.no_grad()
@@ -75,7 +71,7 @@ def calibrate(
     quantised: bool,
     observe: Observer | None = None,
 ) -> list[Recorded]:
-    """Find a subnet's batch-norm statistics, and its activation ranges if the supernet has none.
+    """Find a subnet's batch-norm statistics.
 
     Args:
         layers: the sliced subnet.
@@ -85,6 +81,9 @@ def calibrate(
 
     Returns:
         One record for each layer.
+
+    Raises:
+        UserError: it is to run at its bits, and the supernet has no ranges.
     """
     record: list[Recorded] = []
     kept = x = images.to(memory_format=torch.channels_last)
@@ -95,15 +94,14 @@ def calibrate(
             x = pooled(x)
         if observe is not None:
             observe(item.layer.name, x)
-        low, high = range_of(item, x)
         if item.scale is None:
-            record.append(Recorded(None, None, low, high))
+            record.append(Recorded(None, None))
             break
         weight, size = _weight(item, quantised=quantised)
-        x, step = _convolve(item.layer, x, weight, low, high, quantised=quantised)
-        unit = _unit(item, size, step)
+        x = _convolve(item, x, weight, quantised=quantised)
+        unit = _unit(item, size, quantised=quantised)
         mean, var = _statistics(x)
-        found = Recorded((mean * unit).float(), (var * unit * unit).float(), low, high)
+        found = Recorded((mean * unit).float(), (var * unit * unit).float())
         record.append(found)
         gain, bias = _norm(item, found, unit)
         x = x.mul_(gain).add_(bias[:, None, None])
@@ -119,17 +117,14 @@ def fold(
     folded = []
     for item, known in zip(layers, recorded, strict=True):
         weight, size = _weight(item, quantised=quantised)
-        step = 1.0
-        if quantised and item.layer.a_bits != FLOAT_BITS:
-            step = activation_step(known.low, known.high, item.layer.a_bits)
-        unit = _unit(item, size, step)
+        unit = _unit(item, size, quantised=quantised)
         gain, bias = unit.float().view(-1, 1, 1), item.bias
         if item.scale is not None:
             gain, bias = _norm(item, known, unit)
         if quantised:
-            folded.append(FoldedLayer(item, weight, gain, bias, known))
+            folded.append(FoldedLayer(item, weight, gain, bias))
         else:
-            folded.append(FoldedLayer(item, weight * gain[:, None], None, bias, known))
+            folded.append(FoldedLayer(item, weight * gain[:, None], None, bias))
     return folded
 
 
@@ -138,7 +133,7 @@ def infer(folded: Sequence[FoldedLayer], x: Tensor, *, quantised: bool) -> Tenso
     """Logits of shape ``(n, classes)`` for images of shape ``(n, c, h, w)``."""
     kept = x = laid_out(x)
     for layer in folded:
-        item, known = layer.item, layer.recorded
+        item = layer.item
         if item.layer.opens_shortcut:
             kept = x
         if item.scale is None:
@@ -149,9 +144,7 @@ def infer(folded: Sequence[FoldedLayer], x: Tensor, *, quantised: bool) -> Tenso
                 x, layer.weight, layer.bias, shape.stride, shape.padding, groups=shape.groups
             )
         else:
-            x, _ = _convolve(
-                item.layer, x, layer.weight, known.low, known.high, quantised=quantised
-            )
+            x = _convolve(item, x, layer.weight, quantised=quantised)
             x = x.mul_(layer.gain).add_(layer.bias[:, None, None])
         x = _finish(item, x, kept, quantised=quantised)
     return x.flatten(1)
@@ -170,16 +163,13 @@ def _weight(item: SlicedLayer, *, quantised: bool) -> tuple[Tensor, Tensor | Non
     return weight_levels(weight, bits)
 
 
-def _convolve(
-    layer: Layer, x: Tensor, weight: Tensor, low: float, high: float, *, quantised: bool
-) -> tuple[Tensor, float]:
-    """The convolution alone, of levels if it is quantised, and the step of its input's levels."""
-    step = 1.0
-    integers = quantised and layer.w_bits != FLOAT_BITS
-    if quantised and layer.a_bits != FLOAT_BITS:
-        x, step = activation_levels(x, low, high, layer.a_bits)
-    else:
-        integers = False
+def _convolve(item: SlicedLayer, x: Tensor, weight: Tensor, *, quantised: bool) -> Tensor:
+    """The convolution alone, of levels if it is quantised."""
+    layer = item.layer
+    rounds = quantised and layer.a_bits != FLOAT_BITS
+    integers = rounds and layer.w_bits != FLOAT_BITS
+    if rounds:
+        x, _ = activation_levels(x, *needed(item.ranges.input), layer.a_bits)
     most = layer.kernel**2 * (layer.c_in // layer.groups) * 2 ** (layer.a_bits + layer.w_bits - 1)
     if integers and most > _EXACT:
         bound = weight.abs().flatten(1).sum(1).amax() * (2**layer.a_bits - 1)
@@ -188,11 +178,14 @@ def _convolve(
     x = F.conv2d(x, weight, None, layer.stride, layer.padding, groups=layer.groups).float()
     if integers and layer.kernel > 1 and layer.groups == 1:
         x = x.round_()  # after an algorithm such as Winograd's
-    return x, step
+    return x
 
 
-def _unit(item: SlicedLayer, size: Tensor | None, step: float) -> Tensor:
+def _unit(item: SlicedLayer, size: Tensor | None, *, quantised: bool) -> Tensor:
     """What 1 in the convolution's output stands for, double precision, shape ``(c_out,)``."""
+    step, bits = 1.0, item.layer.a_bits
+    if quantised and bits != FLOAT_BITS:
+        step = activation_step(*needed(item.ranges.input), bits)
     if size is None:
         return torch.full_like(item.bias, step, dtype=torch.float64)
     return size.double() * step
@@ -237,20 +230,14 @@ def _finish(
     if observe is not None:
         observe(output_of(layer), x)
     if quantised:
-        x = _integers(x, item.ranges.output)
+        x = quantise_activation(x, *needed(item.ranges.output), STORED_BITS)
     if layer.closes_shortcut:
         x = x + kept
         if observe is not None:
             observe(total_of(layer), x)
         if quantised:
-            x = _integers(x, item.ranges.total)
+            x = quantise_activation(x, *needed(item.ranges.total), STORED_BITS)
     return x if quantised else as_stored(x, layer)
-
-
-def _integers(x: Tensor, span: Range | None) -> Tensor:
-    if span is None:
-        raise UserError("the supernet has no ranges, without which integers cannot be stored")
-    return quantise_activation(x, *span, STORED_BITS)
 
 
 class LogitsOf(Protocol):

@@ -33,6 +33,7 @@ from apq_moo.supernet.checkpoint import load_supernet
 from apq_moo.supernet.devices import torch_device
 from apq_moo.supernet.distributed import Group, join
 from apq_moo.supernet.finetuning import FineTunedScorer, FineTuning
+from apq_moo.supernet.ranges import NO_RANGES
 from apq_moo.supernet.scoring import Scorer
 from apq_moo.workers import in_workers
 
@@ -125,10 +126,13 @@ def measure(
 
     Raises:
         UserError: a file is unreadable or of other origin, another process writes it, a worker was
-            killed, or there is no such device.
+            killed, there is no such device, or networks are to run at their bits and the supernet
+            has no ranges.
     """
     whole = superspace(space)
-    load_supernet(checkpoint, whole)  # refused here, before any process starts
+    supernet, _ = load_supernet(checkpoint, whole)  # refused here, before any process starts
+    if table.quantised.any() and not supernet.ranges.known:
+        raise UserError(NO_RANGES)
     check_images(whole, load_images(images))
     group, device = join(on)
     task = Task(

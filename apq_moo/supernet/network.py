@@ -18,7 +18,7 @@ from apq_moo.space import Layer, Space, Subnet
 from apq_moo.space.spec import FLOAT_BITS
 from apq_moo.supernet.layers import ElasticBlock, ElasticConv, ElasticDepthwise
 from apq_moo.supernet.quantisers import quantise_activation, quantise_weight
-from apq_moo.supernet.ranges import UNKNOWN, LayerRanges, Range, Ranges
+from apq_moo.supernet.ranges import UNKNOWN, LayerRanges, Ranges, needed
 
 BN_EPS = 1e-5
 
@@ -62,14 +62,10 @@ class Recorded:
     Attributes:
         mean: mean of the convolution's output, shape ``(c_out,)``; None without batch norm.
         var: its biased variance.
-        low: bottom of the input's range (at most 0).
-        high: top of the input's range (at least 0).
     """
 
     mean: Tensor | None
     var: Tensor | None
-    low: float
-    high: float
 
 
 class Supernet(nn.Module):
@@ -174,13 +170,15 @@ def forward(
     Args:
         layers: what :meth:`Supernet.slice` returned.
         x: images, shape ``(n, c, h, w)``.
-        recorded: statistics and ranges by layer. Without them batch statistics are used, and the
-            supernet's ranges, or if it has none those of this very batch.
+        recorded: statistics by layer; without them those of this very batch are used.
         quantised: quantise weights and activations at each layer's bits. What is stored between
             blocks stays a float.
 
     Returns:
         Logits of shape ``(n, classes)``.
+
+    Raises:
+        UserError: they are to be quantised, and the supernet has no ranges.
     """
     # Tiny feature maps run several times faster on a CPU in this layout.
     kept = x = x.to(memory_format=torch.channels_last)
@@ -217,8 +215,8 @@ def as_stored(x: Tensor, layer: Layer) -> Tensor:
 def _layer(item: SlicedLayer, x: Tensor, known: Recorded | None, *, quantised: bool) -> Tensor:
     layer, weight = item.layer, item.weight
     if quantised:
-        low, high = range_of(item, x) if known is None else (known.low, known.high)
-        x = quantise_activation(x, low, high, layer.a_bits)
+        if layer.a_bits != FLOAT_BITS:
+            x = quantise_activation(x, *needed(item.ranges.input), layer.a_bits)
         weight = quantise_weight(weight, layer.w_bits)
     bias = item.bias if item.scale is None else None
     x = F.conv2d(x, weight, bias, layer.stride, layer.padding, groups=layer.groups)
@@ -226,14 +224,3 @@ def _layer(item: SlicedLayer, x: Tensor, known: Recorded | None, *, quantised: b
         mean, var = (known.mean, known.var) if known is not None else (None, None)
         x = F.batch_norm(x, mean, var, item.scale, item.bias, known is None, eps=BN_EPS)
     return F.relu6(x) if layer.activation is not None else x
-
-
-def range_of(item: SlicedLayer, x: Tensor) -> Range:
-    """The range of a layer's input: the supernet's, or if it has none that of ``x``."""
-    return input_range(x) if item.ranges.input is None else item.ranges.input
-
-
-def input_range(x: Tensor) -> tuple[float, float]:
-    """Range of an activation for quantisation: its extremes, widened to contain 0."""
-    low, high = torch.aminmax(x.detach().permute(0, 2, 3, 1))
-    return min(float(low), 0.0), max(float(high), 0.0)

@@ -13,7 +13,7 @@ from apq_moo.space.spec import FLOAT_BITS
 from apq_moo.supernet.evaluation import calibrate
 from apq_moo.supernet.network import BN_EPS, Recorded, SlicedLayer, Supernet
 from apq_moo.supernet.quantisers import quantise_weight
-from apq_moo.supernet.ranges import STORED_BITS
+from apq_moo.supernet.ranges import STORED_BITS, needed
 
 
 class FakeQuantise(nn.Module):
@@ -63,7 +63,7 @@ class PlainConv(nn.Sequential):
         conv.weight.data.copy_(weight)
         parts: list[nn.Module] = []
         if quantised and layer.a_bits != FLOAT_BITS:
-            parts.append(FakeQuantise(found.low, found.high, layer.a_bits))
+            parts.append(FakeQuantise(*needed(item.ranges.input), layer.a_bits))
         parts.append(conv)
         if conv.bias is not None:
             conv.bias.data.copy_(item.bias)
@@ -146,9 +146,8 @@ class PlainNetwork(nn.Module):
                 continue
             total = None
             if integers:
-                output, span = item.ranges.output, item.ranges.total
-                assert output is not None
-                within.append(FakeQuantise(*output, STORED_BITS))
+                within.append(FakeQuantise(*needed(item.ranges.output), STORED_BITS))
+                span = item.ranges.total
                 total = FakeQuantise(*span, STORED_BITS) if span is not None else None
             block = PlainBlock(within, shortcut=item.layer.closes_shortcut, total=total)
             features.add_module(item.layer.part, block if len(within) > 1 else part)
@@ -186,7 +185,8 @@ def cut_out(
         A network that shares no memory with the supernet.
 
     Raises:
-        UserError: the subnet is not a member of the space.
+        UserError: the subnet is not a member of the space, or runs at its bits and the supernet has
+            no ranges.
     """
     layers = supernet.slice(subnet)
     recorded = calibrate(layers, calibration, quantised=quantised)

@@ -1,7 +1,7 @@
 """Fake quantisation with straight-through gradients, by torch's own operators.
 
 Weights are symmetric, one scale for each output channel. Activations are affine, one range for the
-whole tensor; the range is static and comes from calibration.
+whole tensor; the range is static and the supernet's.
 """
 
 from __future__ import annotations

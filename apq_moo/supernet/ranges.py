@@ -12,7 +12,7 @@ complement, ``-2^(bits-1) ... 2^(bits-1) - 1``, with 0 standing for 0, as intege
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +29,14 @@ Range = tuple[float, float]
 
 STORED_BITS = 8
 """Bits of integers between blocks."""
+
+NO_RANGES = (
+    "the supernet has no ranges, so that its networks run in full precision only; train it anew, "
+    "or fit ranges by apq_moo.supernet.range_fitting.fit_ranges"
+)
+"""Why networks cannot run at their bits."""
+
+T = TypeVar("T")
 
 _LEAST, _MOST = 1e-30, 1e30
 _HALVES = 2**16
@@ -53,6 +61,17 @@ class LayerRanges(NamedTuple):
 
 
 UNKNOWN = LayerRanges()
+
+
+def needed(found: T | None) -> T:
+    """What is known of a range, where networks run at their bits.
+
+    Raises:
+        UserError: nothing is, since the supernet has no ranges.
+    """
+    if found is None:
+        raise UserError(NO_RANGES)
+    return found
 
 
 class Ranges:
@@ -86,8 +105,8 @@ class Ranges:
 
     @property
     def known(self) -> bool:
-        """Whether they have been fitted."""
-        return bool(self.high.size) and bool((self.high > 0).all())
+        """Whether they have been fitted; those of nothing but floats are."""
+        return bool((self.high > 0).all())
 
     @property
     def low(self) -> NDArray[np.float32]:

@@ -57,9 +57,10 @@ def with_random_norms(space, seed=0):
 
 @pytest.fixture(scope="session")
 def nets(digits, full, pictures):
-    """One with integers between blocks, in its ranges; one with floats and without ranges."""
+    """One with integers between blocks, one with floats; both in their ranges."""
     found = {"digits": with_random_norms(digits), "full": with_random_norms(full)}
-    fit_ranges(found["digits"], pictures["digits"], subnets=8)
+    for name, net in found.items():
+        fit_ranges(net, pictures[name], subnets=8)
     return found
 
 

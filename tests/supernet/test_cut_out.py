@@ -35,6 +35,7 @@ def test_whole_networks(nets, pictures, name):
     """With floats between blocks, as in training."""
     net = Supernet(Space(replace(nets[name].space.spec, between_bits=32)))
     net.load_state_dict(nets[name].state_dict())
+    fit_ranges(net, pictures[name], subnets=4)
     rows = [net.space.smallest(), net.space.largest()]
     rows += list(net.space.sample(8, np.random.default_rng(1)))
     for subnet in net.space.decode(np.array(rows)):
@@ -124,8 +125,6 @@ def test_statistics_are_those_of_the_convolutions(nets, pictures):
     torch.testing.assert_close(
         recorded[0].var, stem.var(dim=(0, 2, 3), correction=0), atol=1e-5, rtol=1e-4
     )
-    assert recorded[0].low == 0.0
-    assert recorded[0].high == float(x.max())
 
 
 def test_the_published_space_builds():

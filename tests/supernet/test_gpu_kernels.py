@@ -75,7 +75,13 @@ def patched_once():
 
 @pytest.fixture
 def supernet():
-    return network(SPACE)
+    return in_ranges(SPACE)
+
+
+def in_ranges(space):
+    net = network(space)
+    fit_ranges(net, pictures()[:4], subnets=4)
+    return net
 
 
 def network(space):
@@ -111,13 +117,28 @@ def pictures():
 @pytest.mark.parametrize("between", [8, 16])
 def test_logits_in_the_supernet_s_ranges_are_the_reference_s(between, spatial):
     space, x = SPACE if between == 16 else INTEGERS, pictures()
-    net = network(space)
-    fit_ranges(net, x[:4], subnets=4)
+    net = in_ranges(space)
     reference, fast = Evaluator(net, x[:4]), GpuEvaluator(net, x[:4])
     for subnet in subnets(space=space):
         wanted = reference.logits(subnet, x[4:], quantised=True)
         assert wanted.std() > 0.01
         assert torch.equal(fast.logits(subnet, x[4:], quantised=True), wanted)
+
+
+@pytest.mark.parametrize("space", [SPACE, INTEGERS], ids=["16", "8"])
+def test_without_ranges_networks_run_in_full_precision_only(space):
+    net, x = network(space), pictures()[:4]
+    (subnet,) = space.decode(space.smallest())
+    evaluator, kernels = GpuEvaluator(net, x), _kernels(net)
+    prepared = evaluator.prepare(x)
+    assert evaluator.logits(subnet, prepared, quantised=False).isfinite().all()
+    assert np.isfinite(_step(kernels, [Student(subnet)]))
+    with pytest.raises(UserError, match="no ranges"):
+        evaluator.logits(subnet, prepared, quantised=True)
+    with pytest.raises(UserError, match="no ranges"):
+        _step(kernels, [Student(subnet, quantised=True)])
+    fit_ranges(net, x, subnets=2)
+    assert np.isfinite(_step(kernels, [Student(subnet, quantised=True)]))
 
 
 def test_activations_are_observed_as_the_reference_does():
@@ -133,17 +154,6 @@ def test_activations_are_observed_as_the_reference_does():
         assert float(found.std()) == pytest.approx(float(wanted.std()), abs=0.01), place
 
 
-def test_quantised_logits_are_the_reference_s_to_the_last_bit(supernet, spatial):
-    generator = torch.Generator().manual_seed(0)
-    images = torch.rand(8, 2, 7, 7, generator=generator) - (0.7 if spatial == "rows" else 0.0)
-    calibration, x = images[:4].to(DEVICE), images[4:].to(DEVICE)
-    reference, fast = Evaluator(supernet, calibration), GpuEvaluator(supernet, calibration)
-    for subnet in subnets():
-        wanted = reference.logits(subnet, x, quantised=True)
-        assert wanted.std() > 0.01
-        assert torch.equal(fast.logits(subnet, x, quantised=True), wanted)
-
-
 def test_full_precision_logits_agree_to_half_precision(supernet, spatial):
     images = torch.rand(8, 2, 7, 7, generator=torch.Generator().manual_seed(0)).to(DEVICE)
     reference, fast = Evaluator(supernet, images[:4]), GpuEvaluator(supernet, images[:4])
@@ -155,7 +165,7 @@ def test_full_precision_logits_agree_to_half_precision(supernet, spatial):
         assert not torch.equal(found, wanted)
 
 
-def test_the_calibration_range_clips_other_images(supernet):
+def test_ranges_clip_other_images(supernet):
     x = torch.rand(4, 2, 7, 7, generator=torch.Generator().manual_seed(0)).to(DEVICE)
     reference, fast = Evaluator(supernet, x), GpuEvaluator(supernet, x)
     subnet = subnets()[0]
@@ -176,12 +186,11 @@ def _kernels(supernet, distillation="kl"):
 
 
 @pytest.mark.parametrize(
-    ("quantised", "distillation"), [(False, "alpha"), (True, "kl"), ("in ranges", "kl")]
+    ("quantised", "distillation"), [(False, "alpha"), (True, "kl"), ("clipped", "kl")]
 )
 def test_gradients_are_autograd_s(supernet, spatial, quantised, distillation):
     """Relative to their norm; the shift behind a projection that feeds a norm has none."""
-    if quantised == "in ranges":
-        fit_ranges(supernet, pictures()[:4], subnets=4)
+    if quantised == "clipped":
         supernet.ranges.load(supernet.ranges.tensor() * 0.5)  # a good part is clipped
         quantised = True
     students = [Student(subnet, quantised) for subnet in subnets()]
@@ -263,7 +272,7 @@ def test_what_comes_often_is_recorded_and_the_longest_unused_forgotten(monkeypat
 def test_what_is_replayed_is_what_is_done(supernet, quantised, monkeypatch):
     """Of one subnet in every step, from the third on by a graph, while ranges are fitted again."""
     monkeypatch.setattr(graphs, "_SEEN_BEFORE", 2)
-    twin = network(SPACE)
+    twin = in_ranges(SPACE)
     rare, often = (Student(subnet, quantised) for subnet in subnets())
     replaying, doing = _kernels(supernet), _kernels(twin)
     doing._replays._enabled = False
@@ -309,6 +318,7 @@ def test_floating_point_roles_run_beside_quantised_ones(supernet):
     space = Space(SpaceSpec.from_dict(TOML | {"bits": bits}))
     net = Supernet(space).to(DEVICE)
     x = torch.rand(4, 2, 7, 7, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+    fit_ranges(net, x, subnets=4)
     subnet = space.decode(space.largest())[0]
     blocks = tuple(
         replace(block, w_dw=(3, 32)[i % 2], a_pw=(32, 4)[i % 2])

@@ -6,7 +6,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apq_moo.supernet.network import input_range
 from apq_moo.supernet.quantisers import quantise_activation, quantise_weight
 
 
@@ -50,8 +49,3 @@ def test_gradients_of_activations_stop_outside_the_range():
     x = torch.tensor([-1.0, 0.5, 2.9, 9.0], requires_grad=True)
     quantise_activation(x, 0.0, 3.0, 2).sum().backward()
     assert x.grad.tolist() == [0.0, 1.0, 1.0, 0.0]
-
-
-def test_ranges_contain_zero():
-    assert input_range(torch.full((1, 1, 2, 2), 3.0)) == (0.0, 3.0)
-    assert input_range(torch.full((1, 1, 2, 2), -3.0)) == (-3.0, 0.0)

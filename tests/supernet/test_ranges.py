@@ -12,11 +12,15 @@ from apq_moo.data import load_images
 from apq_moo.errors import UserError
 from apq_moo.space import Space, SpaceSpec, load_space
 from apq_moo.supernet.checkpoint import load_supernet, load_tensors, save_supernet, save_tensors
-from apq_moo.supernet.evaluation import Evaluator, calibrate
+from apq_moo.supernet.evaluation import Evaluator
+from apq_moo.supernet.gradients import Student, TorchGradients
 from apq_moo.supernet.network import Supernet
+from apq_moo.supernet.plain import cut_out
 from apq_moo.supernet.quantisers import activation_levels
 from apq_moo.supernet.range_fitting import fit_ranges
 from apq_moo.supernet.ranges import Ranges, histogram, least_error
+from apq_moo.supernet.sampling import SampleConfig, collect
+from apq_moo.supernet.scoring import Scorer
 from apq_moo.supernet.training import TrainConfig, Trainer
 
 
@@ -125,29 +129,54 @@ def test_files_hold_them(tmp_path, calibration):
             load_supernet(path, net.space)
 
 
-def test_ranges_are_the_same_whatever_calibrates(calibration):
-    """One bright pixel moves them where they are the calibration's own extremes."""
-    net, bright = fitted(small(), calibration), calibration.clone()
-    bright[0, 0, 0, 0] = 4.0
-    (subnet,) = net.space.decode(net.space.sample(1, np.random.default_rng(2)))
-
-    def tops():
-        layers = net.slice(subnet)
-        found = [calibrate(layers, x, quantised=True) for x in (calibration, bright)]
-        return [[known.high for known in record] for record in found]
-
-    dim, shining = tops()
-    assert dim == shining
-    net.ranges = Ranges(net.space)
-    dim, shining = tops()
-    assert dim != shining
-
-
-def test_integers_between_blocks_need_ranges(calibration):
-    net = Supernet(small(8))
+@pytest.mark.parametrize("between", [8, 16])
+def test_without_them_networks_run_in_full_precision_only(tmp_path, calibration, between):
+    net, path = Supernet(small(between)), tmp_path / "net.safetensors"
+    save_supernet(path, net)
+    net, _ = load_supernet(path, net.space)
+    assert not net.ranges.known
     (subnet,) = net.space.decode(net.space.smallest())
+    images = load_images("digits")
+    labels = torch.arange(len(calibration)) % 10
+    evaluator, gradients = Evaluator(net, calibration), TorchGradients(net)
+    for run in (
+        lambda quantised: evaluator.logits(subnet, calibration, quantised=quantised),
+        lambda quantised: cut_out(net, subnet, calibration, quantised=quantised)(calibration),
+        lambda quantised: gradients.predict(calibration, Student(subnet, quantised)),
+        lambda quantised: gradients.step(calibration, labels, [Student(subnet, quantised)]),
+        lambda quantised: Scorer(net, images).accuracies([subnet], ["test"], quantised=quantised),
+    ):
+        assert np.isfinite(run(False).tolist()).all()
+        with pytest.raises(
+            UserError, match="no ranges, so that its networks run in full precision only"
+        ) as stop:
+            run(True)
+        assert len(str(stop.value)) <= 300
+    fit_ranges(net, calibration, subnets=2)  # as the line says
+    assert evaluator.logits(subnet, calibration, quantised=True).isfinite().all()
+
+
+def test_without_them_nothing_is_measured_at_bits(tmp_path):
+    space, path, out = load_space("digits"), tmp_path / "net.safetensors", tmp_path / "s.npz"
+    save_supernet(path, Supernet(space))
     with pytest.raises(UserError, match="no ranges"):
-        Evaluator(net, calibration).logits(subnet, calibration, quantised=True)
+        collect(space, path, "digits", SampleConfig(3, 1, 0, 0), out)
+    assert not out.exists()
+    assert len(collect(space, path, "digits", SampleConfig(3, 0, 0, 0), out).unmeasured()) == 0
+
+
+def test_floats_need_none(tmp_path, calibration):
+    spec = small().spec
+    bits = dict.fromkeys(spec.bits, (32,))
+    net = Supernet(Space(replace(spec, bits=bits, fixed_bits=32)))
+    save_supernet(tmp_path / "net.safetensors", net)
+    net, _ = load_supernet(tmp_path / "net.safetensors", net.space)
+    (subnet,) = net.space.decode(net.space.smallest())
+    found = [
+        Evaluator(net, calibration).logits(subnet, calibration, quantised=quantised)
+        for quantised in (False, True)
+    ]
+    torch.testing.assert_close(*found, atol=1e-3, rtol=1e-3)
 
 
 def test_few_bits_gain_most(calibration):
@@ -163,8 +192,14 @@ def test_few_bits_gain_most(calibration):
         exact = evaluator.logits(subnet, x, quantised=False)
         return float((evaluator.logits(subnet, x, quantised=True) - exact).square().mean())
 
-    least = error()
-    trained.ranges = Ranges(trained.space)
+    least, extremes = error(), {}
+
+    def observe(place, activations):
+        extremes[place] = float(activations.abs().max())
+
+    Evaluator(trained, calibration).observe(subnet, observe)
+    tops = torch.tensor([[extremes.get(place, 1.0)] for place in trained.ranges.places])
+    trained.ranges.load(tops.expand(trained.ranges.high.shape))
     assert least < 0.9 * error()
 
 

@@ -23,9 +23,9 @@ from apq_moo.supernet.gpu.plans import plane_of, pool, to_planes
 from apq_moo.supernet.gpu.spans import Spans
 from apq_moo.supernet.gpu.workspace import Source, Target, Weight, Workspace
 from apq_moo.supernet.layers import ElasticConv, ElasticDepthwise
-from apq_moo.supernet.network import Node, Supernet, input_range
+from apq_moo.supernet.network import Node, Supernet
 from apq_moo.supernet.quantisers import activation_levels, weight_levels
-from apq_moo.supernet.ranges import STORED_BITS, output_of, total_of
+from apq_moo.supernet.ranges import STORED_BITS, needed, output_of, total_of
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,13 @@ class Prepared:
     """Images as the kernels read them.
 
     Attributes:
-        levels: integers of the first layer's quantiser, half precision, ``(channels, pitch)``.
+        levels: integers of the first layer's quantiser, half precision, ``(channels, pitch)``;
+            None where it has no range.
         floats: the images themselves in half precision.
         n: number of images.
     """
 
-    levels: Tensor
+    levels: Tensor | None
     floats: Tensor
     n: int
 
@@ -50,20 +51,18 @@ class _Way:
     Attributes:
         nodes: its layers.
         weights: of all but the classifier, as :meth:`Workspace.bands` gives them.
-        spans: of every layer's input.
+        spans: of every layer's input, if it is rounded to levels.
         storing: of every layer, the spans of the integers that it stores, if it does.
-        quantised: whether it runs at its bits.
     """
 
     nodes: Sequence[Node]
     weights: Sequence[Weight]
-    spans: Sequence[Tensor]
+    spans: Sequence[Tensor | None]
     storing: Sequence[Tensor | None]
-    quantised: bool
 
     def rounds(self, number: int) -> bool:
         """Whether a layer's input is rounded to levels."""
-        return self.quantised and self.nodes[number].layer.a_bits != FLOAT_BITS
+        return self.spans[number] is not None
 
 
 class GpuEvaluator:
@@ -95,30 +94,22 @@ class GpuEvaluator:
         self.device = device_of(supernet)
         self._work = Workspace(supernet.space, self.device, forward_type=forward_type)
         self._weights: dict[tuple[str, int, int, int], Weight] = {}
-        self._spans = self._spans_now()
-        stem = supernet.space.fixed_layers()[0]
-        low, high = supernet.ranges.of(stem.name, stem.a_bits) or input_range(calibration)
-        self._image_range = torch.tensor([low, high, 0.0, 0.0], device=self.device)
+        self._spans = Spans(supernet.ranges, self.device)
         self.calibration = self.prepare(calibration)
 
     def prepare(self, images: Tensor) -> Prepared:
         """Bring images of shape ``(n, c, h, w)`` into the kernels' form."""
         flat = to_planes(images.to(self.device, torch.float32))
-        bits = self.supernet.space.spec.fixed_bits
-        levels = flat
-        if bits != FLOAT_BITS:
-            low, high, *_ = self._image_range.tolist()
-            levels, _ = activation_levels(flat, low, high, bits)
-        return Prepared(levels.half(), flat.half(), len(images))
+        stem = self.supernet.space.fixed_layers()[0]
+        span, levels = self.supernet.ranges.of(stem.name, stem.a_bits), None
+        if span is not None:
+            levels = activation_levels(flat, *span, stem.a_bits)[0].half()
+        return Prepared(levels, flat.half(), len(images))
 
     def forget(self) -> None:
         """Forget the weights, which have changed."""
         self._weights.clear()
-        self._spans = self._spans_now()
-
-    def _spans_now(self) -> Spans | None:
-        ranges = self.supernet.ranges
-        return Spans(ranges, self.device) if ranges.known else None
+        self._spans.fit(self.supernet.ranges)
 
     @torch.no_grad()
     def observe(self, subnet: Subnet, observer: Observer) -> None:
@@ -148,25 +139,23 @@ class GpuEvaluator:
             quantised: whether it runs at its bits, or in full precision.
 
         Raises:
-            UserError: it is not a member of the space.
+            UserError: it is not a member of the space, or runs at its bits and the supernet has no
+                ranges.
         """
         prepared = images if isinstance(images, Prepared) else self.prepare(images)
         way = self._begin(subnet, prepared.n, quantised=quantised)
-        known = self._calibrate(way)
+        self._calibrate(way)
         pooled = self._infer(way, prepared)
-        return self._classify(way.nodes[-1].layer, pooled, known, quantised=quantised)
+        return self._classify(way.nodes[-1].layer, pooled, quantised=quantised)
 
     def _begin(self, subnet: Subnet, n: int, *, quantised: bool) -> _Way:
         nodes = self.supernet.outline(subnet)
-        spans: list[Tensor] = self._work.vectors.span
-        if self._spans is None:
-            self._work.vectors.spans.zero_()
-            self._work.vectors.spans[0] = self._image_range
-        elif quantised:
-            spans = [
-                spans[0] if node.layer.a_bits == FLOAT_BITS else self._spans.entering(node.layer)
-                for node in nodes
-            ]
+        spans = [
+            self._spans.entering(node.layer)
+            if quantised and node.layer.a_bits != FLOAT_BITS
+            else None
+            for node in nodes
+        ]
         weights = [
             self._work.bands(node.layer, self._weight(node, quantised=quantised), n)
             for node in nodes[:-1]
@@ -179,27 +168,26 @@ class GpuEvaluator:
                 kept = before
             integers = quantised and layer.between_bits == STORED_BITS
             added = kept if layer.closes_shortcut else None
-            storing.append(self._known.storing(layer, added) if integers else None)
+            storing.append(self._spans.storing(layer, added) if integers else None)
             before = layer
-        return _Way(nodes, weights, spans, storing, quantised)
+        return _Way(nodes, weights, spans, storing)
 
     def _first(self, way: _Way, images: Prepared) -> tuple[Tensor, str]:
         """The images as the first layer reads them."""
-        return (images.levels, "levels") if way.rounds(0) else (images.floats, "floats")
+        return (needed(images.levels), "levels") if way.rounds(0) else (images.floats, "floats")
 
     def _source(self, way: _Way, number: int, x: Tensor, stored: str) -> Source:
         """How a layer reads what is ``stored``: levels, floats, integers or raw outputs."""
         layer, rounds = way.nodes[number].layer, way.rounds(number)
         return Source(
-            x, WAYS[stored, rounds], number - 1,
-            span=way.spans[number] if rounds else None, top=top_level(layer),
+            x, WAYS[stored, rounds], number - 1, span=way.spans[number], top=top_level(layer),
             stored=(
-                self._known.leaving(way.nodes[number - 1].layer) if stored == "integers" else None
+                self._spans.leaving(way.nodes[number - 1].layer) if stored == "integers" else None
             ),
         )  # fmt: skip
 
-    def _calibrate(self, way: _Way, observer: Observer | None = None) -> Tensor:
-        """Settle every batch norm; pooled features of shape ``(n, channels)``.
+    def _calibrate(self, way: _Way, observer: Observer | None = None) -> None:
+        """Settle every batch norm.
 
         Args:
             way: a subnet.
@@ -219,8 +207,7 @@ class GpuEvaluator:
             # Levels are multiplied as they are; their sizes are in the norms.
             bare = Weight(weight.data, weight.row)
             work.convolve(layer, bare, source, Target(raw, primitives.OUT_RAW.value, number), n)
-            widens = way.rounds(number + 1) and self._spans is None
-            self._settle(node, number, source, weight, span=widens and not layer.leaves_block)
+            self._settle(node, number, source, weight)
             if not layer.leaves_block:
                 x, stored = raw, "raw"
                 continue
@@ -228,12 +215,10 @@ class GpuEvaluator:
             if observer is not None and layer.between_bits == STORED_BITS:
                 self._observe_stored(layer, raw, number, other, observer)
             x = work.activations(layer.c_out, n, layer.size_out, _kind(layer, storing))
-            work.close(number, layer, n, raw, x, other, span=widens, stored=storing)
+            work.close(number, layer, n, raw, x, other, storing)
             stored = "floats" if storing is None else "integers"
-        pooled = self._pooled(way, x, n)
         if observer is not None:
-            observer(way.nodes[-1].layer.name, pooled)
-        return pooled
+            observer(way.nodes[-1].layer.name, self._pooled(way, x, n))
 
     def _infer(self, way: _Way, images: Prepared) -> Tensor:
         """Pooled features of shape ``(n, channels)``, by the batch norms settled last."""
@@ -262,22 +247,14 @@ class GpuEvaluator:
     def _pooled(self, way: _Way, x: Tensor, n: int) -> Tensor:
         last = way.nodes[-2].layer
         if way.storing[-2] is not None:
-            x = x.float().mul_(self._known.leaving(last)[2])
+            x = x.float().mul_(self._spans.leaving(last)[2])
         return pool(x, n, last.size_out)
 
-    @property
-    def _known(self) -> Spans:
-        if self._spans is None:
-            raise UserError("the supernet has no ranges, without which integers cannot be stored")
-        return self._spans
-
-    def _settle(
-        self, node: Node, number: int, source: Source, weight: Weight, *, span: bool
-    ) -> None:
+    def _settle(self, node: Node, number: int, source: Source, weight: Weight) -> None:
         layer, module = node.layer, node.module
         assert not isinstance(module, nn.Linear)
         self._work.settle(
-            number, layer, self.calibration.n, module.norm.weight, module.norm.bias, span=span,
+            number, layer, self.calibration.n, module.norm.weight, module.norm.bias,
             scale=weight.scale, span_in=source.span, top_in=source.top,
         )  # fmt: skip
 
@@ -303,17 +280,11 @@ class GpuEvaluator:
         if other is not None:
             observer(total_of(layer), x + self._floats(other, number, "floats", layer.size_out))
 
-    def _classify(
-        self, layer: Layer, pooled: Tensor, calibration: Tensor, *, quantised: bool
-    ) -> Tensor:
+    def _classify(self, layer: Layer, pooled: Tensor, *, quantised: bool) -> Tensor:
         weight, bias = self.supernet.classifier.weight, self.supernet.classifier.bias
         unit = torch.ones(len(bias), dtype=torch.float64, device=self.device)
         if quantised and layer.a_bits != FLOAT_BITS:
-            if self._spans is None:
-                low = calibration.min().clamp_max(0).double()
-                high = calibration.max().clamp_min(0).double()
-            else:
-                low, high = self._spans.entering(layer)[:2].double()
+            low, high = self._spans.entering(layer)[:2].double()
             top = 2**layer.a_bits - 1
             wide = (high - low).clamp_min(1e-8) / top
             zero = torch.round(-low / wide).float()

@@ -10,29 +10,23 @@ from apq_moo.supernet.gpu.primitives import round_, settle_stored, step_of
 
 @triton.jit(do_not_specialize=["P", "tiles"])
 def settle(
-    stats, tiles, P, gamma, beta, scale, span_in, top_in, a, b, mean, rstd, span,
-    WEIGHT: tl.constexpr, INPUT: tl.constexpr, SPAN: tl.constexpr, BT: tl.constexpr,
+    stats, tiles, P, gamma, beta, scale, span_in, top_in, a, b, mean, rstd,
+    WEIGHT: tl.constexpr, INPUT: tl.constexpr, BT: tl.constexpr,
 ):  # fmt: skip
     """One channel's statistics from its tiles: batch norm as a gain and a bias, ``a z + b``.
 
     If the weight is levels (``WEIGHT``) or the input is (``INPUT``), ``z`` is in units of their
-    sizes. With ``SPAN`` the range behind a ReLU6 is widened to contain this channel's.
+    sizes.
     """
     c = tl.program_id(0)
     place = stats + (c * 4).to(tl.int64) * tiles
     total = tl.zeros((BT,), tl.float64)
     squares = tl.zeros((BT,), tl.float64)
-    low = tl.full((BT,), float("inf"), tl.float32)
-    high = tl.full((BT,), float("-inf"), tl.float32)
     for start in range(0, tiles, BT):
         t = start + tl.arange(0, BT)
         there = t < tiles
         total += tl.load(place + t, mask=there, other=0.0)
         squares += tl.load(place + tiles + t, mask=there, other=0.0)
-        least = tl.load(place + 2 * tiles + t, mask=there, other=float("inf"))
-        most = tl.load(place + 3 * tiles + t, mask=there, other=float("-inf"))
-        low = tl.minimum(low, least.to(tl.float32))
-        high = tl.maximum(high, most.to(tl.float32))
     unit = tl.full((), 1.0, tl.float64)
     if WEIGHT:
         unit = tl.load(scale + c).to(tl.float64)
@@ -51,9 +45,6 @@ def settle(
     tl.store(b + c, shift)
     tl.store(mean + c, middle)
     tl.store(rstd + c, (1.0 / root).to(tl.float32))
-    if SPAN:
-        peak = tl.maximum(tl.max(high, 0) * gain + shift, tl.min(low, 0) * gain + shift)
-        tl.atomic_max(span + 1, tl.minimum(tl.maximum(peak, 0.0), 6.0))
 
 
 @triton.jit(do_not_specialize=["P", "tiles"])
@@ -84,21 +75,18 @@ def settle_gradient(
     tl.store(r + c, -gain * d_beta / P - slope * tl.load(mean + c))
 
 
-@triton.jit(do_not_specialize=["P", "plane", "size"])
+@triton.jit(do_not_specialize=["P"])
 def close(
-    z, a, b, other, out, span, P, pitch, plane, size,
-    RELU: tl.constexpr, RESIDUAL: tl.constexpr, SPAN: tl.constexpr, STORED: tl.constexpr,
-    BN: tl.constexpr,
+    z, a, b, other, out, span, P, pitch,
+    RELU: tl.constexpr, RESIDUAL: tl.constexpr, STORED: tl.constexpr, BN: tl.constexpr,
 ):  # fmt: skip
     """The output of a block from its last raw layer: batch norm and shortcut.
 
-    With ``SPAN`` the range is widened to contain what was written; with ``STORED`` integers are,
-    in the spans of ``OUT_STORED``.
+    With ``STORED`` integers are written, in the spans of ``OUT_STORED``.
     """
     parts = tl.cdiv(P, BN)
     c = tl.program_id(0) // parts
     pixels = (tl.program_id(0) % parts) * BN + tl.arange(0, BN)
-    inside = (pixels < P) & (pixels % plane < size)
     offsets = c.to(tl.int64) * pitch + pixels
     there = pixels < pitch
     y = tl.load(z + offsets, mask=there, other=0.0).to(tl.float32)
@@ -114,10 +102,6 @@ def close(
         y += tl.load(other + offsets, mask=there, other=0.0).to(tl.float32)
     y = y.to(out.dtype.element_ty)
     tl.store(out + offsets, y, mask=there)
-    if SPAN:
-        y = tl.where(inside, y.to(tl.float32), 0.0)
-        tl.atomic_min(span, tl.min(y, 0))
-        tl.atomic_max(span + 1, tl.max(y, 0))
 
 
 @triton.jit(do_not_specialize=["N", "P", "tiles", "plane", "size"])

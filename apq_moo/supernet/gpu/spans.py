@@ -7,14 +7,16 @@ import torch
 from torch import Tensor
 
 from apq_moo.space import Layer
-from apq_moo.supernet.ranges import STORED_BITS, Ranges, output_of, total_of
+from apq_moo.supernet.ranges import STORED_BITS, Ranges, needed, output_of, total_of
 
 
 class Spans:
     """Four floats for each place and bit-width: bottom, top, step, and nothing.
 
+    Those of a supernet that has no ranges are refused where one is asked for.
+
     Args:
-        ranges: fitted.
+        ranges: the supernet's.
         device: where they are read.
     """
 
@@ -26,20 +28,24 @@ class Spans:
             for column, bits in enumerate(ranges.widths)
         }
         self._triples: dict[tuple[str, str], Tensor] = {}
+        self._fitted, self._known = ranges.high, ranges.known
 
     def fit(self, ranges: Ranges) -> None:
-        """Take other ranges of the same places into the same memory."""
+        """Take the same places' ranges as they are now into the same memory."""
+        if self._fitted is ranges.high:
+            return
         self._rows.copy_(_table(ranges))
         self._triples.clear()
+        self._fitted, self._known = ranges.high, ranges.known
 
     def entering(self, layer: Layer) -> Tensor:
         """The span of a layer's input at its bits."""
-        return self._spans[layer.name, layer.a_bits]
+        return self._of(layer.name, layer.a_bits)
 
     def leaving(self, layer: Layer) -> Tensor:
         """The span of the integers that a layer stores in the end."""
         place = total_of(layer) if layer.closes_shortcut else output_of(layer)
-        return self._spans[place, STORED_BITS]
+        return self._of(place, STORED_BITS)
 
     def storing(self, layer: Layer, kept: Layer | None) -> Tensor:
         """The spans of ``OUT_STORED``, twelve floats.
@@ -51,10 +57,13 @@ class Spans:
         key = layer.part, "" if kept is None else kept.part
         found = self._triples.get(key)
         if found is None:
-            output, total = self._spans[output_of(layer), STORED_BITS], self.leaving(layer)
+            output, total = self._of(output_of(layer), STORED_BITS), self.leaving(layer)
             before = total if kept is None else self.leaving(kept)
             found = self._triples[key] = torch.cat([output, total, before])
         return found
+
+    def _of(self, place: str, bits: int) -> Tensor:
+        return needed(self._spans[place, bits] if self._known else None)
 
 
 def _table(ranges: Ranges) -> Tensor:

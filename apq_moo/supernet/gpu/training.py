@@ -134,20 +134,7 @@ class GpuGradients:
         self._depthwise = [m for m in supernet.modules() if isinstance(m, ElasticDepthwise)]
         self._derived: dict[tuple[int, int], _Derived] = {}
         self._replays = Replays(self._work.device)
-        self._spans: Spans | None = None
-        self._fitted: object = None
-
-    def _update_spans(self) -> None:
-        """Take the supernet's ranges as they are now."""
-        ranges = self.supernet.ranges
-        if self._fitted is ranges.high:
-            return
-        self._fitted = ranges.high
-        if self._spans is not None and ranges.known:
-            self._spans.fit(ranges)
-        else:
-            self._spans = Spans(ranges, self._work.device) if ranges.known else None
-            self._replays.forget()
+        self._spans = Spans(supernet.ranges, self._work.device)
 
     @torch.no_grad()
     def step(
@@ -189,7 +176,6 @@ class GpuGradients:
         return self._replays.do((student, "predict"), work, self._uses)
 
     def _predict(self, student: Student, planes: Tensor, n: int) -> Tensor:
-        self._work.vectors.spans.zero_()
         nodes, quantised = self.supernet.outline(student.subnet), student.quantised
         _, features = self._forward(nodes, planes, n, quantised=quantised)
         pooled = pool(features, n, nodes[-2].layer.size_out)
@@ -214,7 +200,7 @@ class GpuGradients:
 
         Smaller depthwise kernels are derived from the weights as they are now.
         """
-        self._update_spans()
+        self._spans.fit(self.supernet.ranges)
         for module in self._depthwise:
             weight, grad = module.weight.detach(), module.weight.grad
             assert grad is not None
@@ -252,15 +238,13 @@ class GpuGradients:
             n: number of images.
             targets: probabilities of shape ``(n, classes)``.
             way: the loss's gradient with respect to the logits.
-            quantised: run at the subnet's bits, in the supernet's ranges, or if it has none in
-                those of these images; gradients pass straight through the rounding, and there are
-                none outside a range.
+            quantised: run at the subnet's bits, in the supernet's ranges; gradients pass straight
+                through the rounding, and there are none outside a range.
 
         Returns:
             The logits, shape ``(n, classes)``.
         """
         nodes = self.supernet.outline(subnet)
-        self._work.vectors.spans.zero_()
         steps, x = self._forward(nodes, images, n, quantised=quantised)
         last = nodes[-2].layer
         logits, d_pooled = self._classify(
@@ -278,35 +262,26 @@ class GpuGradients:
         x, stored = images, "floats"
         kept = x
         steps: list[_Done] = []
-        if self._spans is None and quantised and nodes[0].layer.a_bits != FLOAT_BITS:
-            work.vectors.span[0][:2] = torch.stack(torch.aminmax(images))
         for number, node in enumerate(nodes[:-1]):
-            layer, module, following = node.layer, node.module, nodes[number + 1]
+            layer, module = node.layer, node.module
             assert not isinstance(module, nn.Linear)
             if layer.opens_shortcut:
                 kept = x
             rounds = quantised and layer.a_bits != FLOAT_BITS
             weight, weight_back, grad = self._weight(node, quantised=quantised)
-            span = None
-            if rounds:
-                known = self._spans
-                span = work.vectors.span[number] if known is None else known.entering(layer)
+            span = self._spans.entering(layer) if rounds else None
             source = Source(x, WAYS[stored, rounds], number - 1, span=span, top=top_level(layer))
             raw = work.activations(layer.c_out, n, layer.size_out, self._forward_type)
             target = Target(raw, primitives.OUT_RAW.value, number)
             work.convolve(layer, work.bands(layer, weight, n), source, target, n)
             steps.append(_Done(node, source, raw, weight_back, grad))
-            widens = quantised and following.layer.a_bits != FLOAT_BITS and self._spans is None
-            work.settle(
-                number, layer, n, module.norm.weight, module.norm.bias,
-                span=widens and not layer.leaves_block,
-            )  # fmt: skip
+            work.settle(number, layer, n, module.norm.weight, module.norm.bias)
             if not layer.leaves_block:
                 x, stored = raw, "raw"
                 continue
             x = work.activations(layer.c_out, n, layer.size_out, torch.float16)
             other = kept if layer.closes_shortcut else None
-            work.close(number, layer, n, raw, x, other, span=widens)
+            work.close(number, layer, n, raw, x, other)
             stored = "floats"
         return steps, x
 
@@ -390,8 +365,7 @@ class GpuGradients:
         weight = self.supernet.classifier.weight
         passes: Tensor | None = None
         if quantised and layer.a_bits != FLOAT_BITS:
-            span = None if self._spans is None else self._spans.entering(layer)
-            pooled, passes = _rounded(pooled, layer.a_bits, span)
+            pooled, passes = _rounded(pooled, layer.a_bits, self._spans.entering(layer))
         if quantised:
             weight = _rounded_weight(weight, layer.w_bits)
         return pooled, weight, passes
@@ -405,10 +379,10 @@ def _rounded_weight(weight: Tensor, bits: int) -> Tensor:
     return levels * size[:, None]
 
 
-def _rounded(x: Tensor, bits: int, span: Tensor | None) -> tuple[Tensor, Tensor]:
-    """A tensor quantised in a range, or in its own, and where gradients pass."""
+def _rounded(x: Tensor, bits: int, span: Tensor) -> tuple[Tensor, Tensor]:
+    """A tensor quantised in a range, and where gradients pass."""
     top = 2**bits - 1
-    low, high = (x.min().clamp_max(0), x.max().clamp_min(0)) if span is None else span[:2]
+    low, high = span[:2]
     step = (high - low).clamp_min(1e-8) / top
     zero = torch.round(-low / step)
     rounded = torch.round(x / step)

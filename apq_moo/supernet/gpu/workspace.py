@@ -92,7 +92,7 @@ class Target:
 
 
 class Vectors:
-    """Per-layer vectors of up to ``channels`` numbers, and every layer's input range."""
+    """Per-layer vectors of up to ``channels`` numbers."""
 
     def __init__(self, layers: int, channels: int, device: torch.device) -> None:
         # Padded, so that every vector begins at a multiple of 16 bytes.
@@ -100,8 +100,6 @@ class Vectors:
         self.a, self.b, self.mean, self.rstd, self.p, self.q, self.r = (
             list(part.unbind(0)) for part in store
         )
-        self.spans = torch.zeros(layers + 1, 4, device=device)
-        self.span = list(self.spans.unbind(0))
 
 
 class Workspace:
@@ -255,7 +253,7 @@ class Workspace:
         )  # fmt: skip
 
     def settle(
-        self, number: int, layer: Layer, n: int, gamma: Tensor, beta: Tensor, *, span: bool,
+        self, number: int, layer: Layer, n: int, gamma: Tensor, beta: Tensor, *,
         scale: Tensor | None = None, span_in: Tensor | None = None, top_in: float = 1.0,
     ) -> None:  # fmt: skip
         """Batch norm of the convolution launched last.
@@ -266,7 +264,6 @@ class Workspace:
             n: number of images.
             gamma: the norm's scale.
             beta: its shift.
-            span: whether the range behind its ReLU6 is wanted.
             scale: sizes of the weight's levels, if levels are what the convolution multiplied.
             span_in: range of its input, likewise.
             top_in: highest level of its input.
@@ -274,15 +271,15 @@ class Workspace:
         v = self.vectors
         args = (
             self._stats, self._tiles, n * layer.size_out**2, gamma, beta,
-            gamma if scale is None else scale, v.span[number] if span_in is None else span_in,
-            top_in, v.a[number], v.b[number], v.mean[number], v.rstd[number], v.span[number + 1],
+            gamma if scale is None else scale, gamma if span_in is None else span_in,
+            top_in, v.a[number], v.b[number], v.mean[number], v.rstd[number],
         )  # fmt: skip
-        constants = (scale is not None, span_in is not None, span, 1024)
+        constants = (scale is not None, span_in is not None, 1024)
         self._launch(norms.settle, layer.c_out, args, constants)
 
     def close(
         self, number: int, layer: Layer, n: int, raw: Tensor, out: Tensor, other: Tensor | None,
-        *, span: bool, stored: Tensor | None = None,
+        stored: Tensor | None = None,
     ) -> None:  # fmt: skip
         """The output of a block from the raw outputs of its last layer.
 
@@ -293,18 +290,15 @@ class Workspace:
             raw: what it gave.
             out: where to write.
             other: the shortcut.
-            span: whether the range of the output is wanted.
             stored: spans of integers, if these are written; see ``OUT_STORED``.
         """
         v = self.vectors
         size, plane = 1024, plane_of(layer.size_out)
         args = (
             raw, v.a[number], v.b[number], out if other is None else other, out,
-            v.span[number + 1] if stored is None else stored, n * plane, out.shape[1], plane,
-            layer.size_out**2,
+            v.a[number] if stored is None else stored, n * plane, out.shape[1],
         )  # fmt: skip
-        integers = stored is not None
-        constants = (layer.activation is not None, other is not None, span, integers, size)
+        constants = (layer.activation is not None, other is not None, stored is not None, size)
         self._launch(norms.close, layer.c_out * -(-n * plane // size), args, constants)
 
     def settle_gradient(
@@ -354,7 +348,7 @@ class Workspace:
         v = self.vectors
         c = source.coefficients
         kind = self._triton_type[True]
-        span = v.span[0] if source.span is None else source.span
+        span = v.a[c] if source.span is None else source.span
         ends = (v.p[number], v.q[number], v.r[number], v.a[c], v.b[c], span, source.top)
         size_in, size_out = layer.size, layer.size_out
         if layer.kernel == 1 and layer.groups == 1 and layer.stride == 1:
