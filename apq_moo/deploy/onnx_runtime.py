@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from apq_moo.deploy.integers import Singles
 from apq_moo.errors import UserError
-from apq_moo.hardware.measuring.timing import Rule, observe, timed
+from apq_moo.hardware.measuring.timing import EXACT_SUMS, Rule, observe, timed
 
 Level = Literal["none", "basic", "all"]
 
@@ -65,7 +65,7 @@ def session(model: bytes, level: Level, optimised: Path | None = None) -> Any:
     options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, _LEVELS[level])
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    options.add_session_config_entry("session.x64quantprecision", "1")
+    options.add_session_config_entry(*EXACT_SUMS)
     if optimised is not None:
         options.optimized_model_filepath = str(optimised)
     try:

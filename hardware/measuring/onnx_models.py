@@ -9,7 +9,7 @@ are deployed in this form too (``apq_moo.deploy``); what is timed has random wei
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -153,6 +153,21 @@ def random_tensors(layer: Layer, rng: np.random.Generator) -> Tensors:
     )
 
 
+def _apart(of: Tensors, rng: np.random.Generator) -> Tensors:
+    """With scales of its own for what has both signs: what blocks store, and what is read of it.
+
+    In a network that was trained no two are alike, so that integers are rounded anew on the way;
+    between equal ones runtimes would leave that out.
+    """
+
+    def anew(by: Quantiser | None) -> Quantiser | None:
+        return None if by is None else replace(by, scale=np.float32(by.scale * rng.uniform(0.5, 1)))
+
+    entering = anew(of.input) if of.layer.signed else of.input
+    output = anew(of.output) if of.layer.activation is None else of.output
+    return replace(of, input=entering, output=output, total=anew(of.total))
+
+
 def layer_model(layer: Layer) -> bytes:
     """One layer with ReLU6: from uint8 to uint8 at 8 bits, else from float to float.
 
@@ -188,7 +203,7 @@ def network_model(space: Space, subnet: Subnet) -> bytes:
         UserError: the subnet is not a member of the space.
     """
     rng, layers = np.random.default_rng(0), space.layers(subnet)
-    graph = qdq_graph([random_tensors(layer, rng) for layer in layers])
+    graph = qdq_graph([_apart(random_tensors(layer, rng), rng) for layer in layers])
     first = layers[0]
     shape = [1, first.c_in, first.size, first.size]
     return graph.model(TensorProto.FLOAT, shape, [1, layers[-1].c_out])

@@ -1,6 +1,7 @@
 """ONNX: the package's own logits to the last bit, or integer kernels and what they lose."""
 
 import sys
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +21,7 @@ from apq_moo.deploy.parity import grids, levels_of
 from apq_moo.deploy.readback import onnx_policy, weight_bits
 from apq_moo.deploy.storage import digest_of_network
 from apq_moo.errors import UserError
+from apq_moo.hardware.measuring.onnx_models import network_model
 from apq_moo.space import Layer
 
 FORMS = [("exact", False), ("exact", True), ("fused", False)]
@@ -301,3 +303,21 @@ def test_old_and_missing_runtimes(monkeypatch):
     monkeypatch.undo()
     with pytest.raises(UserError, match="refuses the model"):
         run(b"no model", np.ones(1, np.float32))
+
+
+def test_measured_networks_run_the_kernels_of_deployed_ones(digits, trained, image_set):
+    """So that tables promise what an exported network takes, at 8 bits, whatever its weights.
+
+    But for what a block stores at the very scale at which the next one reads it.
+    """
+    X = np.array(digits.encode([subnet.to_dict() for subnet in networks(digits, 3, 5)]))
+    X[:, digits.bit_columns] = digits.largest()[digits.bit_columns]
+    for subnet in digits.decode(digits.canonical(X)):
+        network = cut_out(trained, subnet, image_set)
+        measured = kernels(network_model(digits, subnet))
+        deployed = kernels(onnx_model(network, "fused"))
+        pairs = zip(network.layers, network.layers[1:-1], strict=False)
+        equal = sum((a.total or a.output) == b.input for a, b in pairs if b.shape.signed)
+        rounded = {"QuantizeLinear": equal, "DequantizeLinear": equal}
+        assert measured - deployed == Counter({kind: n for kind, n in rounded.items() if n})
+        assert not deployed - measured
