@@ -21,7 +21,7 @@ from apq_moo.deploy.onnx_files import (
     verified,
 )
 from apq_moo.deploy.qonnx_graph import QUANTISER, qonnx_graph
-from apq_moo.deploy.readback import Seen, policy_of
+from apq_moo.deploy.readback import Seen, parts_of, policy_of
 from apq_moo.deploy.storage import contents
 from apq_moo.errors import UserError
 from apq_moo.files import replacing
@@ -113,9 +113,7 @@ def qonnx_policy(file: QonnxFile) -> Subnet:
     Raises:
         UserError: it is not that of a network.
     """
-    graph = onnx.ModelProto.FromString(file.model).graph
-    made = {node.output[0]: node for node in graph.node}
-    constants = {item.name: item for item in graph.initializer}
+    graph, made, constants = parts_of(file.model)
     seen = {}
     for node in graph.node:
         if node.op_type not in _PRODUCTS:

@@ -75,6 +75,15 @@ def policy_of(seen: Mapping[str, Seen], stages: Sequence[Mapping[str, Any]], spa
     return Subnet(space, tuple(blocks))
 
 
+def parts_of(model: bytes) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """The graph of a serialised model, its nodes by their first output, and constants by name."""
+    import onnx
+
+    graph = onnx.ModelProto.FromString(model).graph
+    made = {node.output[0]: node for node in graph.node}
+    return graph, made, {item.name: item for item in graph.initializer}
+
+
 def onnx_policy(file: OnnxFile) -> Subnet:
     """The policy that the graph of an ONNX file shows.
 
@@ -83,9 +92,7 @@ def onnx_policy(file: OnnxFile) -> Subnet:
     """
     import onnx
 
-    graph = onnx.ModelProto.FromString(file.model).graph
-    made = {node.output[0]: node for node in graph.node}
-    constants = {item.name: item for item in graph.initializer}
+    graph, made, constants = parts_of(file.model)
     seen = {}
     for node in graph.node:
         if node.op_type not in _CONVOLUTIONS:

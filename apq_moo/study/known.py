@@ -18,7 +18,7 @@ from apq_moo.problems import AccuracySource, APQProblem, is_measured
 from apq_moo.space import Space
 from apq_moo.study.config import RefitConfig, RunConfig
 from apq_moo.study.folder import RunFolder
-from apq_moo.study.inputs import SPACE, refuse_changes
+from apq_moo.study.inputs import SPACE
 from apq_moo.study.record import ARCHIVE, finished
 from apq_moo.texts import by_commas
 
@@ -108,7 +108,12 @@ def measured_by_run(path: Path, space: Space, digest: Mapping[str, str]) -> Know
     config, what = folder.config, f"the run in {path}"
     if not is_measured(config.predictor) or ACC not in config.objectives:
         raise UserError(f"{what} predicted accuracies; name one that measured them")
-    refuse_changes({SPACE: space.digest, **digest}, folder.record.get("data"), what)
+    recorded = folder.record.get("data") or {}
+    if recorded.get(SPACE, space.digest) != space.digest:
+        raise UserError(f"{what} is of space {config.space!r}, not of this {space.name!r}")
+    other = [name for name in sorted(digest) if recorded.get(name, digest[name]) != digest[name]]
+    if other:
+        raise UserError(f"{what} measured with other files, which differ in {', '.join(other)}")
     found = finished(path)
     if found is None:
         raise UserError(f"{what} has not ended; go on with RunFolder.open({str(path)!r}) first")

@@ -8,7 +8,7 @@ import torch
 
 from apq_moo.data import ImageSet, Split
 from apq_moo.data.assets import SUPERNET, find_assets
-from apq_moo.deploy import Grid, IntegerLayer, IntegerNetwork
+from apq_moo.deploy import Grid, IntegerLayer, IntegerNetwork, cut_out
 from apq_moo.space import Layer, Space, SpaceSpec
 from apq_moo.supernet.checkpoint import load_supernet
 from apq_moo.supernet.network import Supernet
@@ -107,3 +107,29 @@ def wide():
     assert layers[0].largest_sum == 1280 * 127 * 255 > 2**24
     images = rng.choice([0.0, 1.0], (20, 1280, 2, 2), p=[0.1, 0.9]).astype(np.float32)
     return IntegerNetwork(layers, tuple("abcd"), "any", {"space_content": {"stages": []}}), images
+
+
+@pytest.fixture(scope="session")
+def networks():
+    """Gives the smallest, the largest and some random networks of a space, by a seed."""
+
+    def drawn(space, n, seed):
+        X = [space.smallest(), space.largest(), *space.sample(n, np.random.default_rng(seed))]
+        return space.decode(np.array(X))
+
+    return drawn
+
+
+@pytest.fixture(scope="session")
+def with_shortcuts(networks):
+    """Gives the largest network of a random supernet, which has shortcuts; no gain is 0."""
+
+    def cut(net, pictures):
+        network = cut_out(net, networks(net.space, 0, 0)[1], pictures)
+        layers = [
+            replace(layer, gain=np.maximum(layer.gain, np.float32(1e-6)))
+            for layer in network.layers
+        ]
+        return replace(network, layers=tuple(layers))
+
+    return cut

@@ -15,11 +15,6 @@ from apq_moo.supernet.evaluation import Evaluator
 from apq_moo.supernet.network import Supernet
 
 
-def networks(space, n, seed):
-    X = [space.smallest(), space.largest(), *space.sample(n, np.random.default_rng(seed))]
-    return space.decode(np.array(X))
-
-
 def agrees(net, subnets, images):
     evaluator = Evaluator(net, torch.from_numpy(images.calibration.images))
     for subnet in subnets:
@@ -30,17 +25,17 @@ def agrees(net, subnets, images):
         assert found.subnet == subnet
 
 
-def test_trained_networks_on_all_images(trained, image_set):
+def test_trained_networks_on_all_images(trained, image_set, networks):
     agrees(trained, networks(trained.space, 1, 0)[2:], image_set)
 
 
 @pytest.mark.slow
-def test_many_trained_networks_on_all_images(trained, image_set):
+def test_many_trained_networks_on_all_images(trained, image_set, networks):
     agrees(trained, networks(trained.space, 50, 1), image_set)
 
 
 @pytest.mark.parametrize("between", [8, 16, 32])
-def test_all_layers_and_bits(nets, pictures, between):
+def test_all_layers_and_bits(nets, pictures, between, networks):
     net = nets[between]
     subnets = networks(net.space, 4, 2)
     agrees(net, subnets, pictures)
@@ -51,7 +46,7 @@ def test_all_layers_and_bits(nets, pictures, between):
     assert {layer.input.low for layer in found.layers} == {0, -128, -64}
 
 
-def test_a_layer_by_hand(nets, pictures):
+def test_a_layer_by_hand(nets, pictures, networks):
     """Sums over what is inside the image, in steps of two."""
     net = nets[8]
     (layer,) = (
@@ -81,7 +76,7 @@ def test_levels_by_hand():
     assert grid.rounded(x).tolist() == [-1.5, -1, -1, 0, 0.5, 1, 2]
 
 
-def test_files(nets, pictures, tmp_path):
+def test_files(nets, pictures, tmp_path, networks):
     net = nets[8]
     found = cut_out(net, networks(net.space, 0, 0)[1], pictures, {"supernet_sha256": "ab"})
     save_network(tmp_path / "n.safetensors", found)
@@ -112,7 +107,7 @@ def with_layer(network, number, **changes):
     return IntegerNetwork(tuple(layers), network.classes, network.space)
 
 
-def test_layers_that_do_not_fit(nets, pictures):
+def test_layers_that_do_not_fit(nets, pictures, networks):
     net = nets[8]
     good = cut_out(net, networks(net.space, 0, 0)[1], pictures)
     stem = good.layers[0]

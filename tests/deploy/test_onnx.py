@@ -28,11 +28,6 @@ FORMS = [("exact", False), ("exact", True), ("fused", False)]
 STAGES = {"space_content": {"stages": []}}
 
 
-def networks(space, n, seed):
-    X = [space.smallest(), space.largest(), *space.sample(n, np.random.default_rng(seed))]
-    return space.decode(np.array(X))
-
-
 # -- one layer at a time, by onnx's own numpy ------------------------------------------------------
 
 
@@ -131,7 +126,7 @@ def parities(network, images, form=("exact", False), levels=("none", "basic", "a
     return [onnx_parity(network, model, images, level, wanted)[0] for level in levels]
 
 
-def test_exact_logits_of_trained_networks(trained, image_set):
+def test_exact_logits_of_trained_networks(trained, image_set, networks):
     for subnet in networks(trained.space, 1, 3)[1:]:
         network = cut_out(trained, subnet, image_set)
         images = image_set.test.images[:300]
@@ -143,7 +138,7 @@ def test_exact_logits_of_trained_networks(trained, image_set):
 
 
 @pytest.mark.slow
-def test_exact_classes_of_many_trained_networks(trained, image_set):
+def test_exact_classes_of_many_trained_networks(trained, image_set, networks):
     """On all test images, without any optimisation and with all."""
     for subnet in networks(trained.space, 48, 4):
         network = cut_out(trained, subnet, image_set)
@@ -153,7 +148,7 @@ def test_exact_classes_of_many_trained_networks(trained, image_set):
 
 @pytest.mark.parametrize("native", [False, True])
 @pytest.mark.parametrize("between", [8, 16, 32])
-def test_exact_logits_of_all_layers_and_bits(nets, pictures, between, native):
+def test_exact_logits_of_all_layers_and_bits(nets, pictures, between, native, networks):
     net = nets[between]
     levels = ["all"] if native else ["none", "basic", "all"]
     for subnet in networks(net.space, 1, 5)[1:]:
@@ -170,7 +165,7 @@ def test_sums_that_single_precision_does_not_hold(wide):
         assert parity.exact
 
 
-def test_integer_kernels(trained, image_set):
+def test_integer_kernels(trained, image_set, networks):
     """All convolutions but the classifier run as integers; classes change on few images."""
     images, labels = image_set.test.images[:800], image_set.test.labels[:800]
     lost = []
@@ -190,7 +185,7 @@ def test_integer_kernels(trained, image_set):
     assert abs(np.mean(lost)) < 0.3
 
 
-def test_channels_without_a_gain(nets, pictures):
+def test_channels_without_a_gain(nets, pictures, networks):
     """Their biases stay what they are, although no step is small enough for them."""
     net = nets[8]
     network = cut_out(net, networks(net.space, 0, 0)[1], pictures)
@@ -216,7 +211,7 @@ def test_times():
 @pytest.mark.parametrize("between", [8, 16])
 @pytest.mark.parametrize(("arithmetic", "native"), FORMS)
 def test_files_give_the_network_and_its_policy(
-    nets, pictures, between, arithmetic, native, tmp_path
+    nets, pictures, between, arithmetic, native, tmp_path, networks
 ):
     net = nets[between]
     for subnet in networks(net.space, 1, 7):
@@ -229,7 +224,7 @@ def test_files_give_the_network_and_its_policy(
         onnx.checker.check_model(onnx.load(tmp_path / "n.onnx"), full_check=True)
 
 
-def test_the_policy_is_read_from_the_graph(trained, image_set):
+def test_the_policy_is_read_from_the_graph(trained, image_set, networks):
     """From another network's graph another one, whatever the metadata say."""
     a, b = networks(trained.space, 0, 0)
     network = cut_out(trained, a, image_set)
@@ -244,7 +239,7 @@ def test_bits_of_weights():
         assert weight_bits(levels) == weight_bits(levels * 2 ** (8 - bits)) == bits
 
 
-def test_nibbles_take_half_a_byte(trained, image_set):
+def test_nibbles_take_half_a_byte(trained, image_set, networks):
     subnet = networks(trained.space, 0, 0)[1]
     blocks = tuple(replace(block, w_pw=3, w_dw=4) for block in subnet.blocks)
     network = cut_out(trained, replace(subnet, blocks=blocks), image_set)
@@ -257,7 +252,7 @@ def test_nibbles_take_half_a_byte(trained, image_set):
         onnx_model(network, "other")
 
 
-def test_files_that_are_not_what_they_should_be(trained, image_set, tmp_path):
+def test_files_that_are_not_what_they_should_be(trained, image_set, tmp_path, networks):
     path = tmp_path / "n.onnx"
     save_onnx(path, cut_out(trained, networks(trained.space, 0, 0)[0], image_set))
     good = path.read_bytes()
@@ -305,7 +300,7 @@ def test_old_and_missing_runtimes(monkeypatch):
         run(b"no model", np.ones(1, np.float32))
 
 
-def test_measured_networks_run_the_kernels_of_deployed_ones(digits, trained, image_set):
+def test_measured_networks_run_the_kernels_of_deployed_ones(digits, trained, image_set, networks):
     """So that tables promise what an exported network takes, at 8 bits, whatever its weights.
 
     But for what a block stores at the very scale at which the next one reads it.

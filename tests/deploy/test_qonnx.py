@@ -1,7 +1,6 @@
 """QONNX: levels node by node by the ``qonnx`` package, bit operations, and what readers take."""
 
 import json
-import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -19,17 +18,16 @@ from apq_moo.deploy import (
     equal_sums,
     execute,
     export,
-    hls4ml_model,
     power_of_two,
     reader_misfits,
 )
 from apq_moo.deploy.executing import convolve
 from apq_moo.deploy.exporting import FORMATS, format_of
-from apq_moo.deploy.integers import HALF, IntegerNetwork
+from apq_moo.deploy.integers import HALF
 from apq_moo.deploy.parity import compare_levels, grids, levels_of
 from apq_moo.deploy.qonnx_files import load_qonnx, qonnx_model, qonnx_policy, save_qonnx
 from apq_moo.deploy.qonnx_graph import clipped, saturates
-from apq_moo.deploy.qonnx_readers import _meets_tie, reader_lines
+from apq_moo.deploy.qonnx_readers import reader_lines
 from apq_moo.deploy.qonnx_reporting import export_lines
 from apq_moo.deploy.qonnx_running import bit_operations, qonnx_levels, qonnx_parity, run_qonnx
 from apq_moo.deploy.steps import is_power_of_two
@@ -49,26 +47,12 @@ FITTING = ["FINN: fits", "hls4ml: fits, as apq_moo.deploy.hls4ml_model reads the
 executed = pytest.mark.skipif(bool(LACKING), reason=f"qonnx cannot be imported: {LACKING}")
 
 
-def networks(space, n, seed):
-    X = [space.smallest(), space.largest(), *space.sample(n, np.random.default_rng(seed))]
-    return space.decode(np.array(X))
-
-
-def with_shortcuts(net, pictures):
-    """The largest network of a random supernet, which has shortcuts; no gain is 0."""
-    network = cut_out(net, networks(net.space, 0, 0)[1], pictures)
-    layers = [
-        replace(layer, gain=np.maximum(layer.gain, np.float32(1e-6))) for layer in network.layers
-    ]
-    return replace(network, layers=tuple(layers))
-
-
 # -- executed node by node -------------------------------------------------------------------------
 
 
 @executed
 @pytest.mark.parametrize("between", [8, 16, 32])
-def test_powers_of_two_are_exact(nets, pictures, between):
+def test_powers_of_two_are_exact(nets, pictures, between, networks):
     """Every level and every logit, of all bits, kinds of layers and forms between blocks."""
     net = nets[between]
     for subnet in networks(net.space, 1, 5)[1:]:
@@ -106,7 +90,7 @@ def stored(network, levels):
 
 @executed
 @pytest.mark.parametrize("which", [0, 1, 2])
-def test_levels_differ_by_one_at_ties_alone(trained, image_set, which):
+def test_levels_differ_by_one_at_ties_alone(trained, image_set, which, networks):
     """From what ``qonnx`` itself gave to a layer, each next level is the package's.
 
     It is another one by 1 where the value in units of the step is a tie but for roundings of
@@ -145,7 +129,7 @@ def test_levels_differ_by_one_at_ties_alone(trained, image_set, which):
 
 
 @executed
-def test_classes_of_trained_networks(trained, image_set):
+def test_classes_of_trained_networks(trained, image_set, networks):
     images = image_set.test.images[:300]
     for subnet in networks(trained.space, 1, 3):
         network = cut_out(trained, subnet, image_set)
@@ -156,7 +140,7 @@ def test_classes_of_trained_networks(trained, image_set):
 
 
 @executed
-def test_bit_operations_are_the_objective(nets, trained, image_set, pictures):
+def test_bit_operations_are_the_objective(nets, trained, image_set, pictures, networks):
     """Multiply-accumulates x bits of weights x bits of inputs, zeros included."""
     bitops = QUANTITIES.get("bitops").layer_costs
     for net, images, between in [(trained, image_set, 8), (nets[16], pictures, 16)]:
@@ -173,7 +157,7 @@ def test_bit_operations_are_the_objective(nets, trained, image_set, pictures):
 
 
 @pytest.mark.parametrize("between", [8, 16, 32])
-def test_what_quantisers_say(nets, pictures, between):
+def test_what_quantisers_say(nets, pictures, between, networks):
     network = cut_out(nets[between], networks(nets[between].space, 1, 1)[2], pictures)
     graph = onnx.load_from_string(qonnx_model(network)).graph
     constants = {item.name: onnx.numpy_helper.to_array(item) for item in graph.initializer}
@@ -199,7 +183,7 @@ def test_what_quantisers_say(nets, pictures, between):
     assert {output for node in graph.node for output in node.output} == named
 
 
-def test_a_relu6_is_a_relu_where_its_reader_saturates(nets, pictures):
+def test_a_relu6_is_a_relu_where_its_reader_saturates(nets, pictures, with_shortcuts):
     assert saturates(Grid(6 / 255, 0, 8))
     assert saturates(Grid(4 / 255, 0, 8))
     assert not saturates(Grid(6.1 / 255, 0, 8))
@@ -215,7 +199,7 @@ def test_a_relu6_is_a_relu_where_its_reader_saturates(nets, pictures):
 
 
 @executed
-def test_zero_points(nets, pictures):
+def test_zero_points(nets, pictures, with_shortcuts):
     """Of ranges that are neither unsigned nor two's complement, but for rare ties."""
     network = power_of_two(with_shortcuts(nets[8], pictures))
     layers = [
@@ -235,7 +219,7 @@ def test_zero_points(nets, pictures):
 
 
 @pytest.mark.parametrize("between", [8, 32])
-def test_powers_of_two(nets, pictures, between):
+def test_powers_of_two(nets, pictures, between, with_shortcuts):
     network = with_shortcuts(nets[between], pictures)
     found = power_of_two(network)
     assert found.subnet == network.subnet
@@ -255,7 +239,7 @@ def test_powers_of_two(nets, pictures, between):
     assert digest_of_network(again) == digest_of_network(found)
 
 
-def test_sums_of_one_scale(nets, pictures):
+def test_sums_of_one_scale(nets, pictures, networks, with_shortcuts):
     """The larger one, but where a ReLU6 would no longer be the saturation of a quantiser."""
     network = with_shortcuts(nets[8], pictures)
     found = equal_sums(network)
@@ -286,7 +270,7 @@ def test_sums_of_one_scale(nets, pictures):
     assert digest_of_network(equal_sums(without)) == digest_of_network(without)
 
 
-def test_what_powers_of_two_cost(trained, image_set):
+def test_what_powers_of_two_cost(trained, image_set, networks):
     """Accuracy on the test images; less than a point on average, see docs/deploy.md."""
     labels, lost = image_set.test.labels[:1200], []
     for subnet in networks(trained.space, 3, 2)[1:]:
@@ -300,166 +284,6 @@ def test_what_powers_of_two_cost(trained, image_set):
     assert np.mean(lost) < 2
 
 
-# -- readers ---------------------------------------------------------------------------------------
-
-
-def test_what_breaks_readers(nets, pictures):
-    network = with_shortcuts(nets[8], pictures)
-    found = reader_misfits(network)
-    assert any("operands of different scales" in text for text in found["FINN"])
-    assert not any("scales" in text and "power" in text for text in found["FINN"])
-    assert any("scales (stem and others) are no power of two" in x for x in found["hls4ml"])
-    assert reader_lines(equal_sums(network))[0] == "FINN: fits"
-    fitting = power_of_two(network)
-    assert reader_lines(fitting)[1] == FITTING[1]
-    (tied,) = reader_misfits(fitting)["FINN"]
-    assert tied.endswith(" meet exact ties, which it rounds up and not to even")
-    fitting = untied(fitting)
-    assert reader_lines(fitting) == FITTING
-
-    def said(change, first=0):
-        layers = list(fitting.layers)
-        layers[first] = change(layers[first])
-        return dict(reader_misfits(replace(fitting, layers=tuple(layers))))
-
-    zero, *_ = said(lambda x: replace(x, gain=np.where(np.arange(8) == 1, 0, x.gain)))["FINN"]
-    assert zero == "1 layer (stem) has channels with a gain of 0"
-    both = said(lambda x: replace(x, output=replace(x.output, step=2.0**-5)))
-    assert "1 ReLU6 (stem) needs a Clip at 6" in both["FINN"]
-    assert both["hls4ml"] == ("1 ReLU6 (stem) needs a Clip at 6",)
-    both = said(lambda x: replace(x, input=replace(x.input, low=-3)))
-    assert both == dict.fromkeys(
-        ("FINN", "hls4ml"), ("1 quantiser (stem) has a zero point other than 0",)
-    )
-    for between in (16, 32):
-        told = reader_misfits(power_of_two(with_shortcuts(nets[between], pictures)))
-        assert all(f"blocks store floats of {between} bits" in each for each in told.values())
-    wide = wider_depthwise()
-    assert "1 layer (stem) has more channels out than in" in reader_misfits(wide)["FINN"]
-    assert all(len(line) < 300 for line in reader_lines(network))
-
-
-@executed
-def test_models_for_hls4ml(nets, pictures, tmp_path):
-    """Channels come last, and nothing is transposed before the pooling but its sizes."""
-    path = tmp_path / "n.qonnx.onnx"
-    network = cut_out(nets[8], networks(nets[8].space, 0, 0)[0], pictures)
-    export(network, path, power_of_two=True)
-    model = hls4ml_model(path)
-    kinds = [node.op_type for node in model.graph.node]
-    assert "Transpose" not in kinds
-    assert kinds.count("Conv") == len(network.layers) - 1
-    domains = {node.domain for node in model.graph.node if node.op_type == "Conv"}
-    assert domains == {"qonnx.custom_op.channels_last"}
-    assert model.get_tensor_shape(model.graph.input[0].name) == [1, 9, 9, 3]
-    (pooling,) = model.get_nodes_by_op_type("GlobalAveragePool")
-    size = network.layers[-2].shape.size_out
-    assert model.get_tensor_shape(pooling.input[0]) == [1, 24, size, size]
-
-
-def test_hls4ml_itself(trained, image_set, tmp_path, monkeypatch):
-    """Its program for a processor gives the same logits, but for the last bits of a float.
-
-    What the page on deployment says is run; compiling takes some seconds.
-    """
-    pytest.importorskip("hls4ml", reason="hls4ml is not installed")
-    network = cut_out(trained, networks(trained.space, 0, 0)[0], image_set)
-    export(network, tmp_path / "shifts.qonnx.onnx", power_of_two=True)
-    monkeypatch.chdir(tmp_path)
-    (code,) = re.findall(r"```python\n(import hls4ml.*?)```", PAGE.read_text(), flags=re.DOTALL)
-    names = {}
-    exec(compile(code, "deploy.md", "exec"), names)  # noqa: S102
-    names["program"].compile()
-    images = image_set.test.images[:50]
-    logits = names["program"].predict(np.ascontiguousarray(images.transpose(0, 2, 3, 1)))
-    np.testing.assert_allclose(logits, execute(power_of_two(network), images), atol=1e-5)
-
-
-def untied(network):
-    """All that is stored has one step, which readers do not exceed, so that there are no ties."""
-    layers, stored = [], False
-    for layer in network.layers:
-        change = {
-            name: replace(grid, step=2.0**-6)
-            for name in ("output", "total")
-            if (grid := getattr(layer, name)) is not None
-        }
-        if stored:
-            change["input"] = replace(layer.input, step=2.0**-20 if layer.shape.bias else 2.0**-6)
-        layers.append(replace(layer, **change))
-        stored = layer.output is not None
-    return replace(network, layers=tuple(layers))
-
-
-def test_ties():
-    """Multiples of 1 that are right between two levels, the lower one of which is even."""
-    levels = np.arange(-8, 8)
-    for step, bits, tied in [
-        (2.0, 3, True),  # 1 between 0 and 2
-        (1.0, 4, False),
-        (0.5, 8, False),
-        (3.0, 3, False),  # thirds have no halves
-        (6.0, 2, True),  # -9 would be, and 3 is
-        (float(np.float32(0.1)), 8, False),
-    ]:
-        grid = Grid(step, -(2 ** (bits - 1)), bits)
-        up = np.clip(np.floor(levels / np.float64(step) + 0.5), grid.low, grid.high)
-        assert (grid.levels(levels.astype(np.float32)) != up).any() == tied
-        assert _meets_tie(levels, 1.0, grid) == tied
-    assert not _meets_tie(np.array([5]), 1.0, Grid(2.0, 0, 1))  # beyond the levels
-    assert not _meets_tie(np.array([3]), 1.0, Grid(2.0, 0, 4))  # between 1 and 2, which is even
-    assert _meets_tie(np.array([2]), 1.0, Grid(1.0, 0, 4), pixels=4)  # a mean of 0.5
-
-
-@executed
-def test_finn_itself(trained, image_set):
-    """Its thresholds give the same logits, with shortcuts whose sums have one scale."""
-    conversion = pytest.importorskip(
-        "finn.transformation.qonnx.convert_qonnx_to_finn", reason="FINN is not installed"
-    )
-    network = equal_sums(cut_out(trained, networks(trained.space, 1, 1)[2], image_set))
-    assert any(layer.total is not None for layer in network.layers)
-    assert reader_misfits(network)["FINN"] == ()
-    from qonnx.core.modelwrapper import ModelWrapper
-    from qonnx.core.onnx_exec import execute_onnx
-    from qonnx.util.cleanup import cleanup_model
-
-    model = cleanup_model(ModelWrapper(onnx.load_from_string(qonnx_model(network))))
-    model = model.transform(conversion.ConvertQONNXtoFINN())
-    kinds = [node.op_type for node in model.graph.node]
-    assert "Quant" not in kinds
-    assert kinds.count("MultiThreshold") == len(grids(network))
-    images = image_set.test.images[:10]
-    name = model.graph.input[0].name
-    for image, wanted in zip(images, execute(network, images), strict=True):
-        (logits,) = execute_onnx(model, {name: image[None]}).values()
-        np.testing.assert_allclose(logits[0], wanted, atol=1e-4)
-
-
-def wider_depthwise():
-    """A depthwise layer of two filters for each channel."""
-    from apq_moo.deploy import IntegerLayer
-    from apq_moo.space import Layer
-
-    shapes = (
-        Layer("stem", 3, 6, 4, 3, 1, 3, 8, 8, activation=None, between_bits=8),
-        Layer("classifier", 6, 2, 1, 1, 1, 1, 8, 8, True, activation=None),
-    )
-    rng = np.random.default_rng(0)
-    layers = [
-        IntegerLayer(
-            shape, None,
-            rng.integers(-9, 9, (shape.c_out, shape.c_in // shape.groups, *2 * [shape.kernel]))
-            .astype(np.int8),
-            np.full(shape.c_out, 2.0**-9, np.float32), np.zeros(shape.c_out, np.float32),
-            Grid(2.0**-6, 0, 8), Grid(2.0**-4, -128, 8) if shape.between_bits else None,
-        )
-        for shape in shapes
-    ]  # fmt: skip
-    origin = {"space_content": {"stages": []}}
-    return IntegerNetwork(tuple(layers), ("a", "b"), "any", origin)
-
-
 # -- files -----------------------------------------------------------------------------------------
 
 
@@ -468,7 +292,7 @@ CHANGES = {"equal_sums": equal_sums, "power_of_two": power_of_two}
 
 @pytest.mark.parametrize("change", [None, *CHANGES])
 @pytest.mark.parametrize("between", [8, 16])
-def test_files_give_the_network_and_its_policy(nets, pictures, between, change, tmp_path):
+def test_files_give_the_network_and_its_policy(nets, pictures, between, change, tmp_path, networks):
     net, path = nets[between], tmp_path / "n.qonnx.onnx"
     for subnet in networks(net.space, 1, 7):
         network = cut_out(net, subnet, pictures)
@@ -483,7 +307,7 @@ def test_files_give_the_network_and_its_policy(nets, pictures, between, change, 
         assert json.loads(metadata["bits"]) == bits
 
 
-def test_the_policy_is_read_from_the_graph(trained, image_set):
+def test_the_policy_is_read_from_the_graph(trained, image_set, networks):
     """From another network's graph another one, whatever the metadata say."""
     a, b = networks(trained.space, 0, 0)
     file = replace_model(cut_out(trained, a, image_set), cut_out(trained, b, image_set))
@@ -496,7 +320,7 @@ def replace_model(network, other):
     return QonnxFile(network, qonnx_model(other))
 
 
-def test_files_that_are_not_what_they_should_be(trained, image_set, tmp_path):
+def test_files_that_are_not_what_they_should_be(trained, image_set, tmp_path, networks):
     path = tmp_path / "n.qonnx.onnx"
     network = cut_out(trained, networks(trained.space, 0, 0)[0], image_set)
     save_qonnx(path, network)
@@ -547,7 +371,7 @@ def test_files_that_are_not_what_they_should_be(trained, image_set, tmp_path):
         load_qonnx(path)
 
 
-def test_formats_by_two_suffixes(trained, image_set, tmp_path):
+def test_formats_by_two_suffixes(trained, image_set, tmp_path, networks):
     assert format_of("x.qonnx.onnx") is FORMATS["qonnx"]
     assert format_of("x.onnx") is FORMATS["onnx"]
     network = cut_out(trained, networks(trained.space, 0, 0)[0], image_set)
@@ -578,7 +402,7 @@ def few(image_set):
     return found
 
 
-def test_files_are_checked(trained, image_set, few, tmp_path, monkeypatch):
+def test_files_are_checked(trained, image_set, few, tmp_path, monkeypatch, networks):
     network = cut_out(trained, networks(trained.space, 0, 0)[0], image_set)
     path = tmp_path / "n.qonnx.onnx"
     export(network, path, power_of_two=True)
@@ -598,7 +422,7 @@ def test_files_are_checked(trained, image_set, few, tmp_path, monkeypatch):
     assert "not run, since qonnx is not here" in found.lines()[0]
 
 
-def test_a_network_is_deployed(trained, image_set, few, tmp_path, monkeypatch):
+def test_a_network_is_deployed(trained, image_set, few, tmp_path, monkeypatch, networks):
     network = cut_out(trained, networks(trained.space, 0, 0)[0], image_set, {"images": "digits"})
     monkeypatch.setattr(deploying, "images_for", lambda _network: few)
     monkeypatch.setattr(deploying, "cut_out_of_assets", lambda *_: network)
@@ -608,14 +432,14 @@ def test_a_network_is_deployed(trained, image_set, few, tmp_path, monkeypatch):
     assert load_qonnx(tmp_path / "net.qonnx.onnx").network.subnet == network.subnet
 
 
-def test_without_the_package(trained, image_set, monkeypatch):
+def test_without_the_package(trained, image_set, monkeypatch, networks):
     network = cut_out(trained, networks(trained.space, 0, 0)[0], image_set)
     monkeypatch.setitem(sys.modules, "qonnx.core.modelwrapper", None)
     with pytest.raises(UserError, match=r"pip install 'apq-moo\[qonnx\]'"):
         run_qonnx(qonnx_model(network), image_set.test.images[:1])
 
 
-def test_what_an_export_says(trained, image_set, few, tmp_path, capsys, monkeypatch):
+def test_what_an_export_says(trained, image_set, few, tmp_path, capsys, monkeypatch, networks):
     network = cut_out(trained, networks(trained.space, 0, 0)[0], image_set, {"images": "digits"})
     save_network(tmp_path / "n.safetensors", network)
     monkeypatch.chdir(tmp_path)

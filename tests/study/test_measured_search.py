@@ -236,8 +236,11 @@ def test_samples_on_the_supernet_are_not_measured_again(few_samples, monkeypatch
     assert add_measured("larger.npz", ["b"], space).counts() == larger.counts()
     for key, value in (("supernet_sha256", "0" * 64), ("images_sha256", "0" * 64)):
         replace(few_samples, provenance={**few_samples.provenance, key: value}).save("o.npz")
-        with pytest.raises(UserError, match=r"the run in a was begun with other data: .* changed"):
+        with pytest.raises(UserError, match="run in a measured with other files, which differ in"):
             add_measured("o.npz", ["a"], space)
+    run(TINY, "of-tiny")
+    with pytest.raises(UserError, match="of-tiny is of space 'tiny', not of this 'digits'"):
+        add_measured("few.npz", ["of-tiny"], space)
     settings = {**few_samples.provenance["config"], "finetune_steps": 10}
     replace(few_samples, provenance={**few_samples.provenance, "config": settings}).save("o.npz")
     with pytest.raises(UserError, match=r"o\.npz: its networks were fine-tuned"):
