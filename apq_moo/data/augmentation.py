@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from apq_moo.data.images import FloatImages
+from apq_moo.data.pixels import FloatImages
 
 if TYPE_CHECKING:
     import torch

@@ -19,7 +19,6 @@ from apq_moo.data.images import (
     N_CALIBRATION,
     ImageSet,
     Labels,
-    Split,
     split_of_bytes,
     split_off_validation,
 )
@@ -100,7 +99,7 @@ def load_cifar10() -> ImageSet:
     return ImageSet(
         name=NAME,
         train=train,
-        calibration=Split(train.images[:N_CALIBRATION], train.labels[:N_CALIBRATION]),
+        calibration=train[:N_CALIBRATION],
         validation=validation,
         test=test,
         test_clean=test,

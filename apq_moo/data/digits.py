@@ -15,7 +15,8 @@ from functools import cache
 import numpy as np
 
 from apq_moo.arrays import FloatArray
-from apq_moo.data.images import IMAGES, FloatImages, ImageSet, Split
+from apq_moo.data.images import IMAGES, ImageSet, Split
+from apq_moo.data.pixels import FloatImages
 
 SPLIT_SEED = 20200614
 """Seed of the split and of the fixed distortions."""

@@ -22,7 +22,6 @@ from apq_moo.data.images import (
     IMAGES,
     N_CALIBRATION,
     ImageSet,
-    Split,
     split_of_bytes,
     split_off_validation,
 )
@@ -145,7 +144,7 @@ def load_fashion_mnist() -> ImageSet:
     return ImageSet(
         name=NAME,
         train=train,
-        calibration=Split(train.images[:N_CALIBRATION], train.labels[:N_CALIBRATION]),
+        calibration=train[:N_CALIBRATION],
         validation=validation,
         test=test,
         test_clean=test,

@@ -24,7 +24,6 @@ from apq_moo.data.images import (
     N_CALIBRATION,
     ImageSet,
     Labels,
-    Split,
     split_of_bytes,
     split_off_validation,
 )
@@ -41,7 +40,7 @@ SYNTAX = "folder:PATH@SIZE"
 SPLIT_SEED = 20091001
 VALIDATION_FRACTION = 0.1
 MAX_BYTES = 8 * 2**30
-"""What all images may take in memory, as float32."""
+"""What all images may take in memory."""
 
 MAX_PIXELS = 2**25
 """Of one image, before it is made smaller."""
@@ -149,7 +148,7 @@ def load_image_folder(
     """
     _check(size, channels, validation_fraction)
     folder, found = _splits(path)
-    n_bytes = 4 * channels * size**2 * sum(len(dataset) for dataset in found.values())
+    n_bytes = channels * size**2 * sum(len(dataset) for dataset in found.values())
     if n_bytes > MAX_BYTES:
         raise UserError(
             f"the images of {folder} at {size}x{size} take {n_bytes / 2**30:,.1f} GiB of memory, "
@@ -167,7 +166,7 @@ def load_image_folder(
     return ImageSet(
         name=f"{PREFIX}{path}@{size}{'-grey' if channels == 1 else ''}",
         train=train,
-        calibration=Split(train.images[:N_CALIBRATION], train.labels[:N_CALIBRATION]),
+        calibration=train[:N_CALIBRATION],
         validation=split_of_bytes(*read["val"]) if validation else drawn,
         test=test,
         test_clean=test,

@@ -1,9 +1,9 @@
-"""Image sets: train, validation and test splits as arrays."""
+"""Image sets: train, validation and test splits as arrays, bytes where their files hold bytes."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,29 +12,53 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from apq_moo.data.pixels import Bytes, FloatImages, Pixels, floats_of, in_ten_thousandths
 from apq_moo.errors import UserError
 from apq_moo.registry import Registry
 from apq_moo.space import Space
 
-FloatImages = NDArray[np.float32]
 Labels = NDArray[np.int64]
 Augment = Callable[[FloatImages, np.random.Generator], FloatImages]
 
 N_CALIBRATION = 1000
 """Training images that calibrate, where a set has no reason for another number."""
 
-_CHUNK = 4096
+_CHUNK = 2**22
+"""Pixels that the checksum takes at a time."""
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images of shape ``(n, channels, height, width)`` in [0, 1], and labels of shape ``(n,)``."""
+    """Labelled images.
 
-    images: FloatImages
+    Attributes:
+        pixels: shape ``(n, channels, height, width)``: bytes, or floats in [0, 1].
+        labels: shape ``(n,)``.
+    """
+
+    pixels: Pixels
     labels: Labels
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __getitem__(self, rows: slice | NDArray[np.integer[Any]]) -> Split:
+        """Some of the images."""
+        pixels: Any = self.pixels[rows]
+        return Split(pixels, self.labels[rows])
+
+    @property
+    def images(self) -> FloatImages:
+        """All images as floats in [0, 1]; of bytes they are made anew each time."""
+        return floats_of(self.pixels)
+
+
+def joined(splits: Sequence[Split]) -> Split:
+    """Splits one after the other, as bytes if all of them are."""
+    kinds = {split.pixels.dtype for split in splits}
+    parts = [split.pixels if len(kinds) == 1 else split.images for split in splits]
+    pixels: Any = np.concatenate(parts)
+    return Split(pixels, np.concatenate([split.labels for split in splits]))
 
 
 @dataclass(frozen=True)
@@ -76,21 +100,22 @@ class ImageSet:
         digest = hashlib.sha256()
         for part in ("train", "calibration", "validation", "test", "test_clean"):
             split = self.split(part)
-            for first in range(0, len(split), _CHUNK):  # so that copies take little memory
-                pixels = split.images[first : first + _CHUNK]
-                digest.update(np.rint(pixels * 10_000).astype(np.int32).tobytes())
+            some = max(1, _CHUNK // int(np.prod(split.pixels.shape[1:])))
+            for first in range(0, len(split), some):  # so that copies take little memory
+                pixels = split.pixels[first : first + some]
+                digest.update(in_ten_thousandths(pixels).tobytes())
             digest.update(split.labels.astype(np.int64).tobytes())
         return digest.hexdigest()
 
 
-def split_of_bytes(pixels: NDArray[np.uint8], labels: NDArray[np.integer[Any]]) -> Split:
+def split_of_bytes(pixels: Bytes, labels: NDArray[np.integer[Any]]) -> Split:
     """A split of bytes of shape ``(n, channels, height, width)`` and labels of shape ``(n,)``."""
-    images = np.ascontiguousarray(pixels) / np.float32(255)
-    return Split(images.astype(np.float32, copy=False), labels.astype(np.int64))
+    # torch takes neither views that run backwards nor, without a warning, read-only arrays.
+    return Split(np.require(pixels, requirements=["C", "W"]), labels.astype(np.int64))
 
 
 def split_off_validation(
-    pixels: NDArray[np.uint8],
+    pixels: Bytes,
     labels: NDArray[np.integer[Any]],
     n: int,
     seed: int,
@@ -126,7 +151,7 @@ def check_images(space: Space, images: ImageSet) -> None:
     Raises:
         UserError: they differ in size, channels or number of classes.
     """
-    spec, shape = space.spec, images.train.images.shape[1:]
+    spec, shape = space.spec, images.train.pixels.shape[1:]
     wanted = (spec.input_channels, spec.input_size, spec.input_size)
     if shape != wanted:
         raise UserError(

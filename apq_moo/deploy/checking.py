@@ -117,7 +117,7 @@ def images_for(network: IntegerNetwork, name: str | None = None) -> ImageSet:
     if name is None and not isinstance(wanted, str):
         raise UserError("the network does not say which images it was made for; name some")
     images = load_images(str(name or wanted))
-    shape = images.test.images.shape[1:]
+    shape = images.test.pixels.shape[1:]
     if shape != network.image_shape:
         raise UserError(
             f"image set {images.name!r} has images of shape {shape}, and the network reads "
@@ -136,7 +136,7 @@ def logits_of(network: IntegerNetwork, images: ImageSet) -> dict[str, Singles]:
     """
     from apq_moo.deploy.torch_program import TorchNetwork, module_logits
 
-    module, few = TorchNetwork(network), images.test.images[:_COMPARED]
+    module, few = TorchNetwork(network), images.test[:_COMPARED].images
     same = np.array_equal(module_logits(module, few), execute(network, few))
     found = {}
     for split in SPLITS:
@@ -204,7 +204,7 @@ def _c(path: Path) -> tuple[IntegerNetwork, Any]:
         if name is None:
             return f"{form}, not run, since no C compiler is here", (), {}
         some = max(_LEAST_IMAGES, int(_C_MACS / sum(x.shape.macs for x in network.layers)))
-        part = Split(split.images[:some], split.labels[:some])
+        part = split[:some]
         _, found = run_c(path, as_levels(network, part.images), levels=True)
         ran = Ran(name, "-O2", compare(wanted[:some], found), right(found, part))
         return form, (ran,), {}
@@ -255,7 +255,7 @@ def _qonnx(path: Path) -> tuple[IntegerNetwork, Any]:
         if name is None:
             return f"{form}, not run, since qonnx is not here: pip install 'apq-moo[qonnx]'", (), {}
         some = max(_LEAST_IMAGES, int(_QONNX_MACS / sum(x.shape.macs for x in network.layers)))
-        part = Split(split.images[:some], split.labels[:some])
+        part = split[:some]
         parity, found = qonnx_parity(network, file.model, part.images, wanted[:some])
         return form, (Ran(f"qonnx {name}", " node by node", parity, right(found, part)),), {}
 
@@ -279,7 +279,7 @@ def _by_onnxruntime(
             integers = run["QLinearConv"] + run["ConvInteger"]
             fused = integers, integers + run["Conv"] + run["FusedConv"]
         runs.append(Ran(name, words, parity, right(found, split), fused))
-    image = split.images[:1]
+    image = split[:1].images
     times = {"file": latency_ms(model, image), "floats": latency_ms(float_model(network), image)}
     return tuple(runs), times
 

@@ -12,6 +12,7 @@ import torch
 
 from apq_moo.data import ImageSet, load_images
 from apq_moo.data.assets import SUPERNET, Assets, find_assets
+from apq_moo.data.pixels import as_floats
 from apq_moo.deploy.integers import Grid, IntegerLayer, IntegerNetwork, check_bits
 from apq_moo.errors import UserError
 from apq_moo.files import sha256
@@ -42,7 +43,7 @@ def cut_out(
             has other than 2 to 8 bits.
     """
     layers = sliced(supernet, subnet)
-    calibration = torch.from_numpy(images.calibration.images).to(device_of(supernet))
+    calibration = as_floats(torch.from_numpy(images.calibration.pixels).to(device_of(supernet)))
     recorded = calibrate(layers, calibration, quantised=True)
     folded = fold(layers, recorded, quantised=True)
     return integer_network(folded, supernet.space, images, origin)

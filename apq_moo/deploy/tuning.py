@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from apq_moo.changes import refuse_other_settings
 from apq_moo.data import ImageSet
 from apq_moo.data.assets import Assets
+from apq_moo.data.pixels import as_floats
 from apq_moo.data.tables import SPLITS
 from apq_moo.deploy.cutting import inheritance, integer_network, sliced
 from apq_moo.deploy.integers import IntegerNetwork
@@ -197,7 +198,7 @@ class Tuner:
         self.config, self.images, self.subnet = config, images, subnet
         self._space, self._device = supernet.space, device_of(supernet)
         layers = sliced(supernet, subnet)
-        calibration = torch.from_numpy(images.calibration.images).to(self._device)
+        calibration = as_floats(torch.from_numpy(images.calibration.pixels).to(self._device))
         self.network = TunableNetwork(layers, calibrate(layers, calibration, quantised=True))
         self.network.to(self._device).train()
         largest = supernet.slice(self._space.decode(self._space.largest())[0])
@@ -296,7 +297,7 @@ class Tuner:
         part = self.images.split(split)
         right = 0
         for first in range(0, len(part), _CHUNK):
-            x = torch.from_numpy(part.images[first : first + _CHUNK]).to(self._device)
+            x = as_floats(torch.from_numpy(part.pixels[first : first + _CHUNK]).to(self._device))
             found = infer(folded, x, quantised=True).argmax(1).cpu().numpy()
             right += int(np.sum(found == part.labels[first : first + _CHUNK]))
         return 100.0 * right / len(part)

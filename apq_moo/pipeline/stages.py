@@ -15,7 +15,7 @@ import torch
 from apq_moo.arrays import FloatArray
 from apq_moo.data import load_images
 from apq_moo.data.assets import SAMPLES, SUPERNET, Assets, predictor_file, write_manifest
-from apq_moo.data.images import ImageSet, Split, check_images
+from apq_moo.data.images import ImageSet, check_images
 from apq_moo.data.noise import few_images
 from apq_moo.data.samples import load_samples
 from apq_moo.data.tables import SPLITS
@@ -218,7 +218,7 @@ def _calibration_noise(
     for _ in range(_CALIBRATIONS):
         # With replacement, since a small set calibrates with all its training images.
         drawn = rng.integers(0, len(data.train), len(data.calibration))
-        split = Split(data.train.images[drawn], data.train.labels[drawn])
+        split = data.train[drawn]
         scorer = Scorer(supernet, replace(data, calibration=split))
         for kind, values in found.items():
             accuracies = scorer.accuracies(subnets, ["validation"], quantised=kind == "mp")

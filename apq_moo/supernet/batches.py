@@ -10,6 +10,7 @@ from torch import Tensor
 
 from apq_moo.data.augmentation import Augmentation, Erasing, apply
 from apq_moo.data.images import ImageSet
+from apq_moo.data.pixels import as_floats
 
 
 class Batches:
@@ -40,7 +41,7 @@ class Batches:
         self._labels = torch.from_numpy(images.train.labels).to(device)
         self._pixels: Tensor | None = None
         if isinstance(images.augment, Augmentation):
-            self._pixels = torch.from_numpy(images.train.images).to(device)
+            self._pixels = torch.from_numpy(images.train.pixels).to(device)
 
     def from_step(self, step: int) -> Iterator[tuple[Tensor, Tensor]]:
         """All batches from a step on, without end: images ``(size, c, h, w)`` and labels."""
@@ -71,4 +72,4 @@ class Batches:
             draws = np.random.default_rng([self.seed, 5, epoch, number])
             pixels = self._pixels[places[part]]
             n, _, height, width = pixels.shape
-            yield apply(pixels, augment.draw(n, height, width, draws)), labels
+            yield as_floats(apply(pixels, augment.draw(n, height, width, draws))), labels

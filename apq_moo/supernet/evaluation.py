@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from apq_moo.data.pixels import as_floats
 from apq_moo.space import Subnet
 from apq_moo.space.spec import FLOAT_BITS
 from apq_moo.supernet.network import (
@@ -244,7 +245,11 @@ class LogitsOf(Protocol):
     """Runs subnets of one supernet on images."""
 
     def prepare(self, images: Tensor) -> Any:
-        """Bring images of shape ``(n, c, h, w)`` into the form it reads fastest."""
+        """Bring images of shape ``(n, c, h, w)`` into the form it reads fastest.
+
+        Args:
+            images: bytes, or floats in [0, 1].
+        """
         ...
 
     def logits(self, subnet: Subnet, images: Any, *, quantised: bool) -> Tensor:
@@ -270,17 +275,17 @@ class Evaluator:
 
     Args:
         supernet: the weights.
-        calibration: calibration images, shape ``(n, c, h, w)``.
+        calibration: calibration images, shape ``(n, c, h, w)``, bytes or floats in [0, 1].
         batch_size: images classified at a time.
     """
 
     def __init__(self, supernet: Supernet, calibration: Tensor, batch_size: int = 512) -> None:
         self.supernet = supernet
-        self.calibration = calibration
+        self.calibration = as_floats(calibration)
         self.batch_size = batch_size
 
     def prepare(self, images: Tensor) -> Tensor:
-        """Bring images to the device."""
+        """Bring images to the device, bytes as bytes."""
         return images.to(self.calibration.device)
 
     @torch.no_grad()
@@ -290,7 +295,10 @@ class Evaluator:
         recorded = calibrate(layers, self.calibration, quantised=quantised)
         folded = fold(layers, recorded, quantised=quantised)
         return torch.cat(
-            [infer(folded, x, quantised=quantised) for x in images.split(self.batch_size)]
+            [
+                infer(folded, as_floats(x), quantised=quantised)
+                for x in images.split(self.batch_size)
+            ]
         )
 
     def observe(self, subnet: Subnet, observer: Observer) -> None:

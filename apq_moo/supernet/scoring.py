@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from apq_moo.arrays import BoolArray, FloatArray
-from apq_moo.data.images import ImageSet
+from apq_moo.data.images import ImageSet, joined
 from apq_moo.space import Subnet
 from apq_moo.supernet.backends import evaluator_for
 from apq_moo.supernet.devices import device_of
@@ -43,7 +43,7 @@ class Scorer:
         self.space = supernet.space
         self._images = images
         self._device = device_of(supernet)
-        self._calibration = torch.from_numpy(images.calibration.images).to(self._device)
+        self._calibration = torch.from_numpy(images.calibration.pixels).to(self._device)
         self._evaluator = evaluator_for(supernet, self._calibration)
         self._together: dict[tuple[str, ...], tuple[Any, Tensor]] = {}
 
@@ -79,7 +79,7 @@ class Scorer:
     def estimate_s(self, subnet: Subnet, splits: Sequence[str]) -> float:
         """About how many seconds a subnet takes at its bits, calibration included."""
         part = self._evaluator.prepare(
-            torch.from_numpy(self._images.split(splits[0]).images[:_TIMED]).to(self._device)
+            torch.from_numpy(self._images.split(splits[0]).pixels[:_TIMED]).to(self._device)
         )
         for _ in range(2):  # the first is slower
             begun = time.perf_counter()
@@ -93,9 +93,8 @@ class Scorer:
         """Which images of each split are classified rightly; does not wait for the device."""
         key = tuple(splits)
         if key not in self._together:
-            parts = [self._images.split(name) for name in splits]
-            images = torch.from_numpy(np.concatenate([part.images for part in parts]))
-            labels = torch.from_numpy(np.concatenate([part.labels for part in parts]))
+            together = joined([self._images.split(name) for name in splits])
+            images, labels = (torch.from_numpy(x) for x in (together.pixels, together.labels))
             self._together[key] = self._evaluator.prepare(images), labels.to(self._device)
         images, labels = self._together[key]
         logits = self._evaluator.logits(subnet, images, quantised=quantised)

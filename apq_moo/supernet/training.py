@@ -255,7 +255,7 @@ class Trainer:
         return self.supernet.eval()
 
     def _fit_ranges(self, subnets: int = 32) -> None:
-        images = torch.from_numpy(self.images.calibration.images)
+        images = torch.from_numpy(self.images.calibration.pixels)
         fit_ranges(self.supernet, images, subnets=subnets, only=self.alone)
 
     @torch.no_grad()

@@ -227,7 +227,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     images = load_images(images_of(space))
     supernet, _ = load_supernet(args.supernet or find_assets(space).path(SUPERNET), space)
     some = _spread(len(images.test), args.test)
-    test = Split(images.test.images[some], images.test.labels[some])
+    test = images.test[some]
     rows = []
     for subnet, values in members(folder, args.members):
         found = measure(cut_out(supernet, subnet, images), test, args.images)

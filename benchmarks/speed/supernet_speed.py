@@ -245,7 +245,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     device = torch_device(args.on)
     space = load_space(args.space)
     data = load_images(images_of(space))
-    images = torch.from_numpy(data.validation.images[: args.images]).to(device)
+    images = torch.from_numpy(data.validation[: args.images].images).to(device)
     labels = torch.from_numpy(data.validation.labels[: args.images]).to(device)
     calibration = torch.from_numpy(data.calibration.images).to(device)
     # Levels of up to 8 bits are exact in TF32, but sums and floats are not.

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from apq_moo.benchmarks.experiments import levers
-from apq_moo.data import Split, load_images
+from apq_moo.data import load_images
 from apq_moo.errors import UserError
 from apq_moo.space import load_space
 
@@ -43,7 +43,7 @@ def few_images(monkeypatch):
     whole = load_images("digits")
     splits = ("calibration", "validation", "test", "test_clean")
     parts = {name: whole.split(name) for name in splits}
-    few = {name: Split(part.images[:100], part.labels[:100]) for name, part in parts.items()}
+    few = {name: part[:100] for name, part in parts.items()}
     monkeypatch.setattr(levers, "load_images", lambda _: replace(whole, **few))
 
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 
 from apq_moo.benchmarks.experiments import tuned_fronts, tuned_trainings
-from apq_moo.data import Split
 from apq_moo.data.assets import find_assets
 from apq_moo.deploy import cutting
 from apq_moo.errors import UserError
@@ -31,7 +30,7 @@ def few_images(image_set, monkeypatch):
     """The first images of each split, which pass for all."""
     splits = {"train": 256, "calibration": 64, "validation": 200, "test": 200}
     parts = {name: (image_set.split(name), n) for name, n in splits.items()}
-    few = {name: Split(part.images[:n], part.labels[:n]) for name, (part, n) in parts.items()}
+    few = {name: part[:n] for name, (part, n) in parts.items()}
     images = replace(image_set, **few)
     images.__dict__["checksum"] = image_set.checksum
     monkeypatch.setattr(cutting, "load_images", lambda _: images)

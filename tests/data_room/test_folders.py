@@ -174,7 +174,7 @@ def test_malformed_names(tmp_path, end):
         ({"size": 4, "validation_fraction": 1.0}, r"between 0 and 1, not 1\.0"),
         ({"size": 4, "validation_fraction": float("nan")}, "between 0 and 1, not nan"),
         ({"size": 4, "validation_fraction": 0.99}, "too few images to set 12 aside"),
-        ({"size": 20_000}, r"at 20000x20000 take 80\.5 GiB of memory, more than 8; choose"),
+        ({"size": 20_000}, r"at 20000x20000 take 20\.1 GiB of memory, more than 8; choose"),
     ],
 )
 def test_arguments_out_of_range(tmp_path, options, message):

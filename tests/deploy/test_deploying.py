@@ -67,7 +67,7 @@ def few(image_set):
     """A part of the images, with their name and checksum."""
 
     def part(split):
-        return replace(split, images=split.images[:200], labels=split.labels[:200])
+        return split[:200]
 
     found = replace(image_set, validation=part(image_set.validation), test=part(image_set.test))
     vars(found)["checksum"] = image_set.checksum

@@ -379,3 +379,14 @@ def test_kernels_are_started_directly_by_versions_that_were_tried(
         work._launch(kernel, programs, (x, 2), (True,))
     work._launch(kernel, 1, (x.half(), 2), (True,))  # another type is another kernel
     assert kernel.launches == [("public", 3, 3), (second, 5, 3), ("public", 1, 3)]
+
+
+def test_bytes_are_prepared_as_floats_are(supernet):
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (5, 2, 7, 7), dtype=np.uint8)
+    floats = torch.from_numpy(pixels / np.float32(255))
+    kernels = GpuEvaluator(supernet, torch.from_numpy(pixels).to(DEVICE))
+    given, wanted = (kernels.prepare(x) for x in (torch.from_numpy(pixels), floats))
+    assert torch.equal(given.floats, wanted.floats)
+    assert torch.equal(given.levels, wanted.levels)
+    assert torch.equal(kernels.calibration.floats, wanted.floats)

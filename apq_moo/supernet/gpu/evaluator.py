@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from apq_moo.data.pixels import as_floats
 from apq_moo.errors import UserError
 from apq_moo.space import Layer, Subnet
 from apq_moo.space.spec import FLOAT_BITS
@@ -98,8 +99,8 @@ class GpuEvaluator:
         self.calibration = self.prepare(calibration)
 
     def prepare(self, images: Tensor) -> Prepared:
-        """Bring images of shape ``(n, c, h, w)`` into the kernels' form."""
-        flat = to_planes(images.to(self.device, torch.float32))
+        """Bring images of shape ``(n, c, h, w)``, bytes or floats, into the kernels' form."""
+        flat = to_planes(as_floats(images.to(self.device)).float())
         stem = self.supernet.space.fixed_layers()[0]
         span, levels = self.supernet.ranges.of(stem.name, stem.a_bits), None
         if span is not None:
