@@ -22,6 +22,12 @@ from apq_moo.supernet.range_fitting import fit_ranges
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
 
+
+@pytest.fixture(autouse=True)
+def float32_convolutions(monkeypatch):
+    """The reference of cuDNN is float32's, not TF32's, whose roundings change levels."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
 TOML = {
     "name": "tiny",
     "input_size": 7,
