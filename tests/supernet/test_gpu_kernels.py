@@ -28,6 +28,7 @@ def float32_convolutions(monkeypatch):
     """The reference of cuDNN is float32's, not TF32's, whose roundings change levels."""
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
+
 TOML = {
     "name": "tiny",
     "input_size": 7,
