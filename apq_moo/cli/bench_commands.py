@@ -196,7 +196,7 @@ def audit(
     for problem in dict.fromkeys(row.problem for row in rows):
         table = Table(title=problem, title_justify="left", box=SIMPLE)
         table.add_column("algorithm", no_wrap=True)
-        for column in ("predicted", "validation", "test", "tau", "points over"):
+        for column in ("predicted", "validation", "test", "tau", "points over", "worst tenth"):
             table.add_column(column, justify="right")
         for row in rows:
             if row.problem == problem:
@@ -207,6 +207,7 @@ def audit(
                     f"{row.true_hv_test:.4f}",
                     f"{row.kendall_tau:.3f}",
                     f"{row.overestimate_points:+.2f}",
+                    f"{row.worst_tenth_points:+.2f}",
                 )
         out.print(table)
     say(f"{folder}/audit.json")

@@ -154,7 +154,7 @@ def draw_curves(
     Args:
         path: a PNG, SVG or PDF file.
         problem: its results.
-        algos: see :func:`draw_fronts`.
+        algos: see :func:`draw_fronts`; the axis is theirs, whatever the others do.
 
     Raises:
         UserError: an unknown algorithm, or the file cannot be written.
@@ -165,6 +165,7 @@ def draw_curves(
     chosen = _chosen(problem, algos)
     with mpl.rc_context(_STYLE):
         figure, (axis,) = _figure()
+        ends: list[float] = []
         for label in problem.labels:
             marks, curves = problem.curves(label)
             if not len(curves):
@@ -176,6 +177,10 @@ def draw_curves(
             look = _look(chosen.index(label))
             axis.plot(marks, middle, label=label, **look)
             axis.fill_between(marks, low, high, color=look["color"], alpha=0.2, linewidth=0)
+            ends += [low.min(), high.max()]
+        if ends and min(ends) < max(ends):
+            margin = 0.04 * (max(ends) - min(ends))
+            axis.set_ylim(min(ends) - margin, max(ends) + margin)
         axis.set_xscale("log")
         axis.set_xlabel("evaluations")
         axis.set_ylabel("hypervolume")

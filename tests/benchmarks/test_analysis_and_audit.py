@@ -9,7 +9,7 @@ import pytest
 from apq_moo.benchmarks.compare import audit as auditing
 from apq_moo.benchmarks.compare import bench
 from apq_moo.benchmarks.compare.analysis import Analysis
-from apq_moo.benchmarks.compare.audit import FILE, audit, choose, rule
+from apq_moo.benchmarks.compare.audit import FILE, audit, choose, rule, worst_tenth
 from apq_moo.benchmarks.compare.fronts import known_front, nondominated
 from apq_moo.benchmarks.compare.plan import BenchPlan
 from apq_moo.benchmarks.compare.scores import hypervolume
@@ -197,7 +197,16 @@ def test_an_audit_compares_predicted_and_true_fronts(store, tmp_path):
         assert row.true_hv_test == pytest.approx(hypervolume(true, problem.bounds))
         assert row.kendall_tau == pytest.approx(kendall_tau(measured[:, 0], -F[:, 0]))
         assert row.overestimate_points == pytest.approx(np.mean(-F[:, 0] - measured[:, 0]))
+        assert abs(row.worst_tenth_points) >= abs(row.overestimate_points)
     assert audit(other.folder, most=8) == rows  # nothing is measured again
+
+
+def test_the_worst_tenth_of_a_front():
+    measured = np.arange(40.0)
+    over = np.repeat([0.1, -0.2, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1], 4)
+    mixed = np.random.default_rng(0).permutation(40)
+    assert worst_tenth((measured + over)[mixed], measured[mixed]) == pytest.approx(-0.2)
+    assert worst_tenth(np.array([2.0, 1.0]), np.array([1.5, 1.1])) == pytest.approx(0.5)
 
 
 def test_nothing_to_audit(tmp_path):

@@ -53,6 +53,7 @@ AUDIT = {
             "true_hv_test": 0.8,
             "kendall_tau": 0.7,
             "overestimate_points": 1.5,
+            "worst_tenth_points": -2.5,
         }
     ],
 }
