@@ -359,3 +359,87 @@ def test_measured_networks_to_a_hypervolume(space, seeds, budgets):
     for name, title in SEARCHES.items():
         median = measured_search.medians(list(found["runs"][name].values()))
         assert _row(title, table) == [f"{median[n]:.3f}" for n in budgets]
+
+
+BENCHMARK = (DOCS / "benchmark.md").read_text()
+
+
+def _tables(page: str) -> list[list[list[str]]]:
+    """Cells of a page's tables, without their heads' rules."""
+    blocks = [block.splitlines() for block in page.split("\n\n") if block.startswith("| ")]
+    return [
+        [
+            [cell.strip(" *") for cell in line.strip("|").split("|")]
+            for line in lines
+            if "---" not in line
+        ]
+        for lines in blocks
+    ]
+
+
+def test_scores_of_the_benchmark():
+    """Medians of every seed's scores, with quartiles where the page has them."""
+    values = defaultdict(list)
+    for row in _curves("benchmark-scores.csv"):
+        for score in ("hv", "regret", "coverage"):
+            key = row["space"], row["algorithm"], f"{row['objectives']}, {score}"
+            values[key].append(float(row[score] or np.nan))
+    tables = dict(zip(("fashion", "tiny"), _tables(BENCHMARK), strict=False))
+    for space, (head, *rows) in tables.items():
+        assert len(rows) == 17
+        for name, *cells in rows:
+            for column, cell in zip(head[1:], cells, strict=True):
+                scores = values[space, name, column]
+                assert len(scores) == 31
+                low, middle, high = np.quantile(scores, (0.25, 0.5, 0.75))
+                quartiles = f" [{low:.4f}, {high:.4f}]" if space == "fashion" else ""
+                assert cell.replace("*", "") == f"{middle:.4f}{quartiles}"
+
+
+def test_audits():
+    for number, name in ((2, "fashion-audit"), (3, "fashion-predictors-audit")):
+        found = json.loads((DOCS / "data" / f"{name}.json").read_text())
+        assert f"{found['networks']:,}" in BENCHMARK
+        assert f"{found['seconds']:.0f}" in BENCHMARK
+        known = {}
+        for row in found["rows"]:
+            title, _, rest = row["problem"].partition(" (")
+            if title == "fashion acc+latency":
+                predictor = [rest.split(",")[0]] if number == 3 else []
+                known[*predictor, row["label"]] = row
+        _, *rows = _tables(BENCHMARK)[number]
+        assert len(rows) == len(known)
+        for cells in rows:
+            row = known[tuple(cells[: number - 1])]
+            tau = [f"{row['kendall_tau']:.2f}"] if number == 2 else []
+            assert cells[number - 1 :] == [
+                *(
+                    f"{row[of]:.3f}"
+                    for of in ("predicted_hv", "true_hv_validation", "true_hv_test")
+                ),
+                *tau,
+                *(f"{row[of]:+.2f}" for of in ("overestimate_points", "worst_tenth_points")),
+            ]
+
+
+def test_what_the_page_says_of_all_audited_fronts():
+    """Mean and worst overestimates on three problems, and whether they grow with what is found."""
+    from scipy.stats import spearmanr
+
+    rows = json.loads((DOCS / "data" / "fashion-audit.json").read_text())["rows"]
+    assert max(abs(row["overestimate_points"]) for row in rows) == pytest.approx(0.09, abs=0.005)
+    worst = sorted(rows, key=lambda row: abs(row["worst_tenth_points"]))
+    assert worst[-1]["label"] == "exact"
+    assert abs(worst[-1]["worst_tenth_points"]) == pytest.approx(0.40, abs=0.005)
+    assert abs(worst[-2]["worst_tenth_points"]) < 0.29
+    correlations = [
+        spearmanr(*([row[of] for row in rows if row["problem"] == problem] for of in names))
+        for problem in dict.fromkeys(row["problem"] for row in rows)
+        for names in [("predicted_hv", "overestimate_points")]
+    ]
+    text = " ".join(BENCHMARK.split())
+    assert (
+        "correlations of {:.2f}, {:.2f} and {:.2f}".format(*(c.statistic for c in correlations))
+        in text
+    )
+    assert "(p = {:.2f}, {:.2f} and {:.2f},".format(*(c.pvalue for c in correlations)) in text
