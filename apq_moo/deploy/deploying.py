@@ -65,11 +65,17 @@ def choose(
         assets: instead of the run's, or those that ship with the package.
 
     Raises:
-        UserError: there is no such run or policy, or no network of it meets the limits.
+        UserError: there is no such run or policy, it is an exported network, or no network of it
+            meets the limits.
     """
     if not is_folder(source):
         if limits or knee:
             raise UserError(f"{source} is one network, of which nothing can be picked by limits")
+        if Path(source).name.lower().endswith(tuple(of.suffix for of in FORMATS.values())):
+            raise UserError(
+                f"{source} is a network that was written before; name a policy (.json), a run, or "
+                "the network's own file (.safetensors) where one is read"
+            )
         subnet = Subnet.from_dict(read_json(source))
         loaded = load_space(space or subnet.space)
         loaded.encode([subnet])

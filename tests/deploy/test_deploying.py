@@ -211,6 +211,8 @@ def test_what_export_refuses(network, policy, tmp_path, capsys):
     assert "--arithmetic x: write exact or fused" in line or "--arithmetic" in line
     line = told(capsys, "export", str(net), "-o", str(tmp_path / "m.onnx"), "--format", "torch")
     assert "end in .pt2" in line
+    line = told(capsys, "export", str(tmp_path / "n.onnx"), "-o", str(tmp_path / "m.onnx"))
+    assert "was written before; name a policy (.json), a run, or" in line
     assert not (tmp_path / "m.onnx").exists()
     line = told(capsys, "deploy", str(policy), "-o", str(tmp_path / "d"), "--max", "acc=1")
     assert "is one network" in line
