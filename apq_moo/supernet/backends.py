@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from apq_moo.supernet.devices import device_of, why_not_on_gpu
+from apq_moo.errors import warn
+from apq_moo.supernet.devices import device_of, why_not_on_gpu, why_not_on_this
 from apq_moo.supernet.evaluation import Evaluator, LogitsOf
 from apq_moo.supernet.gradients import Gradients, TorchGradients
 from apq_moo.supernet.network import Supernet
@@ -34,4 +36,13 @@ def gradients_on(supernet: Supernet, smoothing: float = 0.0, distillation: str =
 
 
 def _has_kernels(supernet: Supernet) -> bool:
-    return device_of(supernet).type == "cuda" and why_not_on_gpu(supernet.space) is None
+    """Whether the kernels run a supernet where it lies; where a GPU does not, it says why."""
+    device = device_of(supernet)
+    if device.type != "cuda":
+        return False
+    reason = why_not_on_gpu(supernet.space) or why_not_on_this(
+        torch.cuda.get_device_capability(device)
+    )
+    if reason is not None:
+        warn(f"{reason}; torch's own operators run instead")
+    return reason is None

@@ -12,6 +12,9 @@ from apq_moo.supernet.ranges import STORED_BITS
 
 _MOST_BITS = 8
 
+_OLDEST = (8, 0)
+"""Compute capability of the first GPUs that multiply bfloat16."""
+
 
 def torch_device(name: str) -> torch.device:
     """The device called ``cpu``, ``cuda`` or ``cuda:1``.
@@ -65,3 +68,13 @@ def why_not_on_gpu(space: Space) -> str | None:
             "a GPU that needs between = 16 in its [bits]"
         )
     return None
+
+
+def why_not_on_this(capability: tuple[int, int]) -> str | None:
+    """Why a GPU of a compute capability does not run the kernels, or None if it does."""
+    if capability >= _OLDEST:
+        return None
+    return (
+        f"the GPU's compute capability is {capability[0]}.{capability[1]}; the kernels need "
+        f"{_OLDEST[0]}.{_OLDEST[1]} or later"
+    )

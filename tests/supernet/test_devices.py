@@ -5,9 +5,11 @@ import torch
 
 from apq_moo.errors import UserError
 from apq_moo.space import Space, load_space
-from apq_moo.supernet.backends import evaluator_for
-from apq_moo.supernet.devices import torch_device, why_not_on_gpu
+from apq_moo.supernet import backends
+from apq_moo.supernet.backends import evaluator_for, gradients_on
+from apq_moo.supernet.devices import torch_device, why_not_on_gpu, why_not_on_this
 from apq_moo.supernet.evaluation import Evaluator
+from apq_moo.supernet.gradients import TorchGradients
 from apq_moo.supernet.network import Supernet
 
 
@@ -34,3 +36,15 @@ def test_on_a_cpu_the_plain_evaluator_is_used():
     reason = why_not_on_gpu(space)
     assert reason is not None
     assert "between = 8 or between = 16" in reason
+
+
+def test_an_old_gpu_is_left_to_torch_in_one_line(monkeypatch, capsys):
+    assert why_not_on_this((8, 0)) is why_not_on_this((9, 0)) is why_not_on_this((12, 0)) is None
+    monkeypatch.setattr(backends, "device_of", lambda _: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 5))
+    for _ in range(2):
+        assert isinstance(gradients_on(Supernet(load_space("digits"))), TorchGradients)
+    assert capsys.readouterr().err == (
+        "warning: the GPU's compute capability is 7.5; the kernels need 8.0 or later; torch's own "
+        "operators run instead\n"
+    )

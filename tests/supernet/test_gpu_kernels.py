@@ -11,9 +11,9 @@ pytest.importorskip("triton")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 from apq_moo.errors import UserError
-from apq_moo.space import Space, SpaceSpec, load_space
+from apq_moo.space import Space, SpaceSpec
 from apq_moo.supernet.evaluation import Evaluator
-from apq_moo.supernet.gpu import graphs, plans, workspace
+from apq_moo.supernet.gpu import evaluator, graphs, launching, plans
 from apq_moo.supernet.gpu.evaluator import GpuEvaluator
 from apq_moo.supernet.gpu.training import GpuGradients
 from apq_moo.supernet.gradients import Student, TorchGradients
@@ -101,12 +101,11 @@ def network(space):
     return net.to(DEVICE)
 
 
-@pytest.fixture(params=["planes", "rows"])
+@pytest.fixture(params=["planes", "patches"])
 def spatial(request, monkeypatch):
-    """Both ways of spatial convolution: large planes are split into rows."""
-    if request.param == "rows":
+    """Both ways of depthwise convolution: large planes are cut into patches."""
+    if request.param == "patches":
         monkeypatch.setattr(plans, "LARGEST_PLANE", 8)
-        monkeypatch.setattr(workspace, "LARGEST_PLANE", 8)
     plans._plan.cache_clear()
     yield request.param
     plans._plan.cache_clear()
@@ -136,16 +135,26 @@ def test_logits_in_the_supernet_s_ranges_are_the_reference_s(between, spatial):
 def test_without_ranges_networks_run_in_full_precision_only(space):
     net, x = network(space), pictures()[:4]
     (subnet,) = space.decode(space.smallest())
-    evaluator, kernels = GpuEvaluator(net, x), _kernels(net)
-    prepared = evaluator.prepare(x)
-    assert evaluator.logits(subnet, prepared, quantised=False).isfinite().all()
+    fast, kernels = GpuEvaluator(net, x), _kernels(net)
+    prepared = fast.prepare(x)
+    assert fast.logits(subnet, prepared, quantised=False).isfinite().all()
     assert np.isfinite(_step(kernels, [Student(subnet)]))
     with pytest.raises(UserError, match="no ranges"):
-        evaluator.logits(subnet, prepared, quantised=True)
+        fast.logits(subnet, prepared, quantised=True)
     with pytest.raises(UserError, match="no ranges"):
         _step(kernels, [Student(subnet, quantised=True)])
     fit_ranges(net, x, subnets=2)
     assert np.isfinite(_step(kernels, [Student(subnet, quantised=True)]))
+
+
+def test_images_that_are_too_many_to_run_at_once_give_the_same(supernet, monkeypatch):
+    x, subnet = pictures(), SPACE.decode(SPACE.smallest())[0]
+    fast = GpuEvaluator(supernet, x[:4])
+    wanted = fast.logits(subnet, x[1:], quantised=True)
+    monkeypatch.setattr(evaluator, "_TOGETHER", 3 * 49)
+    parts = fast.prepare(x[1:])
+    assert [part.n for part in parts.parts] == [3, 3, 1]
+    assert torch.equal(fast.logits(subnet, parts, quantised=True), wanted)
 
 
 def test_activations_are_observed_as_the_reference_does():
@@ -268,6 +277,12 @@ def test_what_comes_often_is_recorded_and_the_longest_unused_forgotten(monkeypat
         do(1)
     assert replayed == [1, 2, 1, 3, 1]
     assert list(replays._recorded) == [3, 1]
+    replays.allow(graphs._MOST_WORK + 1)
+    do(3)
+    assert len(replayed) == 5
+    replays.allow(graphs._MOST_WORK)
+    do(3)
+    assert replayed[5:] == [3]
     held = replays.hold("x", torch.ones(2))
     assert not replays._recorded  # they read what lay elsewhere
     assert replays.hold("x", torch.zeros(2)) is held
@@ -282,7 +297,7 @@ def test_what_is_replayed_is_what_is_done(supernet, quantised, monkeypatch):
     twin = in_ranges(SPACE)
     rare, often = (Student(subnet, quantised) for subnet in subnets())
     replaying, doing = _kernels(supernet), _kernels(twin)
-    doing._replays._enabled = False
+    doing._replays._possible = False
     x, y = pictures(), torch.arange(8, device=DEVICE) % 5
     for step in range(8):
         if step in (2, 5):
@@ -379,12 +394,12 @@ def test_kernels_are_started_directly_by_versions_that_were_tried(
     active = SimpleNamespace(get_current_device=lambda: 0, get_current_stream=lambda _: 7)
     driver = SimpleNamespace(driver=SimpleNamespace(active=active))
     triton = SimpleNamespace(__version__=version, runtime=driver)
-    monkeypatch.setattr(workspace, "triton", triton)
-    work = workspace.Workspace(load_space("digits"), torch.device("cpu"))
+    monkeypatch.setattr(launching, "triton", triton)
+    launcher = launching.Launcher(torch.device("cpu"))
     x = torch.zeros(4)
     for programs in (3, 5):
-        work._launch(kernel, programs, (x, 2), (True,))
-    work._launch(kernel, 1, (x.half(), 2), (True,))  # another type is another kernel
+        launcher.launch(kernel, programs, (x, 2), (True,))
+    launcher.launch(kernel, 1, (x.half(), 2), (True,))  # another type is another kernel
     assert kernel.launches == [("public", 3, 3), (second, 5, 3), ("public", 1, 3)]
 
 
@@ -393,7 +408,7 @@ def test_bytes_are_prepared_as_floats_are(supernet):
     pixels = rng.integers(0, 256, (5, 2, 7, 7), dtype=np.uint8)
     floats = torch.from_numpy(pixels / np.float32(255))
     kernels = GpuEvaluator(supernet, torch.from_numpy(pixels).to(DEVICE))
-    given, wanted = (kernels.prepare(x) for x in (torch.from_numpy(pixels), floats))
+    (given,), (wanted,) = (kernels.prepare(x).parts for x in (torch.from_numpy(pixels), floats))
     assert torch.equal(given.floats, wanted.floats)
     assert torch.equal(given.levels, wanted.levels)
     assert torch.equal(kernels.calibration.floats, wanted.floats)

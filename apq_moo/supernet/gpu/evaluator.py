@@ -20,7 +20,7 @@ from apq_moo.space.spec import FLOAT_BITS
 from apq_moo.supernet.devices import device_of, why_not_on_gpu
 from apq_moo.supernet.evaluation import Observer
 from apq_moo.supernet.gpu import primitives
-from apq_moo.supernet.gpu.plans import plane_of, pool, to_planes
+from apq_moo.supernet.gpu.sizes import plane_of, pool, to_planes
 from apq_moo.supernet.gpu.spans import Spans
 from apq_moo.supernet.gpu.workspace import Source, Target, Weight, Workspace
 from apq_moo.supernet.layers import ElasticConv, ElasticDepthwise
@@ -28,9 +28,12 @@ from apq_moo.supernet.network import Node, Supernet
 from apq_moo.supernet.quantisers import activation_levels, weight_levels
 from apq_moo.supernet.ranges import STORED_BITS, needed, output_of, total_of
 
+_TOGETHER = 2**27
+"""Pixels of a plane, over all images, that run as one: more do not make a GPU busier."""
+
 
 @dataclass(frozen=True)
-class Prepared:
+class Planes:
     """Images as the kernels read them.
 
     Attributes:
@@ -43,6 +46,17 @@ class Prepared:
     levels: Tensor | None
     floats: Tensor
     n: int
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Images to classify.
+
+    Attributes:
+        parts: run one after the other.
+    """
+
+    parts: tuple[Planes, ...]
 
 
 @dataclass(frozen=True)
@@ -96,16 +110,20 @@ class GpuEvaluator:
         self._work = Workspace(supernet.space, self.device, forward_type=forward_type)
         self._weights: dict[tuple[str, int, int, int], Weight] = {}
         self._spans = Spans(supernet.ranges, self.device)
-        self.calibration = self.prepare(calibration)
+        self.calibration = self._planes(calibration)
 
     def prepare(self, images: Tensor) -> Prepared:
         """Bring images of shape ``(n, c, h, w)``, bytes or floats, into the kernels' form."""
+        together = max(1, _TOGETHER // images.shape[-1] ** 2)
+        return Prepared(tuple(self._planes(part) for part in images.split(together)))
+
+    def _planes(self, images: Tensor) -> Planes:
         flat = to_planes(as_floats(images.to(self.device)).float())
         stem = self.supernet.space.fixed_layers()[0]
         span, levels = self.supernet.ranges.of(stem.name, stem.a_bits), None
         if span is not None:
             levels = activation_levels(flat, *span, stem.a_bits)[0].half()
-        return Prepared(levels, flat.half(), len(images))
+        return Planes(levels, flat.half(), len(images))
 
     def forget(self) -> None:
         """Forget the weights, which have changed."""
@@ -115,7 +133,7 @@ class GpuEvaluator:
     @torch.no_grad()
     def observe(self, subnet: Subnet, observer: Observer) -> None:
         """See :meth:`apq_moo.supernet.evaluation.LogitsOf.observe`."""
-        way = self._begin(subnet, self.calibration.n, quantised=False)
+        way = self._begin(subnet, quantised=False)
         self._calibrate(way, observer)
 
     def _weight(self, node: Node, *, quantised: bool) -> Weight:
@@ -144,12 +162,12 @@ class GpuEvaluator:
                 ranges.
         """
         prepared = images if isinstance(images, Prepared) else self.prepare(images)
-        way = self._begin(subnet, prepared.n, quantised=quantised)
+        way = self._begin(subnet, quantised=quantised)
         self._calibrate(way)
-        pooled = self._infer(way, prepared)
+        pooled = torch.cat([self._infer(way, part) for part in prepared.parts])
         return self._classify(way.nodes[-1].layer, pooled, quantised=quantised)
 
-    def _begin(self, subnet: Subnet, n: int, *, quantised: bool) -> _Way:
+    def _begin(self, subnet: Subnet, *, quantised: bool) -> _Way:
         nodes = self.supernet.outline(subnet)
         spans = [
             self._spans.entering(node.layer)
@@ -158,7 +176,7 @@ class GpuEvaluator:
             for node in nodes
         ]
         weights = [
-            self._work.bands(node.layer, self._weight(node, quantised=quantised), n)
+            self._work.bands(node.layer, self._weight(node, quantised=quantised))
             for node in nodes[:-1]
         ]
         storing: list[Tensor | None] = []
@@ -173,15 +191,14 @@ class GpuEvaluator:
             before = layer
         return _Way(nodes, weights, spans, storing)
 
-    def _first(self, way: _Way, images: Prepared) -> tuple[Tensor, str]:
+    def _first(self, way: _Way, images: Planes) -> tuple[Tensor, str]:
         """The images as the first layer reads them."""
         return (needed(images.levels), "levels") if way.rounds(0) else (images.floats, "floats")
 
     def _source(self, way: _Way, number: int, x: Tensor, stored: str) -> Source:
         """How a layer reads what is ``stored``: levels, floats, integers or raw outputs."""
-        layer, rounds = way.nodes[number].layer, way.rounds(number)
         return Source(
-            x, WAYS[stored, rounds], number - 1, span=way.spans[number], top=top_level(layer),
+            x, WAYS[stored, way.rounds(number)], number - 1, span=way.spans[number],
             stored=(
                 self._spans.leaving(way.nodes[number - 1].layer) if stored == "integers" else None
             ),
@@ -204,7 +221,7 @@ class GpuEvaluator:
             if observer is not None:
                 observer(layer.name, self._floats(x, number - 1, stored, layer.size))
             source = self._source(way, number, x, stored)
-            raw = work.activations(layer.c_out, n, layer.size_out, torch.float32)
+            raw = work.activations(layer, n, torch.float32)
             # Levels are multiplied as they are; their sizes are in the norms.
             bare = Weight(weight.data, weight.row)
             work.convolve(layer, bare, source, Target(raw, primitives.OUT_RAW.value, number), n)
@@ -215,13 +232,13 @@ class GpuEvaluator:
             other, storing = kept if layer.closes_shortcut else None, way.storing[number]
             if observer is not None and layer.between_bits == STORED_BITS:
                 self._observe_stored(layer, raw, number, other, observer)
-            x = work.activations(layer.c_out, n, layer.size_out, _kind(layer, storing))
+            x = work.activations(layer, n, _kind(layer, storing))
             work.close(number, layer, n, raw, x, other, storing)
             stored = "floats" if storing is None else "integers"
         if observer is not None:
             observer(way.nodes[-1].layer.name, self._pooled(way, x, n))
 
-    def _infer(self, way: _Way, images: Prepared) -> Tensor:
+    def _infer(self, way: _Way, images: Planes) -> Tensor:
         """Pooled features of shape ``(n, channels)``, by the batch norms settled last."""
         work, n = self._work, images.n
         x, stored = self._first(way, images)
@@ -234,12 +251,11 @@ class GpuEvaluator:
             levels = way.rounds(number + 1) and not layer.leaves_block
             how = _OUT_LEVELS if levels else _OUT_NORMED if storing is None else _OUT_STORED
             kind = torch.uint8 if levels else _kind(layer, storing)
-            x = work.activations(layer.c_out, n, layer.size_out, kind)
+            x = work.activations(layer, n, kind)
             target = Target(
                 x, how, number, layer.activation is not None,
                 kept if layer.closes_shortcut else None,
                 span=way.spans[number + 1] if levels else storing,
-                top=top_level(way.nodes[number + 1].layer),
             )  # fmt: skip
             work.convolve(layer, Weight(weight.data, weight.row), source, target, n)
             stored = "levels" if levels else "floats" if storing is None else "integers"
@@ -256,7 +272,7 @@ class GpuEvaluator:
         assert not isinstance(module, nn.Linear)
         self._work.settle(
             number, layer, self.calibration.n, module.norm.weight, module.norm.bias,
-            scale=weight.scale, span_in=source.span, top_in=source.top,
+            scale=weight.scale, span_in=source.span,
         )  # fmt: skip
 
     def _floats(self, x: Tensor, number: int, stored: str, size: int) -> Tensor:
@@ -319,11 +335,6 @@ def _kind(layer: Layer, storing: Tensor | None) -> torch.dtype:
     if storing is None:
         return torch.float16
     return torch.int8 if layer.activation is None else torch.uint8
-
-
-def top_level(layer: Layer) -> float:
-    """The highest level of a layer's input, ``2^bits - 1``."""
-    return 1.0 if layer.a_bits == FLOAT_BITS else float(2**layer.a_bits - 1)
 
 
 def make_weight(module: ElasticConv | ElasticDepthwise, layer: Layer, bits: int) -> Weight:

@@ -18,6 +18,9 @@ _SEEN_BEFORE = 20
 """Times that something is done without a graph first: kernels are compiled by then, and what does
 not come much oftener, such as ten steps of fine-tuning, is not worth the recording."""
 
+_MOST_WORK = 2**23
+"""Pixels of a step's images that take a GPU about as long as the host takes to launch kernels."""
+
 _REMEMBERED = 64
 _KEPT = 16
 """Graphs at most: each keeps memory of its own."""
@@ -41,11 +44,21 @@ class Replays:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._enabled = device.type == "cuda"
+        self._enabled = self._possible = device.type == "cuda"
         self._recorded: OrderedDict[Hashable, _Recorded] = OrderedDict()
         self._seen: OrderedDict[Hashable, int] = OrderedDict()
         self._held: dict[str, Tensor] = {}
         self._pool: Any = None
+
+    def allow(self, work: int) -> None:
+        """Record from now on what is done, or only do it: large work waits for no launches.
+
+        Each record of large work would also keep much memory.
+
+        Args:
+            work: pixels of all images of a step.
+        """
+        self._enabled = self._possible and work <= _MOST_WORK
 
     def forget(self) -> None:
         """Forget all records, because what they use has moved."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from apq_moo.supernet.gpu.primitives import round_, settle_stored, step_of
+from apq_moo.supernet.gpu.primitives import round_, settle_stored
 
 
 @triton.jit(do_not_specialize=["P", "tiles"])
 def settle(
-    stats, tiles, P, gamma, beta, scale, span_in, top_in, a, b, mean, rstd,
+    stats, tiles, P, gamma, beta, scale, span_in, a, b, mean, rstd,
     WEIGHT: tl.constexpr, INPUT: tl.constexpr, BT: tl.constexpr,
 ):  # fmt: skip
     """One channel's statistics from its tiles: batch norm as a gain and a bias, ``a z + b``.
@@ -19,7 +19,7 @@ def settle(
     sizes.
     """
     c = tl.program_id(0)
-    place = stats + (c * 4).to(tl.int64) * tiles
+    place = stats + (c * 2).to(tl.int64) * tiles
     total = tl.zeros((BT,), tl.float64)
     squares = tl.zeros((BT,), tl.float64)
     for start in range(0, tiles, BT):
@@ -31,8 +31,7 @@ def settle(
     if WEIGHT:
         unit = tl.load(scale + c).to(tl.float64)
     if INPUT:
-        step, _, _, _ = step_of(span_in, top_in)
-        unit = unit * step.to(tl.float64)
+        unit = unit * tl.load(span_in + 2).to(tl.float64)
     middle = tl.sum(total, 0) / P
     variance = tl.maximum(tl.sum(squares, 0) / P - middle * middle, 0.0)
     middle = (middle * unit).to(tl.float32)
@@ -56,7 +55,7 @@ def settle_gradient(
     The gradients of scale and shift are added to what is there.
     """
     c = tl.program_id(0)
-    place = stats + (c * 4).to(tl.int64) * tiles
+    place = stats + (c * 2).to(tl.int64) * tiles
     first = tl.zeros((BT,), tl.float64)
     second = tl.zeros((BT,), tl.float64)
     for start in range(0, tiles, BT):
@@ -124,7 +123,7 @@ def pooled_gradient(
     y = tl.where(inside, y, 0.0)
     tl.store(out + offsets, y.to(out.dtype.element_ty), mask=there)
     off = tl.where(inside, raw - tl.load(mean + c), 0.0)
-    place = stats + (c * 4).to(tl.int64) * tiles + tile
+    place = stats + (c * 2).to(tl.int64) * tiles + tile
     tl.store(place, tl.sum(y, 0))
     tl.store(place + tiles, tl.sum(y * off, 0))
 

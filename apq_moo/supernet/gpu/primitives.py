@@ -4,10 +4,9 @@ A convolution kernel reads its input in one of the ``IN_*`` ways and writes its 
 ``OUT_*`` ways, so that batch norm, ReLU6, quantisation, shortcuts and their gradients never
 make a pass over memory of their own.
 
-Pointers named ``span`` point to four floats: bottom and top of an activation's range, the step of
-its levels, and nothing; ``top`` is the number of levels less 1, ``2^bits - 1``.
-Pointers named ``span_out`` point to two more spans if integers are stored between blocks: that
-behind the shortcut, and that of what was kept.
+Pointers named ``span`` point to the eight floats of an activation's range and levels; see
+:class:`~apq_moo.supernet.gpu.spans.Spans`. Pointers named ``span_out`` point to two more spans if
+integers are stored between blocks: that behind the shortcut, and that of what was kept.
 """
 
 from __future__ import annotations
@@ -57,30 +56,21 @@ def round_(x):
 
 
 @triton.jit
-def step_of(span, top):
-    """Step between two levels, its inverse, and the lowest and highest level around zero.
-
-    In double precision, as the reference on a CPU does it.
-    """
-    low = tl.minimum(tl.load(span), 0.0).to(tl.float64)
-    high = tl.maximum(tl.load(span + 1), 0.0).to(tl.float64)
-    levels = tl.full((), 0.0, tl.float64) + top
-    wide = tl.maximum(high - low, 1e-8) / levels
-    step = wide.to(tl.float32)
-    inverse = (1.0 / step.to(tl.float64)).to(tl.float32)
-    zero = ((-low / wide + 6755399441055744.0) - 6755399441055744.0).to(tl.float32)
-    return step, inverse, -zero, top - zero
+def limits_of(span):
+    """The inverse of the step between two levels, and the lowest and highest level around zero."""
+    return tl.load(span + 3), tl.load(span + 4), tl.load(span + 5)
 
 
 @triton.jit
-def levels_of(span, top, IN: tl.constexpr):
-    """See :func:`step_of`, where the input is rounded to levels; else what changes nothing."""
+def levels_of(span, IN: tl.constexpr):
+    """The step and :func:`limits_of`, where the input is rounded; else what changes nothing."""
     step = 1.0
     inverse = 1.0
     lowest = 0.0
     highest = 0.0
     if IN == 1 or IN == 3 or IN == 5:
-        step, inverse, lowest, highest = step_of(span, top)
+        step = tl.load(span + 2)
+        inverse, lowest, highest = limits_of(span)
     return step, inverse, lowest, highest
 
 
@@ -107,18 +97,18 @@ def enter(x, a, b, inverse, lowest, highest, IN: tl.constexpr):
 
 @triton.jit
 def stored_level(x, span):
-    """The integer between blocks for a float, as a float, and the step of such integers."""
-    step, inverse, lowest, highest = step_of(span, 255.0)
-    return tl.minimum(tl.maximum(round_(x * inverse), lowest), highest), step
+    """The integer between blocks for a float, as a float."""
+    inverse, lowest, highest = limits_of(span)
+    return tl.minimum(tl.maximum(round_(x * inverse), lowest), highest)
 
 
 @triton.jit
 def settle_stored(y, kept, span, RESIDUAL: tl.constexpr):
     """The integer between blocks for a part's output and, if asked, the integers kept before it."""
-    level, step = stored_level(y, span)
+    level = stored_level(y, span)
     if RESIDUAL:
-        y = level * step + kept.to(tl.float32) * tl.load(span + 10)
-        level, _ = stored_level(y, span + 4)
+        y = level * tl.load(span + 2) + kept.to(tl.float32) * tl.load(span + 18)
+        level = stored_level(y, span + 8)
     return level
 
 
@@ -159,7 +149,7 @@ def _put(place, value, rows_in, MANY: tl.constexpr):
 @triton.jit
 def leave(
     acc, offsets, inside, stored, rows, rows_in, tile,
-    out, scale, a, b, mean, span_in, top_in, span_out, top_out, other, z, entered, stats, tiles,
+    out, scale, a, b, mean, span_in, span_out, other, z, entered, stats, tiles,
     MANY: tl.constexpr, OUT: tl.constexpr, QUANTISED: tl.constexpr, RELU: tl.constexpr,
     RESIDUAL: tl.constexpr,
 ):  # fmt: skip
@@ -173,12 +163,12 @@ def leave(
     y = acc
     step = 1.0
     if QUANTISED == 2 and OUT != 3:
-        step, _, _, _ = step_of(span_in, top_in)
+        step = tl.load(span_in + 2)
     if QUANTISED > 0 and OUT != 3:
         y = y * (_of(scale, rows, rows_in, MANY) * step)
     if OUT == 0:
         tl.store(out + offsets, y.to(out.dtype.element_ty), mask=stored)
-        place = stats + (rows * 4).to(tl.int64) * tiles + tile
+        place = stats + (rows * 2).to(tl.int64) * tiles + tile
         if out.dtype.element_ty == tl.float32:
             exact = tl.where(inside, y, 0.0).to(tl.float64)
             total = _sum(exact, MANY)
@@ -190,16 +180,9 @@ def leave(
             squares = _sum(off * off, MANY).to(tl.float64) + total.to(tl.float64) * (total / count)
         _put(place, total, rows_in, MANY)
         _put(place + tiles, squares, rows_in, MANY)
-        low = tl.min(tl.where(inside, y, float("inf")), 1)
-        high = tl.max(tl.where(inside, y, float("-inf")), 1)
-        if not MANY:
-            low = tl.min(low, 0)
-            high = tl.max(high, 0)
-        _put(place + 2 * tiles, low, rows_in, MANY)
-        _put(place + 3 * tiles, high, rows_in, MANY)
     elif OUT == 3:
         if QUANTISED == 2:
-            _, inverse, lowest, highest = step_of(span_out, top_out)
+            inverse, lowest, highest = limits_of(span_out)
             level = round_(
                 tl.load(entered + offsets, mask=stored, other=0.0).to(tl.float32) * inverse
             )
@@ -211,19 +194,19 @@ def leave(
             u = raw * _of(a, rows, rows_in, MANY) + _of(b, rows, rows_in, MANY)
             y = tl.where((u > 0.0) & (u < 6.0), y, 0.0)
             if QUANTISED == 1:
-                _, inverse, _, highest = step_of(span_out, top_out)
+                inverse, _, highest = limits_of(span_out)
                 y = tl.where(round_(u * inverse) <= highest, y, 0.0)
         tl.store(out + offsets, y.to(out.dtype.element_ty), mask=stored)
         y = tl.where(inside, y, 0.0)
         off = tl.where(inside, raw - _of(mean, rows, rows_in, MANY), 0.0)
-        place = stats + (rows * 4).to(tl.int64) * tiles + tile
+        place = stats + (rows * 2).to(tl.int64) * tiles + tile
         _put(place, _sum(y, MANY), rows_in, MANY)
         _put(place + tiles, _sum(y * off, MANY), rows_in, MANY)
     else:
         y = y * _of(a, rows, rows_in, MANY) + _of(b, rows, rows_in, MANY)
         if OUT == 1:
             # Levels behind a ReLU6: their range begins at 0.
-            _, inverse, _, highest = step_of(span_out, top_out)
+            inverse, _, highest = limits_of(span_out)
             y = tl.minimum(tl.minimum(tl.maximum(y, 0.0), 6.0) * inverse, highest)
             # The lowest bits of this sum are the rounded number.
             y = (y + 12582912.0).to(tl.int32, bitcast=True)

@@ -6,14 +6,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from apq_moo.arrays import FloatArray
 from apq_moo.space import Layer
 from apq_moo.supernet.ranges import STORED_BITS, Ranges, needed, output_of, total_of
 
 
 class Spans:
-    """Four floats for each place and bit-width: bottom, top, step, and nothing.
+    """Eight floats for each place and bit-width.
 
-    Those of a supernet that has no ranges are refused where one is asked for.
+    Bottom and top of the range; of its levels the step, its inverse, and the lowest and the highest
+    around zero; and nothing twice. They are taken in double precision and rounded, as the reference
+    on a CPU does it. Those of a supernet that has no ranges are refused where one is asked for.
 
     Args:
         ranges: the supernet's.
@@ -48,7 +51,7 @@ class Spans:
         return self._of(place, STORED_BITS)
 
     def storing(self, layer: Layer, kept: Layer | None) -> Tensor:
-        """The spans of ``OUT_STORED``, twelve floats.
+        """The spans of ``OUT_STORED``, three of eight floats.
 
         Args:
             layer: what stores.
@@ -68,6 +71,10 @@ class Spans:
 
 def _table(ranges: Ranges) -> Tensor:
     low, high = ranges.low.astype(np.float64), ranges.high.astype(np.float64)
-    step = np.maximum(high - low, 1e-8) / (2.0 ** np.array(ranges.widths) - 1)
-    table = np.stack([low, high, step, np.zeros_like(step)], axis=2)
-    return torch.from_numpy(table.astype(np.float32))
+    top = 2.0 ** np.array(ranges.widths) - 1
+    wide = np.maximum(high - low, 1e-8) / top
+    inverse = 1 / wide.astype(np.float32).astype(np.float64)
+    zero = np.rint(-low / wide)
+    unused = np.zeros_like(wide)
+    columns: list[FloatArray] = [low, high, wide, inverse, -zero, top - zero, unused, unused]
+    return torch.from_numpy(np.stack(columns, axis=2).astype(np.float32))

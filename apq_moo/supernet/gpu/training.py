@@ -24,9 +24,9 @@ from apq_moo.supernet.distillation import (
     cross_entropy_gradient,
 )
 from apq_moo.supernet.gpu import primitives
-from apq_moo.supernet.gpu.evaluator import WAYS, top_level
+from apq_moo.supernet.gpu.evaluator import WAYS
 from apq_moo.supernet.gpu.graphs import Replays
-from apq_moo.supernet.gpu.plans import pool, to_planes
+from apq_moo.supernet.gpu.sizes import pool, to_planes
 from apq_moo.supernet.gpu.spans import Spans
 from apq_moo.supernet.gpu.workspace import Source, Target, Weight, Workspace
 from apq_moo.supernet.gradients import Student
@@ -201,6 +201,7 @@ class GpuGradients:
         Smaller depthwise kernels are derived from the weights as they are now.
         """
         self._spans.fit(self.supernet.ranges)
+        self._replays.allow(len(x) * x.shape[-1] ** 2)
         for module in self._depthwise:
             weight, grad = module.weight.detach(), module.weight.grad
             assert grad is not None
@@ -250,7 +251,7 @@ class GpuGradients:
         logits, d_pooled = self._classify(
             nodes[-1].layer, x, n, last.size_out, targets, way, quantised
         )
-        du = self._work.activations(last.c_out, n, last.size_out, self._backward_type)
+        du = self._work.activations(last, n, self._backward_type)
         self._work.pooled_gradient(len(steps) - 1, last, n, d_pooled, steps[-1].raw, du)
         self._backward(steps, du, n)
         return logits
@@ -270,16 +271,16 @@ class GpuGradients:
             rounds = quantised and layer.a_bits != FLOAT_BITS
             weight, weight_back, grad = self._weight(node, quantised=quantised)
             span = self._spans.entering(layer) if rounds else None
-            source = Source(x, WAYS[stored, rounds], number - 1, span=span, top=top_level(layer))
-            raw = work.activations(layer.c_out, n, layer.size_out, self._forward_type)
+            source = Source(x, WAYS[stored, rounds], number - 1, span=span)
+            raw = work.activations(layer, n, self._forward_type)
             target = Target(raw, primitives.OUT_RAW.value, number)
-            work.convolve(layer, work.bands(layer, weight, n), source, target, n)
+            work.convolve(layer, work.bands(layer, weight), source, target, n)
             steps.append(_Done(node, source, raw, weight_back, grad))
             work.settle(number, layer, n, module.norm.weight, module.norm.bias)
             if not layer.leaves_block:
                 x, stored = raw, "raw"
                 continue
-            x = work.activations(layer.c_out, n, layer.size_out, torch.float16)
+            x = work.activations(layer, n, torch.float16)
             other = kept if layer.closes_shortcut else None
             work.close(number, layer, n, raw, x, other)
             stored = "floats"
@@ -302,16 +303,16 @@ class GpuGradients:
             if layer.closes_shortcut:
                 around = du
             ahead = steps[number - 1]
-            before = work.activations(layer.c_in, n, layer.size, self._backward_type)
+            before = work.activations(layer, n, self._backward_type, back=True)
             source = Source(du, primitives.IN_GRADIENT.value, number, raw=step.raw)
             target = Target(
                 before, primitives.OUT_GRADIENT.value, number - 1,
                 ahead.node.layer.activation is not None,
                 around if layer.opens_shortcut else None, raw=ahead.raw,
-                span=step.source.span, top=step.source.top,
+                span=step.source.span,
                 entered=step.source.data if ahead.node.layer.leaves_block else None,
             )  # fmt: skip
-            work.convolve(layer, work.bands(layer, step.weight, n, back=True), source, target, n)
+            work.convolve(layer, work.bands(layer, step.weight, back=True), source, target, n)
             du = before
 
     def _weight(self, node: Node, *, quantised: bool) -> tuple[Weight, Weight, Tensor]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from apq_moo.supernet.gpu.convolutions import pixels_of
+from apq_moo.supernet.gpu.convolutions import gathered, pixels_of
 from apq_moo.supernet.gpu.primitives import enter, gradient_of, levels_of
 
 
 @triton.jit(do_not_specialize=["P", "K", "C", "chunk", "plane", "size"])
 def pointwise_weights(
-    du, z, x, out, P, K, C, pitch, chunk, plane, size, p, q, r, in_a, in_b, span_in, top_in,
+    du, z, x, out, P, K, C, pitch, chunk, plane, size, p, q, r, in_a, in_b, span_in,
     IN: tl.constexpr, TYPE: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
@@ -27,7 +27,7 @@ def pointwise_weights(
     pc = tl.load(p + cs, mask=c_in, other=0.0)[:, None]
     qc = tl.load(q + cs, mask=c_in, other=0.0)[:, None]
     rc = tl.load(r + cs, mask=c_in, other=0.0)[:, None]
-    unit, inverse, lowest, highest = levels_of(span_in, top_in, IN)
+    unit, inverse, lowest, highest = levels_of(span_in, IN)
     a = 1.0
     b = 0.0
     if IN >= 2:
@@ -49,62 +49,102 @@ def pointwise_weights(
     tl.store(place, acc * unit, mask=c_in[:, None] & k_in[None, :])
 
 
-@triton.jit(do_not_specialize=["N", "C", "splits"])
-def rows_weights(
-    du, z, x, out, N, C, pitch_in, pitch_out, splits, p, q, r, in_a, in_b, span_in, top_in,
+@triton.jit(do_not_specialize=["N", "C", "K", "CIN", "chunk"])
+def dense_weights(
+    du, z, x, out, N, C, K, CIN, pitch_in, pitch_out, chunk, p, q, r, span_in,
     HS: tl.constexpr, WS: tl.constexpr, HD: tl.constexpr, WD: tl.constexpr, STRIDE: tl.constexpr,
-    PLANE_S: tl.constexpr, PLANE_D: tl.constexpr, K: tl.constexpr, CIN: tl.constexpr,
-    IN: tl.constexpr, TYPE: tl.constexpr,
-    BR: tl.constexpr, BS: tl.constexpr, BD: tl.constexpr,
+    PLANE_S: tl.constexpr, PLANE_D: tl.constexpr, IN: tl.constexpr, TYPE: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of :func:`rows`' weight, ``out[split, C (CIN), K, K]``.
+    """Gradient of :func:`dense`'s weight, ``out[split, C, CIN K K]``, over ``chunk`` tiles each."""
+    taps = CIN * K * K
+    parts_c = tl.cdiv(C, BM)
+    parts_k = tl.cdiv(taps, BN)
+    split = tl.program_id(0) // (parts_c * parts_k)
+    part = tl.program_id(0) % (parts_c * parts_k)
+    cs = (part % parts_c) * BM + tl.arange(0, BM)
+    ks = (part // parts_c) * BN + tl.arange(0, BN)
+    c_in = cs < C
+    k_in = ks < taps
+    pc = tl.load(p + cs, mask=c_in, other=0.0)[:, None]
+    qc = tl.load(q + cs, mask=c_in, other=0.0)[:, None]
+    rc = tl.load(r + cs, mask=c_in, other=0.0)[:, None]
+    unit, inverse, lowest, highest = levels_of(span_in, IN)
+    acc = tl.zeros((BM, BN), tl.float32)
+    for tile in range(split * chunk, tl.minimum(split * chunk + chunk, tl.cdiv(N * PLANE_D, BK))):
+        pixels = tile * BK + tl.arange(0, BK)
+        there = (pixels < N * PLANE_D) & (pixels % PLANE_D < HD * WD)
+        at = cs[:, None].to(tl.int64) * pitch_out + pixels[None, :]
+        g = gradient_of(du, z, at, c_in[:, None], there[None, :], pc, qc, rc, TYPE)
+        v = gathered(
+            x, ks // (K * K), ks % (K * K) // K, ks % K, k_in, pixels, there, pitch_in,
+            HS, WS, WD, STRIDE, PLANE_S, PLANE_D, K // 2, inverse, lowest, highest, IN, TYPE,
+        )  # fmt: skip
+        acc = tl.dot(g, tl.trans(v), acc)
+    place = out + split.to(tl.int64) * C * taps + cs[:, None] * taps + ks[None, :]
+    tl.store(place, acc * unit, mask=c_in[:, None] & k_in[None, :])
 
-    For each kernel row the product of input rows by output rows is a matrix ``BS x BD``, whose
-    diagonals are summed.
+
+@triton.jit(do_not_specialize=["N", "C", "splits"])
+def patches_weights(
+    du, z, x, out, N, C, pitch_in, pitch_out, splits, p, q, r, in_a, in_b, span_in,
+    HS: tl.constexpr, WS: tl.constexpr, HD: tl.constexpr, WD: tl.constexpr, STRIDE: tl.constexpr,
+    PLANE_S: tl.constexpr, PLANE_D: tl.constexpr, K: tl.constexpr,
+    IN: tl.constexpr, TYPE: tl.constexpr,
+    TH: tl.constexpr, TW: tl.constexpr, LEFT: tl.constexpr, WIDTH: tl.constexpr,
+    CHUNKS: tl.constexpr, BM: tl.constexpr, BS: tl.constexpr,
+):  # fmt: skip
+    """Gradient of :func:`patches`' weight, ``out[split, chunk, C, K, K]``.
+
+    The product of windows by patches is a matrix ``BS x TH TW``, whose diagonals are summed; a
+    program takes one of the ``CHUNKS`` of the windows' rows.
     """
-    outputs = C * (CIN if CIN > 0 else 1)
-    which = tl.program_id(0) % outputs
-    split = tl.program_id(0) // outputs
-    if CIN > 0:
-        channel = which // CIN
-        source = which % CIN
-    else:
-        channel = which
-        source = which
-    ws = tl.arange(0, BS)
-    wd = tl.arange(0, BD)
+    channel = tl.program_id(0) % C
+    part = tl.program_id(0) // C
+    chunk = part % CHUNKS
+    split = part // CHUNKS
+    across: tl.constexpr = (WD + TW - 1) // TW
+    each: tl.constexpr = across * ((HD + TH - 1) // TH)
     pad: tl.constexpr = K // 2
-    j = ws[:, None] - wd[None, :] * STRIDE + pad
-    exists = (ws < WS)[:, None] & (wd < WD)[None, :]
+    s = tl.arange(0, BS)
+    d = tl.arange(0, TH * TW)
+    i = (s // WIDTH + chunk * (BS // WIDTH))[:, None] - (d // TW)[None, :] * STRIDE
+    j = (s % WIDTH - LEFT + pad)[:, None] - (d % TW)[None, :] * STRIDE
+    reached = s // WIDTH + chunk * (BS // WIDTH) < (TH - 1) * STRIDE + K
     pc = tl.load(p + channel)
     qc = tl.load(q + channel)
     rc = tl.load(r + channel)
-    unit, inverse, lowest, highest = levels_of(span_in, top_in, IN)
-    for i in tl.static_range(K):
-        acc = tl.zeros((BS, BD), tl.float32)
-        for tile in range(split, tl.cdiv(N * HD, BR), splits):
-            row = tile * BR + tl.arange(0, BR)
-            image = row // HD
-            hs = (row % HD) * STRIDE + i - pad
-            mask = (image < N)[:, None] & (wd < WD)[None, :]
-            at = (image * PLANE_D + (row % HD) * WD)[:, None] + wd[None, :]
-            at += channel.to(tl.int64) * pitch_out
-            g = gradient_of(du, z, at, mask, mask, pc, qc, rc, TYPE)
-            mask = ((image < N) & (hs >= 0) & (hs < HS))[:, None] & (ws < WS)[None, :]
-            at = (image * PLANE_S + hs * WS)[:, None] + ws[None, :]
-            at += source.to(tl.int64) * pitch_in
-            v = pixels_of(
-                x, x, at, mask, source, in_a, in_b, in_b, inverse, lowest, highest, IN, TYPE
-            )  # fmt: skip
-            acc = tl.dot(tl.trans(v), g, acc)
-        for tap in tl.static_range(K):
-            value = tl.sum(tl.sum(tl.where(exists & (j == tap), acc, 0.0), 1), 0)
-            tl.store(out + (split * outputs + which) * (K * K) + i * K + tap, value * unit)
+    unit, inverse, lowest, highest = levels_of(span_in, IN)
+    acc = tl.zeros((BS, TH * TW), tl.float32)
+    for tile in range(split, tl.cdiv(N * each, BM), splits):
+        patch = tile * BM + tl.arange(0, BM)
+        image = patch // each
+        down = (patch % each) // across
+        right = patch % across
+        row = (down * TH)[:, None] + (d // TW)[None, :]
+        column = (right * TW)[:, None] + (d % TW)[None, :]
+        mask = (image < N)[:, None] & (row < HD) & (column < WD)
+        at = channel.to(tl.int64) * pitch_out + image.to(tl.int64) * PLANE_D
+        at = at[:, None] + (row * WD + column)
+        g = gradient_of(du, z, at, mask, mask, pc, qc, rc, TYPE)
+        row = (down * (TH * STRIDE) - pad + chunk * (BS // WIDTH))[:, None] + (s // WIDTH)[None, :]
+        column = (right * (TW * STRIDE) - LEFT)[:, None] + (s % WIDTH)[None, :]
+        mask = (image < N)[:, None] & reached[None, :]
+        mask = mask & (row >= 0) & (row < HS) & (column >= 0) & (column < WS)
+        at = channel.to(tl.int64) * pitch_in + image.to(tl.int64) * PLANE_S
+        at = at[:, None] + (row * WS + column)
+        v = pixels_of(
+            x, x, at, mask, channel, in_a, in_b, in_b, inverse, lowest, highest, IN, TYPE
+        )  # fmt: skip
+        acc = tl.dot(tl.trans(v), g, acc)
+    for tap in range(K * K):
+        value = tl.sum(tl.sum(tl.where((i == tap // K) & (j == tap % K), acc, 0.0), 1), 0)
+        tl.store(out + (part * C + channel) * (K * K) + tap, value * unit)
 
 
 @triton.jit(do_not_specialize=["N", "C", "splits"])
 def planes_weights(
-    du, z, x, out, N, C, pitch_in, pitch_out, splits, p, q, r, in_a, in_b, span_in, top_in,
+    du, z, x, out, N, C, pitch_in, pitch_out, splits, p, q, r, in_a, in_b, span_in,
     HS: tl.constexpr, WS: tl.constexpr, HD: tl.constexpr, WD: tl.constexpr, STRIDE: tl.constexpr,
     PLANE_S: tl.constexpr, PLANE_D: tl.constexpr, K: tl.constexpr,
     IN: tl.constexpr, TYPE: tl.constexpr,
@@ -122,7 +162,7 @@ def planes_weights(
     pc = tl.load(p + channel)
     qc = tl.load(q + channel)
     rc = tl.load(r + channel)
-    unit, inverse, lowest, highest = levels_of(span_in, top_in, IN)
+    unit, inverse, lowest, highest = levels_of(span_in, IN)
     acc = tl.zeros((BS, BD), tl.float32)
     for tile in range(split, tl.cdiv(N, BI), splits):
         image = tile * BI + tl.arange(0, BI)

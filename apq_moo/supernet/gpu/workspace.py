@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,17 +12,10 @@ from torch import Tensor
 
 from apq_moo.space import Layer, Space
 from apq_moo.supernet.gpu import convolutions, norms, primitives, weight_gradients
-from apq_moo.supernet.gpu.plans import (
-    LARGEST_PLANE,
-    PROGRAMS,
-    pitch_of,
-    plan_of,
-    plane_of,
-    power_of_two,
-)
-
-STARTED_DIRECTLY = "3.6."
-"""Versions of Triton whose compiled kernels were tried without its public launch."""
+from apq_moo.supernet.gpu.launching import Launcher
+from apq_moo.supernet.gpu.patches import patch_of
+from apq_moo.supernet.gpu.plans import PROGRAMS, Plan, Tile, in_patches, plan_of, weights_tile
+from apq_moo.supernet.gpu.sizes import pitch_of, plane_of, power_of_two
 
 
 @dataclass(frozen=True)
@@ -50,7 +43,6 @@ class Source:
         coefficients: number of the layer whose batch norm (or its gradient) is applied on reading.
         raw: a second tensor of the same shape, for ``IN_GRADIENT``.
         span: range of the activation, if levels are multiplied; the weights are levels then too.
-        top: its highest level.
         stored: span of the integers that are read, for ``IN_STORED``.
     """
 
@@ -59,7 +51,6 @@ class Source:
     coefficients: int = 0
     raw: Tensor | None = None
     span: Tensor | None = None
-    top: float = 1.0
     stored: Tensor | None = None
 
 
@@ -76,7 +67,6 @@ class Target:
         raw: the raw outputs that the gradient meets, for ``OUT_GRADIENT``.
         span: range of the next layer's input, for ``OUT_LEVELS``; the three of ``OUT_STORED``; for
             ``OUT_GRADIENT`` the range in which the activations that it leads to were rounded.
-        top: its highest level.
         entered: these activations, where they were read from between blocks.
     """
 
@@ -87,7 +77,6 @@ class Target:
     other: Tensor | None = None
     raw: Tensor | None = None
     span: Tensor | None = None
-    top: float = 1.0
     entered: Tensor | None = None
 
 
@@ -102,7 +91,7 @@ class Vectors:
         )
 
 
-class Workspace:
+class Workspace(Launcher):
     """Launches kernels on one device, with scratch memory that grows as needed.
 
     Args:
@@ -120,7 +109,7 @@ class Workspace:
         forward_type: torch.dtype = torch.float16,
         backward_type: torch.dtype = torch.bfloat16,
     ) -> None:
-        self.device = device
+        super().__init__(device)
         self.forward_type = forward_type
         self.backward_type = backward_type
         self._triton_type = {True: _TYPES[backward_type], False: _TYPES[forward_type]}
@@ -128,52 +117,22 @@ class Workspace:
         self.vectors = Vectors(len(layers), max(layer.c_out for layer in layers), device)
         self._stats = torch.empty(0, dtype=torch.float64, device=device)
         self._tiles = 0
-        self._ready: dict[tuple[Any, ...], Callable[..., None]] = {}
-        self._tensors: dict[int, tuple[int, ...]] = {}
 
-    def activations(self, channels: int, n: int, size: int, dtype: torch.dtype) -> Tensor:
-        """Uninitialised activations of ``n`` images, shape ``(channels, pitch)``."""
+    def activations(
+        self, layer: Layer, n: int, dtype: torch.dtype, *, back: bool = False
+    ) -> Tensor:
+        """Uninitialised outputs of a layer for ``n`` images, or inputs with ``back``.
+
+        Their shape is ``(channels, pitch)``.
+        """
+        channels, size = (layer.c_in, layer.size) if back else (layer.c_out, layer.size_out)
         shape = channels, pitch_of(n, size)
-        if plane_of(size) > max(LARGEST_PLANE, size * size):  # rows leaves the gaps alone
-            return torch.zeros(shape, dtype=dtype, device=self.device)
+        if plane_of(size) > size * size and in_patches(layer.size, layer.size_out):
+            return torch.zeros(shape, dtype=dtype, device=self.device)  # patches leave gaps alone
         return torch.empty(shape, dtype=dtype, device=self.device)
 
-    def _launch(
-        self, kernel: Any, programs: int, args: tuple[Any, ...], constants: tuple[Any, ...],
-        warps: int = 4, stages: int = 3,
-    ) -> None:  # fmt: skip
-        """Launch a kernel, past Triton's look at every argument where it has been seen before.
-
-        What a compiled kernel depends on is its constants and the types of its tensors: all
-        pointers are multiples of 16 bytes, and integers are not specialised, but for pitches,
-        which are all multiples of :data:`PITCH`. It is then started as Triton itself starts it,
-        without the description it would make for profilers: subnets of usual size run as fast as
-        the host can launch them. How Triton starts a kernel is not public, so versions other than
-        :data:`STARTED_DIRECTLY` launch every time as the public interface does.
-        """
-        number = id(kernel)  # a kernel's own hash is slow
-        tensors = self._tensors.get(number)
-        if tensors is None:
-            found = [place for place, x in enumerate(args) if isinstance(x, Tensor)]
-            tensors = self._tensors[number] = tuple(found)
-        key = number, constants, tuple([args[place].dtype for place in tensors])
-        start = self._ready.get(key)
-        if start is not None:
-            plain = list(args)
-            for place in tensors:
-                plain[place] = args[place].data_ptr()
-            start(programs, args[tensors[0]].get_device(), plain, constants)
-            return
-        # Products and sums are rounded one by one, as everywhere else.
-        compiled = kernel[(programs,)](
-            *args, *constants, num_warps=warps, num_stages=stages, enable_fp_fusion=False
-        )
-        # It is None where kernels are interpreted.
-        if compiled is not None and triton.__version__.startswith(STARTED_DIRECTLY):
-            self._ready[key] = _starter(compiled)
-
     def _scratch(self, channels: int) -> Tensor:
-        elements = channels * 4 * self._tiles
+        elements = channels * 2 * self._tiles
         if self._stats.numel() < elements:
             self._stats = torch.empty(elements, dtype=torch.float64, device=self.device)
         return self._stats
@@ -183,22 +142,36 @@ class Workspace:
         """Memory of partial statistics as it is now: what was launched uses it."""
         return self._stats
 
-    def bands(self, layer: Layer, weight: Weight, n: int, *, back: bool = False) -> Weight:
-        """The weight as :meth:`convolve` wants it: as band matrices for a small spatial layer."""
-        plan = plan_of(layer, n, back, finished=False)
-        if plan.kind != "planes":
+    def bands(self, layer: Layer, weight: Weight, *, back: bool = False) -> Weight:
+        """The weight as :meth:`convolve` wants it: as band matrices for a depthwise layer."""
+        plan = self._plan(layer, 1, back, finished=False, read=4)
+        if plan.kind not in ("planes", "patches"):
             return weight
         rows, columns = plan.bands
+        if plan.kind == "planes":
+            source, _, dest, _, stride, *_ = plan.shape
+            wide = source, dest
+            there = (0, 0, source * source, dest * dest)
+        else:
+            patch, stride = patch_of(layer.kernel, layer.stride, back=back), layer.stride
+            wide = patch.across, patch.width
+            there = (patch.top, patch.left, rows, columns)
         kind = self.backward_type if back else self.forward_type
-        filters = plan.outputs * (1 if layer.groups > 1 else layer.c_in)
-        out = torch.empty(filters, rows, columns, dtype=kind, device=self.device)
-        bs, bd = min(rows, 64), min(columns, 64)
-        self._launch(
-            convolutions.band_matrices, filters * (rows // bs) * (columns // bd),
-            (weight.data, out, layer.kernel),
-            (*plan.shape[:5], back, rows, columns, bs, bd),
+        out = torch.empty(plan.outputs, rows, columns, dtype=kind, device=self.device)
+        top, left, inputs, outputs = there
+        bs, bd = math.gcd(rows, 64), min(columns, 64)
+        self.launch(
+            convolutions.band_matrices, plan.outputs * (rows // bs) * (columns // bd),
+            (weight.data, out, layer.kernel, top, left, rows, columns, inputs, outputs),
+            (*wide, stride, back, bs, bd),
         )  # fmt: skip
         return Weight(out, weight.row, weight.scale)
+
+    def _plan(self, layer: Layer, n: int, back: bool, *, finished: bool, read: int) -> Plan:
+        product = (self.backward_type if back else self.forward_type).itemsize
+        return plan_of(
+            layer, n, back, finished=finished, read=read, product=product, limit=self.shared
+        )
 
     def convolve(
         self, layer: Layer, weight: Weight, source: Source, target: Target, n: int
@@ -209,7 +182,10 @@ class Workspace:
         convolution's own. The weight has gone through :meth:`bands`.
         """
         back = source.how == 4
-        plan = plan_of(layer, n, back, finished=target.how in _FINISHED)
+        read = source.data.element_size()
+        if source.raw is not None:
+            read += source.raw.element_size()
+        plan = self._plan(layer, n, back, finished=target.how in _FINISHED, read=read)
         self._tiles = plan.tiles
         v = self.vectors
         c, norm = source.coefficients, target.norm
@@ -223,9 +199,9 @@ class Workspace:
         if back:
             quantised = 0 if span_out is None else 1 if entered is None else 2
         ends = (
-            in_a, in_b, in_c, in_a if span_in is None else span_in, source.top,
+            in_a, in_b, in_c, in_a if span_in is None else span_in,
             in_a if scale is None else scale, v.a[norm], v.b[norm], v.mean[norm],
-            in_a if span_out is None else span_out, target.top,
+            in_a if span_out is None else span_out,
             out if other is None else other, out if raw is None else raw,
             out if entered is None else entered,
             self._scratch(plan.outputs), plan.tiles,
@@ -235,26 +211,37 @@ class Workspace:
             self._triton_type[back],
         )  # fmt: skip
         begin = (source.data, source.data if x_raw is None else x_raw, weight.data, out)
+        tile, pitches = plan.tile, (source.data.shape[1], out.shape[1])
+        args: tuple[Any, ...]
+        constants: tuple[Any, ...]
         if plan.kind == "pointwise":
-            middle: tuple[int, ...] = (
-                plan.pixels, plan.inputs, plan.outputs, weight.row, out.shape[1], plan.group,
-                *plan.plane,
+            kernel = convolutions.pointwise
+            plane = plane_of(layer.size_out)
+            middle: tuple[int, ...] = (plan.inputs, plan.outputs, weight.row, pitches[1])
+            args = (*begin, n * plane, *middle, plan.group, plane, layer.size_out**2, *ends)
+            constants = (*modes, plan.short, tile.m, tile.n, tile.k)
+        elif plan.kind == "dense":
+            kernel = convolutions.dense
+            middle = (n, plan.outputs, layer.kernel, layer.c_in)
+            args = (source.data, weight.data, out, *middle, *pitches, *ends[3:])
+            constants = (*plan.shape, *modes, tile.m, tile.n, tile.k)
+        elif plan.kind == "planes":
+            kernel = convolutions.planes
+            args = (*begin, n, plan.outputs, layer.kernel, *pitches, *ends)
+            constants = (*plan.shape, *modes, tile.m, tile.k, tile.n, *plan.bands)
+        else:
+            kernel = convolutions.patches
+            patch = patch_of(layer.kernel, layer.stride, back=back)
+            args = (*begin, n, plan.outputs, plan.bands[0], patch.top, *pitches, *ends)
+            constants = (
+                *plan.shape, *modes, patch.height, patch.width, *patch.step, *patch.base,
+                patch.left, patch.across, tile.m, tile.k,
             )  # fmt: skip
-            self._launch(
-                convolutions.pointwise, plan.programs, (*begin, *middle, *ends),
-                (*modes, *plan.shape, *plan.tile), plan.warps, plan.stages,
-            )  # fmt: skip
-            return
-        kernel = convolutions.planes if plan.kind == "planes" else convolutions.rows
-        middle = (n, plan.outputs, layer.kernel, source.data.shape[1], out.shape[1])
-        self._launch(
-            kernel, plan.programs, (*begin, *middle, *ends), (*plan.shape, *modes, *plan.tile),
-            plan.warps, plan.stages,
-        )  # fmt: skip
+        self.launch(kernel, plan.programs, args, constants, tile.warps, tile.stages)
 
     def settle(
         self, number: int, layer: Layer, n: int, gamma: Tensor, beta: Tensor, *,
-        scale: Tensor | None = None, span_in: Tensor | None = None, top_in: float = 1.0,
+        scale: Tensor | None = None, span_in: Tensor | None = None,
     ) -> None:  # fmt: skip
         """Batch norm of the convolution launched last.
 
@@ -266,16 +253,15 @@ class Workspace:
             beta: its shift.
             scale: sizes of the weight's levels, if levels are what the convolution multiplied.
             span_in: range of its input, likewise.
-            top_in: highest level of its input.
         """
         v = self.vectors
         args = (
             self._stats, self._tiles, n * layer.size_out**2, gamma, beta,
             gamma if scale is None else scale, gamma if span_in is None else span_in,
-            top_in, v.a[number], v.b[number], v.mean[number], v.rstd[number],
+            v.a[number], v.b[number], v.mean[number], v.rstd[number],
         )  # fmt: skip
         constants = (scale is not None, span_in is not None, 1024)
-        self._launch(norms.settle, layer.c_out, args, constants)
+        self.launch(norms.settle, layer.c_out, args, constants)
 
     def close(
         self, number: int, layer: Layer, n: int, raw: Tensor, out: Tensor, other: Tensor | None,
@@ -299,7 +285,7 @@ class Workspace:
             v.a[number] if stored is None else stored, n * plane, out.shape[1],
         )  # fmt: skip
         constants = (layer.activation is not None, other is not None, stored is not None, size)
-        self._launch(norms.close, layer.c_out * -(-n * plane // size), args, constants)
+        self.launch(norms.close, layer.c_out * -(-n * plane // size), args, constants)
 
     def settle_gradient(
         self, number: int, layer: Layer, n: int, gamma: Tensor, gamma_grad: Tensor | None,
@@ -311,7 +297,7 @@ class Workspace:
             self._stats, self._tiles, n * layer.size_out**2, gamma, v.mean[number],
             v.rstd[number], v.p[number], v.q[number], v.r[number], gamma_grad, beta_grad,
         )  # fmt: skip
-        self._launch(norms.settle_gradient, layer.c_out, args, (1024,))
+        self.launch(norms.settle_gradient, layer.c_out, args, (1024,))
 
     def pooled_gradient(
         self, number: int, layer: Layer, n: int, pooled: Tensor, raw: Tensor, out: Tensor
@@ -327,7 +313,7 @@ class Workspace:
         )  # fmt: skip
         programs = layer.c_out * self._tiles
         constants = (layer.activation is not None, size)
-        self._launch(norms.pooled_gradient, programs, args, constants)
+        self.launch(norms.pooled_gradient, programs, args, constants)
 
     def quantise(
         self, weight: Tensor, outputs: int, inputs: int, row: int, bits: int
@@ -337,7 +323,7 @@ class Workspace:
         values = torch.empty(outputs, inputs, dtype=self.backward_type, device=self.device)
         scale = torch.empty(outputs, device=self.device)
         args = (weight, levels, values, scale, inputs, row, float(2 ** (bits - 1) - 1))
-        self._launch(norms.quantise_rows, outputs, args, (power_of_two(inputs, 16, 65536),))
+        self.launch(norms.quantise_rows, outputs, args, (power_of_two(inputs, 16, 65536),))
         return levels, values, scale
 
     def weight_gradient(
@@ -345,86 +331,90 @@ class Workspace:
         grad: Tensor,
     ) -> None:  # fmt: skip
         """Add the gradient of a convolution's weight to the leading part of ``grad``."""
-        v = self.vectors
-        c = source.coefficients
-        kind = self._triton_type[True]
+        way = self._dense_weights if layer.groups == 1 else self._depthwise_weights
+        kernel, programs, args, constants, tile = way(number, layer, du, raw, source, n)
+        self.launch(kernel, programs, args, constants, tile.warps, tile.stages)
+        self._add_parts(args[3], layer.c_in // layer.groups * layer.kernel**2, grad)
+
+    def _weights_ends(self, number: int, source: Source) -> tuple[Tensor, ...]:
+        v, c = self.vectors, source.coefficients
         span = v.a[c] if source.span is None else source.span
-        ends = (v.p[number], v.q[number], v.r[number], v.a[c], v.b[c], span, source.top)
-        size_in, size_out = layer.size, layer.size_out
-        if layer.kernel == 1 and layer.groups == 1 and layer.stride == 1:
-            plane = plane_of(size_out)
-            pixels = n * plane
-            bm, bn = power_of_two(layer.c_out, 16, 128), power_of_two(layer.c_in, 16, 128)
-            bk = 64
-            tiles = -(-layer.c_out // bm) * -(-layer.c_in // bn)
-            splits = max(1, min(PROGRAMS // 2 // tiles, pixels // (bk * 4)))
-            chunk = -(-pixels // (splits * bk))
-            splits = -(-pixels // (chunk * bk))
-            out = torch.empty(splits, layer.c_out, layer.c_in, device=self.device)
-            self._launch(
-                weight_gradients.pointwise_weights, tiles * splits,
-                (du, raw, source.data, out, pixels, layer.c_in, layer.c_out, du.shape[1], chunk,
-                 plane, size_out**2, *ends),
-                (source.how, kind, bm, bn, bk),
-                8 if bm * bn > 8192 else 4,
-            )  # fmt: skip
-            self._add_parts(out, layer.c_in, grad)
-            return
-        outputs = layer.c_out * (1 if layer.groups > 1 else layer.c_in)
-        planes = (plane_of(size_in), plane_of(size_out))
-        shape = (size_in, size_in, size_out, size_out, layer.stride, *planes, layer.kernel)
-        small = layer.groups > 1 and max(planes) <= 64
-        per_tile = 64
-        tiles = -(-(n if small else n * size_out) // per_tile)
-        splits = max(1, min(2 * PROGRAMS // outputs, tiles // 4))
-        out = torch.empty(splits, outputs, layer.kernel**2, device=self.device)
-        channels = outputs if small else layer.c_out
-        args = (
-            du, raw, source.data, out, n, channels, source.data.shape[1], du.shape[1], splits,
-            *ends,
+        return v.p[number], v.q[number], v.r[number], v.a[c], v.b[c], span
+
+    def _weights_tile(self, kind: str, outputs: int, inputs: int, source: Source) -> Tile:
+        return weights_tile(
+            kind, outputs, inputs, read=source.data.element_size(),
+            product=self.backward_type.itemsize, limit=self.shared,
         )  # fmt: skip
-        if small:
-            constants = (
-                *shape, source.how, kind, per_tile, power_of_two(size_in**2, 16, 64),
-                power_of_two(size_out**2, 16, 64),
-            )  # fmt: skip
-            self._launch(weight_gradients.planes_weights, outputs * splits, args, constants)
+
+    def _dense_weights(
+        self, number: int, layer: Layer, du: Tensor, raw: Tensor, source: Source, n: int
+    ) -> _Launch:
+        pointwise = layer.kernel == layer.stride == 1
+        outputs, columns = layer.c_out, layer.c_in * layer.kernel**2
+        plane = plane_of(layer.size_out)
+        pixels, pitch = n * plane, du.shape[1]
+        tile = self._weights_tile("pointwise" if pointwise else "dense", outputs, columns, source)
+        tiles = -(-outputs // tile.m) * -(-columns // tile.n)
+        splits = max(1, min(PROGRAMS // 2 // tiles, pixels // (tile.k * 4)))
+        chunk = -(-pixels // (splits * tile.k))
+        splits = -(-pixels // (chunk * tile.k))
+        out = torch.empty(splits, outputs, columns, device=self.device)
+        begin, cut = (du, raw, source.data, out), (tile.m, tile.n, tile.k)
+        ends, modes = self._weights_ends(number, source), (source.how, self._triton_type[True])
+        if pointwise:
+            middle = (pixels, columns, outputs, pitch, chunk, plane, layer.size_out**2)
+            kernel = weight_gradients.pointwise_weights
+            return kernel, tiles * splits, (*begin, *middle, *ends), (*modes, *cut), tile
+        middle = (n, outputs, layer.kernel, layer.c_in, source.data.shape[1], pitch, chunk)
+        args = (*begin, *middle, *ends[:3], ends[5])
+        constants = (*_planes(layer), *modes, *cut)
+        return weight_gradients.dense_weights, tiles * splits, args, constants, tile
+
+    def _depthwise_weights(
+        self, number: int, layer: Layer, du: Tensor, raw: Tensor, source: Source, n: int
+    ) -> _Launch:
+        planes, outputs, chunks = _planes(layer), layer.c_out, 1
+        if max(planes[-2:]) <= 64:
+            kernel, works = weight_gradients.planes_weights, n
+            ahead, behind = (power_of_two(s**2, 16, 64) for s in (layer.size_out, layer.size))
+            tile = self._weights_tile("planes", ahead, behind, source)
+            cut: tuple[int, ...] = (tile.k, tile.n, tile.m)
         else:
-            inputs = 0 if layer.groups > 1 else layer.c_in
-            blocks = (per_tile, power_of_two(size_in, 16, 256), power_of_two(size_out, 16, 256))
-            self._launch(
-                weight_gradients.rows_weights, outputs * splits, args,
-                (*shape, inputs, source.how, kind, *blocks),
+            kernel = weight_gradients.patches_weights
+            patch = patch_of(layer.kernel, layer.stride, low=True)
+            works = n * patch.count(layer.size_out)
+            rows = min(power_of_two(patch.rows), max(1, 256 // patch.across))
+            chunks = -(-patch.rows // rows)
+            area = patch.height * patch.width
+            tile = self._weights_tile("patches", area, rows * patch.across, source)
+            cut = (
+                patch.height, patch.width, patch.left, patch.across, chunks, tile.k, tile.n
             )  # fmt: skip
-        self._add_parts(out, outputs // layer.c_out * layer.kernel**2, grad)
+        splits = max(1, min(2 * PROGRAMS // (outputs * chunks), works // tile.k // 4))
+        out = torch.empty(splits * chunks, outputs, layer.kernel**2, device=self.device)
+        args = (
+            du, raw, source.data, out, n, outputs, source.data.shape[1], du.shape[1], splits,
+            *self._weights_ends(number, source),
+        )  # fmt: skip
+        constants = (*planes, layer.kernel, source.how, self._triton_type[True], *cut)
+        return kernel, outputs * splits * chunks, args, constants, tile
 
     def _add_parts(self, parts: Tensor, columns: int, grad: Tensor) -> None:
         count = parts[0].numel()
         args = (parts, grad, len(parts), count, columns, grad.stride(0))
-        self._launch(weight_gradients.add_parts, -(-count // 256), args, (256,))
+        self.launch(weight_gradients.add_parts, -(-count // 256), args, (256,))
 
 
-def _starter(compiled: Any) -> Callable[[int, int, list[Any], tuple[Any, ...]], None]:
-    """What starts a compiled kernel: programs, device, arguments and constants."""
-    stream_of = triton.runtime.driver.active.get_current_stream
-    run, function, described = compiled.run, compiled.function, compiled.packed_metadata
+def _planes(layer: Layer) -> tuple[int, ...]:
+    """Constants of kernels that describe a layer's planes."""
+    size, size_out = layer.size, layer.size_out
+    planes = plane_of(size), plane_of(size_out)
+    return (size, size, size_out, size_out, layer.stride, *planes)
 
-    def usual(programs: int, device: int, args: list[Any], constants: tuple[Any, ...]) -> None:
-        stream = stream_of(device)
-        run(programs, 1, 1, stream, function, described, None, None, None, *args, *constants)
 
-    if run.global_scratch_size or run.profile_scratch_size:
-        return usual
-    launch, together, early = run.launch, run.launch_cooperative_grid, run.launch_pdl
-
-    def at_once(programs: int, device: int, args: list[Any], constants: tuple[Any, ...]) -> None:
-        launch(
-            programs, 1, 1, stream_of(device), function, together, early, None, None,
-            described, None, None, None, *args, *constants,
-        )  # fmt: skip
-
-    return at_once
-
+_Launch = tuple[Any, int, tuple[Any, ...], tuple[Any, ...], Tile]
+"""A kernel, its programs, its arguments and constants, and its tile."""
 
 _FINISHED = tuple(
     way.value for way in (primitives.OUT_LEVELS, primitives.OUT_NORMED, primitives.OUT_STORED)
