@@ -174,9 +174,8 @@ def audit(found: Mapping[str, Any]) -> str:
         "<h2>Do predicted fronts hold?</h2>"
         f"<p>Members of predicted fronts, measured on the supernet. {text} Hypervolumes are those "
         "of these members; tau is Kendall's, between predicted and measured accuracy along a "
-        "front; the overestimate is in points of accuracy, of all members and of the tenth where it "
-        "is largest in magnitude. Medians over seeds.</p>"
-        + table(head, rows)
+        "front; the overestimate is in points of accuracy, of all members and of the tenth where "
+        "it is largest in magnitude. Medians over seeds.</p>" + table(head, rows)
     )
 
 
