@@ -255,7 +255,9 @@ def _rows(samples: Sequence[_Sample], tables: dict[str, AccuracyTable]) -> list[
         networks = len(np.unique(np.vstack([sample.genotypes for sample in of]), axis=0))
         predicted = np.concatenate([_predicted(sample) for sample in of])
         tenth = worst_tenth(predicted, np.vstack(there)[:, 0])
-        rows.append(Row(problem.title, label, len(of), networks, *medians, tenth))
+        rows.append(
+            Row(problem.title, label, len(of), networks, *medians, worst_tenth_points=tenth)
+        )
     return rows
 
 
