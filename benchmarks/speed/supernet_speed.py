@@ -15,6 +15,10 @@ same run. The calibration images are not counted.
 
 Training is compared at equal batch and subnets a step: autograd through sliced weights, and the
 kernels; their gradients must agree first.
+
+A space that has no images is measured on random ones of its size, layer by layer too, as
+:mod:`apq_moo.benchmarks.speed.large_images` says; :mod:`apq_moo.benchmarks.speed.agreement` tells
+beforehand whether the kernels are right there.
 """
 
 from __future__ import annotations
@@ -64,6 +68,30 @@ class Timing:
     smallest: tuple[float, float]
 
 
+def seconds(device: torch.device, work: Callable[[], object], repeats: int = 5) -> float:
+    """Mean time of a call, after one that is not counted."""
+    work()
+    wait(device)
+    begun = time.perf_counter()
+    for _ in range(repeats):
+        work()
+    wait(device)
+    return (time.perf_counter() - begun) / repeats
+
+
+def wait(device: torch.device) -> None:
+    """Until all that was launched is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def copied(device: torch.device, size: int = 2**30) -> float:
+    """Bytes a second that a copy reads and writes."""
+    a = torch.empty(size, dtype=torch.uint8, device=device)
+    b = torch.empty_like(a)
+    return 2 * size / seconds(device, lambda: b.copy_(a), 20)
+
+
 class Speed:
     """Measurements on one device.
 
@@ -85,26 +113,6 @@ class Speed:
         self.device = images.device
         self.naive = Evaluator(supernet, calibration, batch_size=len(images))
         self.kernels = evaluator_for(supernet, calibration)
-
-    def bandwidth(self, size: int = 2**30) -> float:
-        """Bytes a second that a copy reads and writes."""
-        a = torch.empty(size, dtype=torch.uint8, device=self.device)
-        b = torch.empty_like(a)
-        return 2 * size / self.seconds(lambda: b.copy_(a), 20)
-
-    def seconds(self, work: Callable[[], object], repeats: int = 5) -> float:
-        """Mean time of a call, after one that is not counted."""
-        work()
-        self._wait()
-        begun = time.perf_counter()
-        for _ in range(repeats):
-            work()
-        self._wait()
-        return (time.perf_counter() - begun) / repeats
-
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
 
     def floor_bytes(self, subnet: Subnet) -> int:
         """Bytes that the subnet's tensors take to be read and written once, in 16 bits."""
@@ -153,16 +161,16 @@ class Speed:
         if found[0] > 0.1 or found[1] > (0.0 if quantised else 0.05):
             raise SystemExit("no agreement")
         fresh = self.space.decode(self.space.sample(n_naive, np.random.default_rng(99)))
-        self._wait()
+        wait(self.device)
         begun = time.perf_counter()
         for subnet in fresh:  # seen for the first time, as in a search
             self.naive.logits(subnet, self.images, quantised=quantised)
-        self._wait()
+        wait(self.device)
         naive_s = (time.perf_counter() - begun) / n_naive
-        fast = self.seconds(partial(self._each, kernels, subnets), 1) / len(subnets)
-        bandwidth = self.bandwidth()
+        fast = seconds(self.device, partial(self._each, kernels, subnets), 1) / len(subnets)
+        bandwidth = copied(self.device)
         ends = [self.space.decode(row)[0] for row in (self.space.largest(), self.space.smallest())]
-        times = [1e3 * self.seconds(partial(kernels, subnet)) for subnet in ends]
+        times = [1e3 * seconds(self.device, partial(kernels, subnet)) for subnet in ends]
         floors = [1e3 * self.floor_bytes(subnet) / bandwidth for subnet in ends]
         largest, smallest = zip(times, floors, strict=True)
         floor = float(np.mean([self.floor_bytes(s) for s in subnets])) / bandwidth
@@ -203,11 +211,11 @@ class Speed:
             if way is ways[1]:
                 for step in range(n):  # compile what these need
                     way.step(x, y, students(step + 1))
-            self._wait()
+            wait(self.device)
             begun = time.perf_counter()
             for step in range(n):
                 way.step(x, y, students(step + 1))
-            self._wait()
+            wait(self.device)
             speeds.append(n * batch / (time.perf_counter() - begun))
         return speeds[0], speeds[1]
 
@@ -227,6 +235,24 @@ def _build(
     return supernet
 
 
+def _large(space: Space, device: torch.device, args: argparse.Namespace) -> None:
+    from apq_moo.benchmarks.speed.large_images import Amounts, LargeImages
+
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    name = torch.cuda.get_device_name() if device.type == "cuda" else "a CPU"
+    _say(f"{space.name} on {name}, {args.images} random images, {json.dumps(versions())}")
+    bandwidth = copied(device, 2**30 if device.type == "cuda" else 2**24)
+    _say(f"a copy moves {bandwidth / 1e9:.0f} GB/s")
+    amounts = Amounts(
+        args.images, args.calibration, min(args.subnets, 8), args.sliced, args.batch, args.steps,
+        args.seconds,
+    )  # fmt: skip
+    large = LargeImages(space, device, amounts, args.out)
+    large.results |= {"device": name, "versions": versions(), "bytes_per_s": bandwidth}
+    if "disagreement" in large.run(bandwidth):
+        raise SystemExit("no agreement")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Print agreement, milliseconds, floors and ratios."""
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
@@ -240,10 +266,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--no-full-precision", action="store_true", help="random bits only")
     parser.add_argument("--on", default="cuda")
+    parser.add_argument("--calibration", type=int, default=1000, help="random images only")
+    parser.add_argument("--sliced", type=int, default=1000, help="likewise, for slicing")
+    parser.add_argument("--seconds", type=float, default=360.0, help="likewise, to begin a part in")
     parser.add_argument("--out", type=Path, help="figures as JSON")
     args = parser.parse_args(argv)
     device = torch_device(args.on)
     space = load_space(args.space)
+    if not space.spec.images:
+        _large(space, device, args)
+        return
     data = load_images(images_of(space))
     images = torch.from_numpy(data.validation[: args.images].images).to(device)
     labels = torch.from_numpy(data.validation.labels[: args.images]).to(device)

@@ -8,8 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from apq_moo.benchmarks.speed import cost_speed, search_speed, supernet_speed
+from apq_moo.benchmarks.speed import (
+    agreement,
+    cost_speed,
+    search_speed,
+    supernet_speed,
+    traffic,
+)
 from apq_moo.space import load_space
+from apq_moo.space.layers import Layer
 from apq_moo.supernet.network import Supernet
 from apq_moo.supernet.range_fitting import fit_ranges
 
@@ -101,3 +108,108 @@ def test_supernets_that_disagree_are_not_timed(monkeypatch):
     monkeypatch.setattr(speed.kernels, "logits", lambda *_, **__: wrong)
     with pytest.raises(SystemExit, match="no agreement"):
         speed.evaluation(subnets, quantised=True, n_naive=1)
+
+
+MICRO = """
+name = "micro"
+images = ""
+input_size = 9
+input_channels = 1
+classes = 3
+channel_step = 4
+[bits]
+w_pw = [4, 8]
+a_pw = [8]
+w_dw = [8]
+a_dw = [8]
+fixed = 8
+between = 16
+[stem]
+channels = 4
+kernel = 3
+stride = 1
+[[stages]]
+width = 4
+stride = 1
+depths = [1]
+kernels = [3]
+expand = [1, 2]
+"""
+
+
+def test_traffic_of_a_block():
+    """A stem 1 -> 4 and a block 4 -> 8 -> 4 with a shortcut on 9 x 9 pixels: by hand."""
+    bits = {"w_bits": 8, "a_bits": 8}
+    layers = [
+        Layer("stem", 1, 4, 9, 3, 1, 1, **bits, between_bits=16),
+        Layer("block", 4, 8, 9, 1, 1, 1, **bits, block=0, place="expand", opens_shortcut=True),
+        Layer("block", 8, 8, 9, 3, 1, 8, **bits, block=0, place="depthwise"),
+        Layer(
+            *("block", 8, 4, 9, 1, 1, 1), **bits, block=0, place="project", activation=None,
+            closes_shortcut=True, between_bits=16,
+        ),
+        Layer("classifier", 4, 3, 1, 1, 1, 1, **bits, bias=True),
+    ]  # fmt: skip
+    assert traffic.floor(layers) == {9: 81 * 2 * (5 + 12 + 16 + 12)}
+    stem, expand, depthwise = 2 * 1 + 2 * 4, 2 * 4 + 8, 8 + 8
+    assert traffic.inference(layers) == {9: 81 * (stem + expand + depthwise + 8 + 2 * 4 + 2 * 4)}
+    stem, expand, depthwise = 2 + 16 + 16 + 8, 2 * 4 + 4 * 8, 4 * 8 + 4 * 8
+    project = 4 * 8 + 4 * 4 + 4 * 4 + 2 * 4 + 2 * 4
+    assert traffic.calibration(layers) == {9: 81 * (stem + expand + depthwise + project)}
+    stem = (1 + 4) + 2 * 4 + (2 * 4 + 1)
+    expand = (4 + 8) + (2 * 8 + 4) + (2 * 8 + 3 * 4)
+    depthwise = (8 + 8) + (2 * 8 + 8) + (2 * 8 + 2 * 8)
+    project = (8 + 4) + 3 * 4 + (2 * 4 + 8) + (2 * 4 + 2 * 8)
+    assert traffic.training(layers) == {9: 2 * 81 * (stem + expand + depthwise + project)}
+
+
+@pytest.fixture
+def micro(tmp_path):
+    pytest.importorskip("triton")
+    path = tmp_path / "micro.toml"
+    path.write_text(MICRO)
+    return str(path)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
+def test_kernels_agree_on_random_images(micro, capsys, monkeypatch):
+    options = ["--space", micro, "--images", "2", "--subnets", "0", "--on", "cpu"]
+    agreement.main(options)
+    out = capsys.readouterr().out
+    assert out.count("bits 0.0e+00") == 2
+    assert "block0.depthwise 8->8 k3 s1 9px: output" in out
+    assert out.endswith("\n0 are further off than they may be\n")
+    real = agreement.distance
+    monkeypatch.setattr(agreement, "distance", lambda found, wanted: real(1.1 * found, wanted))
+    with pytest.raises(SystemExit):
+        agreement.main(options)
+    assert "WRONG block0.depthwise" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
+def test_random_images_of_a_space_that_has_none(micro, capsys, tmp_path):
+    supernet_speed.main(
+        [
+            *("--space", micro, "--on", "cpu", "--images", "4", "--calibration", "3"),
+            *("--sliced", "2", "--batch", "2", "--subnets", "2", "--steps", "1"),
+            *("--seconds", "1000", "--out", str(tmp_path / "s.json")),
+        ]
+    )
+    out = capsys.readouterr().out
+    assert out.count("logits differ by 0.0e+00") == 3
+    assert "failed" not in out
+    found = json.loads((tmp_path / "s.json").read_text())
+    assert found["evaluation largest"]["calibration_ms"] > 0
+    assert found["training, kernels"] > 0 < found["training, torch"]
+    launched = {one["what"] for one in found["layers, training"]}
+    assert {"convolve_raw", "input_gradient", "weight_gradient", "settle"} <= launched
+    depthwise = next(
+        one
+        for one in found["layers, evaluation"]
+        if one["what"] == "convolve" and one["layer"] == "block0.depthwise"
+    )
+    # Two images of 8 channels, 88 bytes a plane, rows of 256: read and written as bytes.
+    assert depthwise["moved"] == 2 * 8 * 256
+    assert depthwise["count"] == 1

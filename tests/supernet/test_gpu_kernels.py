@@ -13,7 +13,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 from apq_moo.errors import UserError
 from apq_moo.space import Space, SpaceSpec
 from apq_moo.supernet.evaluation import Evaluator
-from apq_moo.supernet.gpu import evaluator, graphs, launching, plans
+from apq_moo.supernet.gpu import evaluator, graphs, launching, plans, workspace
 from apq_moo.supernet.gpu.evaluator import GpuEvaluator
 from apq_moo.supernet.gpu.training import GpuGradients
 from apq_moo.supernet.gradients import Student, TorchGradients
@@ -106,6 +106,7 @@ def spatial(request, monkeypatch):
     """Both ways of depthwise convolution: large planes are cut into patches."""
     if request.param == "patches":
         monkeypatch.setattr(plans, "LARGEST_PLANE", 8)
+        monkeypatch.setattr(workspace, "_MANY_TILES", 0)
     plans._plan.cache_clear()
     yield request.param
     plans._plan.cache_clear()

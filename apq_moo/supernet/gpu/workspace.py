@@ -260,8 +260,9 @@ class Workspace(Launcher):
             gamma if scale is None else scale, gamma if span_in is None else span_in,
             v.a[number], v.b[number], v.mean[number], v.rstd[number],
         )  # fmt: skip
-        constants = (scale is not None, span_in is not None, 1024)
-        self.launch(norms.settle, layer.c_out, args, constants)
+        size, warps = self._summed()
+        constants = (scale is not None, span_in is not None, size)
+        self.launch(norms.settle, layer.c_out, args, constants, warps)
 
     def close(
         self, number: int, layer: Layer, n: int, raw: Tensor, out: Tensor, other: Tensor | None,
@@ -297,7 +298,12 @@ class Workspace(Launcher):
             self._stats, self._tiles, n * layer.size_out**2, gamma, v.mean[number],
             v.rstd[number], v.p[number], v.q[number], v.r[number], gamma_grad, beta_grad,
         )  # fmt: skip
-        self.launch(norms.settle_gradient, layer.c_out, args, (1024,))
+        size, warps = self._summed()
+        self.launch(norms.settle_gradient, layer.c_out, args, (size,), warps)
+
+    def _summed(self) -> tuple[int, int]:
+        """Tiles whose statistics are summed at a time, and warps: a program takes a channel's."""
+        return (1024, 4) if self._tiles <= _MANY_TILES else (8192, 16)
 
     def pooled_gradient(
         self, number: int, layer: Layer, n: int, pooled: Tensor, raw: Tensor, out: Tensor
@@ -412,6 +418,9 @@ def _planes(layer: Layer) -> tuple[int, ...]:
     planes = plane_of(size), plane_of(size_out)
     return (size, size, size_out, size_out, layer.stride, *planes)
 
+
+_MANY_TILES = 8192
+"""Above so many, reading their statistics takes long enough for wider programs to pay."""
 
 _Launch = tuple[Any, int, tuple[Any, ...], tuple[Any, ...], Tile]
 """A kernel, its programs, its arguments and constants, and its tile."""
