@@ -1,4 +1,7 @@
-"""Parameters as scikit-learn's estimators have them, without importing scikit-learn."""
+"""Parameters as scikit-learn's estimators have them, without importing scikit-learn.
+
+A text names what has them, and those that are not the defaults: ``NAME:PARAMETER=VALUE``.
+"""
 
 from __future__ import annotations
 
@@ -115,3 +118,35 @@ def _held(value: Any) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     return asdict(value) if _is_record(value) else value.item()
+
+
+def read_specification(text: str, example: str) -> tuple[str, dict[str, Any]]:
+    """Read ``NAME:PARAMETER=VALUE:PARAMETER=VALUE``.
+
+    Args:
+        text: as users write it.
+        example: one that is right, for the message.
+
+    Returns:
+        The name, and the parameters: numbers, true or false, else texts.
+
+    Raises:
+        UserError: it is not written so.
+    """
+    name, *parts = text.split(":")
+    parameters: dict[str, Any] = {}
+    for part in parts:
+        parameter, mark, value = part.partition("=")
+        if not mark or parameter in {"space", "seed"}:
+            raise UserError(f"{part!r} in {text!r}: write NAME:PARAMETER=VALUE, such as {example}")
+        parameters[parameter] = _value(value)
+    return name, parameters
+
+
+def _value(text: str) -> Any:
+    """A number, true or false, or else the text itself."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return found if isinstance(found, int | float) else text

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
-from apq_moo.errors import UserError
 from apq_moo.predictors.base import PREDICTORS, Predictor
+from apq_moo.predictors.parameters import read_specification
 from apq_moo.space import Space
 
 
@@ -29,24 +26,6 @@ def create_predictor(specification: str, space: Space, *, seed: int = 0) -> Pred
     Raises:
         UserError: no such predictor or parameter; the message lists the known ones.
     """
-    name, *parts = specification.split(":")
+    name, parameters = read_specification(specification, "xgboost:target=log-error")
     predictor = PREDICTORS.get(name)(space, seed=seed)
-    parameters: dict[str, Any] = {}
-    for part in parts:
-        parameter, mark, value = part.partition("=")
-        if not mark or parameter in {"space", "seed"}:
-            raise UserError(
-                f"{part!r} in {specification!r}: write NAME:PARAMETER=VALUE, such as "
-                "xgboost:target=log-error"
-            )
-        parameters[parameter] = _value(value)
     return predictor.set_params(**parameters)
-
-
-def _value(text: str) -> Any:
-    """A number, true or false, or else the text itself."""
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return text
-    return found if isinstance(found, int | float) else text

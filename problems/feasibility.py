@@ -12,10 +12,10 @@ from moocore import is_nondominated
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import block_diag
 
-from apq_moo.arrays import FloatArray, IntArray
+from apq_moo.arrays import BoolArray, FloatArray, IntArray
 from apq_moo.errors import UserError
 from apq_moo.hardware import CostTable
-from apq_moo.problems.options import BlockOptions
+from apq_moo.space import Space
 
 Limits = Sequence[tuple[CostTable, float]]
 
@@ -25,15 +25,23 @@ _LEAST_SCALE = 1e-100
 """Smaller limits, by which nothing can be divided, are as good as 0."""
 
 
-def cheap_network(options: BlockOptions, limits: Limits) -> IntArray:
+def cheap_network(
+    space: Space,
+    feasible: Sequence[BoolArray],
+    limits: Limits,
+    active: BoolArray | None = None,
+    of: str = "",
+) -> IntArray:
     """The network with the least sum of relative costs (cost over limit) that meets all limits.
 
-    Its depths are the smallest: a network costs at least what its shallowest part does, so limits
-    that no such network meets are met by none.
-
     Args:
-        options: the feasible configurations.
+        space: the space.
+        feasible: for each block, which configurations may be used, shape ``(block_sizes[b],)``.
         limits: non-negative cost tables with their upper limits.
+        active: its blocks, shape ``(n_blocks,)``. By default those of the smallest depths: a
+            network costs at least what its shallowest part does, so limits that no such network
+            meets are met by none.
+        of: which networks these are, for the message, such as `` that haq can choose``.
 
     Returns:
         A feasible configuration of every block, active or not, shape ``(n_blocks,)``; "inactive"
@@ -43,10 +51,10 @@ def cheap_network(options: BlockOptions, limits: Limits) -> IntArray:
         UserError: no network meets them; the message names the first limit that cannot be met
             under those before it, and the smallest value that can.
     """
-    knapsack = _Knapsack(options, limits)
+    knapsack = _Knapsack(space, feasible, limits, active)
     chosen = knapsack.solve(1 / knapsack.scale, len(limits))
     if chosen is None:
-        raise UserError(_explanation(knapsack))
+        raise UserError(_explanation(knapsack, of))
     return chosen
 
 
@@ -54,26 +62,33 @@ class _Knapsack:
     """A configuration for each block under linear limits: a multiple-choice knapsack.
 
     Args:
-        options: the feasible configurations.
+        space: the space.
+        feasible: for each block, which configurations may be used.
         limits: cost tables with their upper limits.
+        active: the blocks of the network; by default those of the smallest depths.
     """
 
-    def __init__(self, options: BlockOptions, limits: Limits) -> None:
-        self.options = options
+    def __init__(
+        self,
+        space: Space,
+        feasible: Sequence[BoolArray],
+        limits: Limits,
+        active: BoolArray | None = None,
+    ) -> None:
+        self.space = space
+        self.active = space.active(space.smallest()[None])[0] if active is None else active
         self.limits = limits
         self.bounds: FloatArray = np.array([limit for _, limit in limits])
         self.scale: FloatArray = np.where(self.bounds > _LEAST_SCALE, self.bounds, 1.0)
-        self.allowed = [np.flatnonzero(mask) for mask in options.feasible]
+        self.allowed = [np.flatnonzero(mask) for mask in feasible]
         self.costs = [
             np.stack([table.blocks[b][rows] for table, _ in limits], axis=1)
             for b, rows in enumerate(self.allowed)
         ]
 
     def totals(self, chosen: IntArray) -> FloatArray:
-        """Costs of the network of smallest depths, as the tables add them up."""
-        space = self.options.space
-        active = space.active(space.smallest()[None])[0]
-        index = np.where(active, chosen, space.block_sizes)[None]
+        """Costs of the network, as the tables add them up."""
+        index = np.where(self.active, chosen, self.space.block_sizes)[None]
         return np.array([table.gather(index)[0] for table, _ in self.limits])
 
     def solve(self, weights: FloatArray, n_binding: int) -> IntArray | None:
@@ -86,7 +101,7 @@ class _Knapsack:
         Returns:
             A configuration of every block, or None if the limits cannot be met.
         """
-        chosen = self.options.space.block_sizes.copy()
+        chosen = self.space.block_sizes.copy()
         for b, rows in enumerate(self.allowed):
             if len(rows):
                 chosen[b] = rows[(self.costs[b] @ weights).argmin()]
@@ -102,15 +117,13 @@ class _Knapsack:
 
     @cached_property
     def _efficient(self) -> dict[int, IntArray]:
-        """For each block of the smallest depths, the configurations worth choosing from.
+        """For each block of the network, the configurations worth choosing from.
 
         Positions in :attr:`allowed`; others cost at least as much in every table.
         """
-        space = self.options.space
-        blocks = np.flatnonzero(space.active(space.smallest()[None])[0])
         return {
             int(b): np.flatnonzero(is_nondominated(self.costs[b], keep_weakly=False))
-            for b in blocks
+            for b in np.flatnonzero(self.active)
         }
 
     def _integer_program(
@@ -142,9 +155,9 @@ class _Knapsack:
         return blocks, np.array(picked)
 
 
-def _explanation(knapsack: _Knapsack) -> str:
+def _explanation(knapsack: _Knapsack, of: str) -> str:
     """Names the first limit that cannot be met under those before it."""
-    name = knapsack.options.space.name
+    name = knapsack.space.name
     for i, (table, limit) in enumerate(knapsack.limits):
         chosen = knapsack.solve(np.eye(len(knapsack.limits))[i], i)
         least = np.inf if chosen is None else float(knapsack.totals(chosen)[i])
@@ -152,11 +165,11 @@ def _explanation(knapsack: _Knapsack) -> str:
             others = " and ".join(
                 f"{other.name} <= {bound:g} {other.unit}" for other, bound in knapsack.limits[:i]
             )
-            return unreachable(table, limit, least, f" with {others}" if others else "")
-    return f"no network of space {name!r} was found that meets all limits together; raise one"
+            return unreachable(table, limit, least, f" with {others}" if others else "", of)
+    return f"no network of space {name!r}{of} was found that meets all limits together; raise one"
 
 
-def unreachable(table: CostTable, limit: float, least: float, under: str = "") -> str:
+def unreachable(table: CostTable, limit: float, least: float, under: str = "", of: str = "") -> str:
     """What to tell of a limit below the smallest cost of any network.
 
     Args:
@@ -164,9 +177,10 @@ def unreachable(table: CostTable, limit: float, least: float, under: str = "") -
         limit: the limit.
         least: the smallest cost.
         under: the conditions for that, such as `` with energy <= 3 mJ``.
+        of: see :func:`cheap_network`.
     """
     return (
-        f"no network of space {table.space.name!r} has {table.name} <= {limit:g} {table.unit}"
+        f"no network of space {table.space.name!r}{of} has {table.name} <= {limit:g} {table.unit}"
         f"{under}; the smallest reachable {table.name} is {_rounded_up(least)} {table.unit}: raise "
         "the limit"
     )

@@ -67,7 +67,7 @@ class FeasibleRegion:
         self._costs: FloatArray = space.layout.table(blocks, inactive=0.0)
         self._ranked = [_rank(costs, mask) for costs, mask in zip(blocks, feasible, strict=True)]
         self._anchor = (
-            cheap_network(self.options, limits)
+            cheap_network(space, feasible, limits)
             if limits
             else self.options.draw(np.zeros((1, space.n_blocks)))[0]
         )

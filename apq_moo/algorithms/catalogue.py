@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from math import comb
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from pymoo.algorithms.moo.sms import SMSEMOA
 from pymoo.core.algorithm import Algorithm
@@ -17,6 +16,8 @@ from apq_moo.algorithms.apq.strategy import ApqStrategy
 from apq_moo.algorithms.base import require_apq_problem
 from apq_moo.algorithms.baselines.evolution import LocalSearch, RegularizedEvolution
 from apq_moo.algorithms.baselines.random_search import RandomSearch
+from apq_moo.algorithms.baselines.systems import SYSTEMS
+from apq_moo.algorithms.entry import ALGORITHMS, AlgorithmEntry, AlgorithmFactory, system_entry
 from apq_moo.algorithms.exact.search import ExactSearch
 from apq_moo.algorithms.pymoo.decomposed import (
     BudgetedRVEA,
@@ -27,98 +28,15 @@ from apq_moo.algorithms.pymoo.decomposed import (
     unsga3,
 )
 from apq_moo.algorithms.pymoo.nsga2 import QuickNSGA2
-from apq_moo.algorithms.pymoo.strategy import PymooStrategy
-from apq_moo.algorithms.strategy import Context, Strategy
 from apq_moo.algorithms.surrogate.algorithm import MeasuredSearch
 from apq_moo.algorithms.surrogate.inner import searched_by
 from apq_moo.algorithms.surrogate.refit import Refit
 from apq_moo.arrays import FloatArray
 from apq_moo.errors import UserError
 from apq_moo.predictors import create_predictor
-from apq_moo.registry import Registry
 
 if TYPE_CHECKING:
     from apq_moo.problems import APQProblem
-
-
-AlgorithmFactory: TypeAlias = Callable[..., Algorithm]
-"""``factory(problem, pop_size=100, **options)`` makes an algorithm for ``setup(problem, ...)``; the
-options are further arguments of its class, and what :attr:`AlgorithmEntry.needs` names."""
-
-
-@dataclass(frozen=True)
-class AlgorithmEntry:
-    """An algorithm and what is known of it.
-
-    Attributes:
-        name: as users write it.
-        factory: makes one for a problem.
-        kind: whether one run yields a front, or one network for one set of limits, so that a front
-            takes a sweep over limits.
-        citation: of the method.
-        summary: one line.
-        least_objectives: fewer are refused.
-        needs: further arguments of the factory: ``budget``, the evaluations; ``surrogate``, an
-            additive accuracy; or ``refit``, what a search that measures predicts by.
-        state: attributes (dotted) that the algorithm's further course depends on beside its
-            population, its optimum and its generator: numbers, arrays, populations. None where that
-            is not known: a stopped run is then begun again, with what it had evaluated answered
-            from its record, which takes as long as the algorithm's own work did.
-        reports_kept: whether only the networks that it holds count, not all that were evaluated.
-        search: makes the strategy that runs use, where that is not to drive the factory's product.
-    """
-
-    name: str
-    factory: AlgorithmFactory
-    kind: Literal["single-objective-sweep", "multi-objective"]
-    citation: str
-    summary: str
-    least_objectives: int = 1
-    needs: tuple[str, ...] = ()
-    state: tuple[str, ...] | None = None
-    reports_kept: bool = False
-    search: Callable[[], Strategy] | None = None
-
-    @property
-    def swept(self) -> bool:
-        """Whether a front takes a sweep over limits."""
-        return self.kind == "single-objective-sweep"
-
-    @property
-    def refits(self) -> bool:
-        """Whether its evaluations are measurements, led by a predictor that is fitted to them."""
-        return "refit" in self.needs
-
-    def make(self, context: Context) -> Algorithm:
-        """The algorithm for a context, not set up yet."""
-        available = {
-            "budget": context.budget,
-            "surrogate": context.surrogate,
-            "refit": context.refit,
-        }
-        needed = {name: available[name] for name in self.needs}
-        return self.factory(context.problem, pop_size=context.pop_size, **needed)
-
-    def strategy(self) -> Strategy:
-        """A new search by this algorithm."""
-        return PymooStrategy(self.make, self.state) if self.search is None else self.search()
-
-    def check(self, n_objectives: int) -> None:
-        """Check a number of objectives.
-
-        Raises:
-            UserError: they are too few; the message names algorithms that take them.
-        """
-        if n_objectives < self.least_objectives:
-            entries = ALGORITHMS.usable()
-            fit = [name for name, entry in entries if entry.least_objectives <= n_objectives]
-            raise UserError(
-                f"{self.name} needs at least {self.least_objectives} objectives; with "
-                f"{n_objectives} use {', '.join(fit)}"
-            )
-
-
-ALGORITHMS: Registry[AlgorithmEntry] = Registry("algorithm")
 
 
 def reference_directions(n_obj: int, n: int) -> FloatArray:
@@ -366,3 +284,6 @@ for _entry in (
     ),
 ):
     ALGORITHMS.register(_entry.name, _entry)
+
+for _system, _source, _summary in SYSTEMS:
+    ALGORITHMS.register(_system.title, system_entry(_system.title, _system, _source, _summary))

@@ -170,6 +170,19 @@ class Strategy(ABC):
             The networks that a round evaluated, in the order in which the context measured them.
         """
 
+    def smallest(self, problem: APQProblem, points: int) -> int | None:
+        """The smallest budget that it can work with; None where that follows from populations.
+
+        Args:
+            problem: what it is to search; its accuracies need not be at hand.
+            points: limits under which networks are sought.
+
+        Raises:
+            UserError: it cannot search this problem.
+        """
+        del problem, points
+        return None
+
     def population(self) -> IntArray | None:
         """Canonical genotypes that it holds now, if it holds any, shape ``(n, n_var)``."""
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from datetime import datetime
 from pathlib import Path
@@ -170,7 +171,7 @@ def run(
 
 def _new_folder(algo: str) -> Path:
     """A name under ``runs/`` that is not taken, also by a run begun within the same second."""
-    name = f"{datetime.now():%Y%m%d-%H%M%S}-{algo}"
+    name = f"{datetime.now():%Y%m%d-%H%M%S}-{re.sub('[^A-Za-z0-9.+=-]', '-', algo)[:100]}"
     names = (name, *(f"{name}-{number}" for number in range(2, 1000)))
     return next(path for path in map(Path("runs").joinpath, names) if not path.exists())
 

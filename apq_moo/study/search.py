@@ -88,13 +88,17 @@ def check(config: RunConfig) -> APQProblem:
     smallest = config.smallest(entry.swept)
     if "surrogate" in entry.needs:
         smallest = 1
+    own = entry.strategy().smallest(problem, config.points(entry.swept))
     if entry.refits:
         smallest = check_refit(config).smallest
     elif config.refit is not None:
         raise UserError(f"refit is for algorithms that measure, which {config.algo} does not")
+    smallest = smallest if own is None else own
     if config.budget < smallest:
         what = f"one population of {config.pop_size}"
-        if entry.swept:
+        if own is not None:
+            what = f"{config.algo} at {config.points(entry.swept)} limits"
+        elif entry.swept:
             points = config.points(entry.swept)
             what = f"{MIN_ROUNDS} rounds of {config.pop_size} at each of {points} limits"
         if entry.refits:

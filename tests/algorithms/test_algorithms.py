@@ -12,7 +12,8 @@ from apq_moo.algorithms.catalogue import reference_directions
 from apq_moo.errors import UserError
 from apq_moo.testing import AlgorithmConformance, drive
 
-DRAWING = [name for name in ALGORITHMS if name not in ("exact", "surrogate")]
+SYSTEMS = [name for name in ALGORITHMS if ALGORITHMS.get(name).system]  # see test_systems.py
+DRAWING = [name for name in ALGORITHMS if name not in ("exact", "surrogate", *SYSTEMS)]
 RELEASED = "apq-ga-released"
 FORGETFUL = ["ctaea", "moead", "rvea"]  # keep a network for its direction, not as a best one
 
@@ -70,9 +71,10 @@ SINGLE = ("apq-ga", "apq-ga-released", "regularized-evolution", "local-search")
 
 
 def test_entries_say_what_they_are():
-    assert {name for name in ALGORITHMS if ALGORITHMS.get(name).kind != "multi-objective"} == set(
-        SINGLE
-    )
+    assert {name for name in ALGORITHMS if ALGORITHMS.get(name).kind != "multi-objective"} == {
+        *SINGLE,
+        *SYSTEMS,
+    }
     for name in ALGORITHMS:
         entry = ALGORITHMS.get(name)
         assert entry.name == name
@@ -96,7 +98,7 @@ def test_a_single_objective_is_taken_or_refused_with_what_fits(problem_of):
         if name in DRAWING:
             _, seen = drive(entry, problem, 90)
             assert problem.feasible_rows(seen.get("X")).mean() > 0.3
-    assert takes == [*SINGLE[:2], "nsga2", "random", *SINGLE[2:], "surrogate", "exact"]
+    assert takes == [*SINGLE[:2], "nsga2", "random", *SINGLE[2:], "surrogate", "exact", *SYSTEMS]
 
 
 @pytest.mark.parametrize("name", SINGLE)

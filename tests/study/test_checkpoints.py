@@ -25,6 +25,10 @@ from apq_moo.study.record import Recorder, Trace, evaluated, finished, row_type
 from apq_moo.study.search import Search
 
 POP, POINTS, BUDGET = 40, 2, 1000
+GENERAL = [
+    *(n for n in ALGORITHMS if n != "surrogate" and ALGORITHMS.get(n).system is None),
+    "spos",  # for all systems, which are run again from their records
+]
 
 
 def given(name, *more):
@@ -85,7 +89,7 @@ def logged():
     return total
 
 
-@pytest.mark.parametrize("name", [name for name in ALGORITHMS if name != "surrogate"])
+@pytest.mark.parametrize("name", GENERAL)
 def test_killed_at_any_moment(name):
     """Killed thrice at random: the same front, and at most a round repeated for each kill."""
     if name == "age-moea2":  # so that numba does not compile it anew in each child

@@ -1,0 +1,35 @@
+"""The systems, where each comes from, and what it is in a line."""
+
+from __future__ import annotations
+
+from apq_moo.algorithms.baselines.spos import Spos
+from apq_moo.algorithms.baselines.system import System
+from apq_moo.algorithms.baselines.uniform import MobileNetV2Like, UniformBits, UniformWidth
+
+_MOBILENETV2 = (
+    "M. Sandler et al., MobileNetV2: Inverted Residuals and Linear Bottlenecks, CVPR 2018"
+)
+
+SYSTEMS: tuple[tuple[type[System], str, str], ...] = (
+    (
+        MobileNetV2Like,
+        _MOBILENETV2,
+        "the space's network nearest to MobileNetV2, at 8 bits",
+    ),
+    (
+        UniformWidth,
+        _MOBILENETV2,
+        "the widest multiple of the reference network that meets the limit",
+    ),
+    (
+        UniformBits,
+        "R. Krishnamoorthi, Quantizing Deep Convolutional Networks for Efficient Inference, 2018",
+        "the most bits for all layers of the reference network that meet the limit",
+    ),
+    (
+        Spos,
+        "Z. Guo et al., Single Path One-Shot Neural Architecture Search with Uniform Sampling, "
+        "ECCV 2020",
+        "evolution of scored networks, none twice, limits kept by sampling",
+    ),
+)
