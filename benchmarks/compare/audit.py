@@ -12,7 +12,7 @@ completes such a file where it is.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -255,9 +255,8 @@ def _rows(samples: Sequence[_Sample], tables: dict[str, AccuracyTable]) -> list[
         networks = len(np.unique(np.vstack([sample.genotypes for sample in of]), axis=0))
         predicted = np.concatenate([_predicted(sample) for sample in of])
         tenth = worst_tenth(predicted, np.vstack(there)[:, 0])
-        rows.append(
-            Row(problem.title, label, len(of), networks, *medians, worst_tenth_points=tenth)
-        )
+        row = Row(problem.title, label, len(of), networks, *medians)
+        rows.append(replace(row, worst_tenth_points=tenth))
     return rows
 
 
