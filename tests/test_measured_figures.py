@@ -367,7 +367,8 @@ def test_measured_networks_to_a_regret():
 
 
 @pytest.mark.parametrize(
-    ("space", "seeds", "budgets"), [("digits", 4, (100, 200)), ("fashion", 3, (100, 200, 1000))]
+    ("space", "seeds", "budgets"),
+    [("digits", 2, (100, 200, 1000)), ("fashion", 3, (100, 200, 1000))],
 )
 def test_measured_networks_to_a_hypervolume(space, seeds, budgets):
     found, table = _measured_searches(space)
