@@ -18,13 +18,14 @@ _MAX_LIST = 2**22
 
 
 def read_tensors(
-    path: str | Path, kind: str, framework: Literal["np", "pt"], max_bytes: int
+    path: str | Path, kind: str | None, framework: Literal["np", "pt"], max_bytes: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The tensors of a file by name, and the JSON object ``header`` of its metadata.
 
     Args:
         path: the file.
-        kind: the expected ``format`` of the header.
+        kind: the expected ``format`` of the header; None where a file may come from anywhere, and
+            have no header.
         framework: whose tensors they become.
         max_bytes: of the file.
 
@@ -44,7 +45,7 @@ def read_tensors(
         with safe_open(path, framework=framework) as found:
             text = (found.metadata() or {}).get("header", "{}")
             header = parse_json(text, f"the header of {path}")
-            if not isinstance(header, dict) or header.get("format") != kind:
+            if not isinstance(header, dict) or kind not in (None, header.get("format")):
                 raise UserError(f"{path} is not a file of kind {kind!r}")
             return {name: found.get_tensor(name) for name in found.keys()}, header  # noqa: SIM118
     except UserError:
