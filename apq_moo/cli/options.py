@@ -40,6 +40,14 @@ WarmupOption = Annotated[
         help="Of these, first ones for the largest subnet alone.",
     ),
 ]
+InitOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PRESET|FILE",
+        show_default="random weights",
+        help="Begin with the weights of a supernet that ships, or of a safetensors file.",
+    ),
+]
 
 SpaceOption = Annotated[str, typer.Option(help="A preset or a TOML file.")]
 DrawOption = Annotated[

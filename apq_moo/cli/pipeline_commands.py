@@ -10,6 +10,7 @@ import typer
 from apq_moo.cli.app import app, err, progress_bar, say
 from apq_moo.cli.options import (
     DeviceOption,
+    InitOption,
     LimitOption,
     MissingOption,
     SeedOption,
@@ -49,6 +50,7 @@ def pipeline(
             min=0, max=1_000_000, help="Quantisation-aware steps of each mixed-precision sample."
         ),
     ] = _PIPELINE.finetune_steps,
+    init: InitOption = _PIPELINE.init,
     draw: Annotated[
         str, typer.Option(help="How training draws subnets: `uniform`, or `sizes`: of all sizes.")
     ] = _PIPELINE.draw,
@@ -82,6 +84,7 @@ def pipeline(
         mp=mp,
         held_out=held_out,
         finetune_steps=finetune_steps,
+        init=init,
         draw=draw,
         algo=algo,
         objectives=parse_objectives(objectives),

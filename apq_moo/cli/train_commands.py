@@ -11,6 +11,7 @@ from rich.table import Table
 from apq_moo.cli.app import app, check_output, err, out, progress_bar, say
 from apq_moo.cli.options import (
     DrawOption,
+    InitOption,
     OnOption,
     SeedOption,
     SpaceOption,
@@ -127,6 +128,7 @@ def supernet_train(
     split: Annotated[
         str, typer.Option(help="What of a step several processes share: its `images` or `subnets`.")
     ] = "images",
+    init: InitOption = None,
     on: TrainOnOption = "cpu",
     seed: SeedOption = 0,
 ) -> None:
@@ -166,7 +168,8 @@ def supernet_train(
         task = bar.add_task("training", total=steps)
         seconds = train(
             loaded, images, config, file, lambda p: bar.update(task, completed=p.step),
-            on=on, split=split,
+            on=on, split=split, init=init,
+            began=lambda begun: say(f"beginning with {begun}"),
         )  # fmt: skip
     if rank_of_environment() == 0:
         done = f"trained {steps} steps, the first {config.warmup} as a warm-up"

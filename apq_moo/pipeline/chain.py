@@ -143,6 +143,8 @@ def make_assets(config: PipelineConfig, listener: Listener) -> None:
     from apq_moo.files import write_json
     from apq_moo.pipeline import stages
     from apq_moo.space import load_space
+    from apq_moo.supernet.beginning import begin_with
+    from apq_moo.supernet.network import Supernet
     from apq_moo.supernet.sampling import SampleConfig
 
     space, folder = load_space(config.space), Path(config.folder)
@@ -157,10 +159,13 @@ def make_assets(config: PipelineConfig, listener: Listener) -> None:
         "pictures": folders.files_digest(images),
         "train": asdict(train),
         "samples": asdict(samples),
+        "init": config.init,
     }
     if not (folder / _STATE).is_file():
         folders.load_named_folder.cache_clear()  # pictures may have changed since
         check_images(space, load_images(images))
+        if config.init is not None:
+            begin_with(Supernet(space), config.init)  # refused before there is a folder
     state = _begin(folder, settings)
     seconds: dict[str, float] = state["seconds"]
 
@@ -179,8 +184,9 @@ def make_assets(config: PipelineConfig, listener: Listener) -> None:
         if config.warmup_steps is None:
             listener.say(f"the first {train.warmup:,} of {train.steps:,} steps are its warm-up")
         spent = stages.train(
-            space, images, train, folder / SUPERNET, lambda p: listener.progress(p.step, p.steps)
-        )
+            space, images, train, folder / SUPERNET, lambda p: listener.progress(p.step, p.steps),
+            init=config.init, began=lambda begun: listener.say(f"beginning with {begun}"),
+        )  # fmt: skip
         seconds["train"] = round(spent, 1)
         write_json(folder / _STATE, state)
     with stage("samples", "collecting samples"):
@@ -229,6 +235,7 @@ def _begin(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
         ):
             raise UserError(f"{path} is damaged; name another folder")
         known = {
+            "init": None,
             **known,
             "train": with_defaults(known.get("train"), TrainConfig),
             "samples": with_defaults(known.get("samples"), SampleConfig),

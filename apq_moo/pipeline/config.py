@@ -25,6 +25,8 @@ class PipelineConfig:
         mp: mixed-precision samples.
         held_out: held-out samples of each.
         finetune_steps: quantisation-aware steps of each mixed-precision sample.
+        init: what the supernet's weights begin with: a preset whose supernet ships, or a file of
+            weights; default: at random.
         draw: how training draws subnets, one of :data:`apq_moo.space.DISTRIBUTIONS`.
         algo: of the search.
         objectives: of the search.
@@ -45,6 +47,7 @@ class PipelineConfig:
     mp: int = 1500
     held_out: int = 1000
     finetune_steps: int = 0
+    init: str | None = None
     draw: str = "uniform"
     algo: str = RunConfig.algo
     objectives: tuple[str, ...] = RunConfig.objectives

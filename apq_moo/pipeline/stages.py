@@ -25,6 +25,7 @@ from apq_moo.files import growing
 from apq_moo.predictors import PREDICTORS, fit_to_samples
 from apq_moo.predictors.metrics import kendall_tau
 from apq_moo.space import Space, Subnet, embed, find_distribution, superspace
+from apq_moo.supernet.beginning import Beginning
 from apq_moo.supernet.checkpoint import load_supernet, save_supernet
 from apq_moo.supernet.devices import torch_device
 from apq_moo.supernet.distributed import join
@@ -46,6 +47,8 @@ def train(
     *,
     on: str = "cpu",
     split: str = "images",
+    init: str | Path | None = None,
+    began: Callable[[Beginning], None] = lambda _begun: None,
 ) -> float:
     """Train a supernet and store it; an interrupted training goes on where it stopped.
 
@@ -59,6 +62,9 @@ def train(
         callback: told about every step.
         on: the device to train on.
         split: what of a step several processes share, its ``images`` or its ``subnets``.
+        init: what the weights begin with, see :func:`apq_moo.supernet.beginning.begin_with`;
+            default: at random.
+        began: told what was copied.
 
     Returns:
         Seconds of training in all.
@@ -76,6 +82,11 @@ def train(
     with growing(out) if group.leads else nullcontext():
         if unfinished.is_file():
             trainer.load(unfinished)
+            _refuse_other_init(trainer.begun, init, unfinished)
+        elif init is not None:
+            begun = trainer.begin(init)
+            if group.leads:
+                began(begun)
         group.wait()  # all have read it
         supernet = trainer.run(checkpoint=unfinished, callback=callback)
         if group.leads:
@@ -86,10 +97,18 @@ def train(
                 seconds=trainer.seconds,
                 steps=config.steps,
                 train=asdict(config),
+                **({} if trainer.begun is None else {"begun": asdict(trainer.begun)}),
             )
             unfinished.unlink(missing_ok=True)
         group.wait()
     return trainer.seconds
+
+
+def _refuse_other_init(begun: Beginning | None, init: str | Path | None, unfinished: Path) -> None:
+    then, now = None if begun is None else begun.path, None if init is None else str(init)
+    if then != now:
+        how = "at random" if then is None else f"with init={then}"
+        raise UserError(f"{unfinished} began {how}; say the same, or name another file")
 
 
 def check_trainable(space: Space) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,22 @@ class Beginning:
     def __str__(self) -> str:
         share = 100 * self.copied / self.weights
         left = f"; not there: {', '.join(self.fresh)}" if self.fresh else ""
-        return f"{self.copied:,} of {self.weights:,} weights ({share:.0f} %) are of {self.path}{left}"
+        return f"{self.path}: {self.copied:,} of {self.weights:,} weights ({share:.0f} %){left}"
+
+
+def beginning_of(said: object, path: str | Path) -> Beginning | None:
+    """What a file says that a training began with.
+
+    Raises:
+        UserError: it is malformed; names ``path``.
+    """
+    if said is None:
+        return None
+    try:
+        found = Beginning(**said)  # type: ignore[arg-type]
+        return replace(found, fresh=tuple(found.fresh))
+    except TypeError as error:
+        raise UserError(f"{path} is damaged: it does not say what it began with") from error
 
 
 def begin_with(supernet: Supernet, source: str | Path) -> Beginning:
@@ -73,7 +88,7 @@ def begin_with(supernet: Supernet, source: str | Path) -> Beginning:
 
     Raises:
         UserError: the file is unreadable, none of these, or of no layer of the supernet; or a
-            tensor has another number of dimensions.
+            tensor has another number of dimensions, or numbers that are not finite.
     """
     path = _file_of(source)
     weights = _by_place(*read_tensors(path, None, "pt", _MAX_BYTES), path)
@@ -153,6 +168,8 @@ class _Copying:
                 f"{self._path}: {name} must be floats of {dimensions} dimensions, "
                 f"not {str(found.dtype).removeprefix('torch.')} of shape {tuple(found.shape)}"
             )
+        if not bool(found.isfinite().all()):
+            raise UserError(f"{self._path}: {name} has numbers that are not finite")
         return found.float()
 
     def _paste(self, target: Tensor, source: Tensor) -> None:
@@ -198,7 +215,9 @@ class _Copying:
             return False
         scale = self._tensor(f"{name}.depthwise.norm.weight", 1)
         importance = reach.abs().sum(dim=(0, 2, 3))
-        if len(depthwise) != len(importance) or (scale is not None and len(scale) != len(depthwise)):
+        if len(depthwise) != len(importance) or (
+            scale is not None and len(scale) != len(depthwise)
+        ):
             raise UserError(f"{self._path}: the layers of {name} differ in their middle channels")
         if scale is not None:
             importance = importance * scale.abs()

@@ -27,6 +27,7 @@ from apq_moo.files import with_defaults
 from apq_moo.space import Space, Subnet, belonging, refuse_other_space
 from apq_moo.supernet.backends import gradients_on
 from apq_moo.supernet.batches import Batches
+from apq_moo.supernet.beginning import Beginning, begin_with, beginning_of
 from apq_moo.supernet.checkpoint import load_tensors, save_tensors, take_tensors, tensors_of
 from apq_moo.supernet.distributed import ALONE, Group
 from apq_moo.supernet.drawing import Drawing
@@ -84,6 +85,9 @@ class Trainer:
         split: what of a step they share, one of :data:`SPLITS`: its ``images``, with batch-norm
             statistics of each share, or its ``subnets``, as if one process trained them all.
 
+    Attributes:
+        begun: what the weights began with, if not at random.
+
     Raises:
         UserError: a batch is larger than the training split or smaller than the group that shares
             it, the images do not fit the space, or subnets are to be shared where there is one or
@@ -127,9 +131,8 @@ class Trainer:
             )
             for name in (("opt", "small") if config.momentum_groups else ("opt",))
         }
-        self._average: dict[str, Tensor] = {}
-        if config.average_decay:
-            self._average = {n: p.detach().clone() for n, p in self.supernet.named_parameters()}
+        self._average = self._averages()
+        self.begun: Beginning | None = None
         self.step = 0
         self.seconds = 0.0
         self._gradients = gradients_on(self.supernet, config.label_smoothing, config.distillation)
@@ -137,6 +140,25 @@ class Trainer:
         self._batches = Batches(
             images, size, config.seed, self.device, AUGMENTATIONS[config.augmentation]
         )
+
+    def begin(self, source: str | Path) -> Beginning:
+        """Begin with the weights of a network of the same family, before the first step.
+
+        Args:
+            source: see :func:`apq_moo.supernet.beginning.begin_with`.
+
+        Raises:
+            UserError: likewise.
+        """
+        self.begun = begin_with(self.supernet, source)
+        self._average = self._averages()
+        return self.begun
+
+    def _averages(self) -> dict[str, Tensor]:
+        """Where the moving average of the weights begins; empty without one."""
+        if not self.config.average_decay:
+            return {}
+        return {name: p.detach().clone() for name, p in self.supernet.named_parameters()}
 
     def _update(self, x: Tensor, y: Tensor, first: Student) -> Tensor:
         others = self._drawing.students(self.step) if self.alone is None else []
@@ -302,6 +324,7 @@ class Trainer:
             "images": self.images.checksum,
             "config": asdict(self.config),
             "alone": self._alone(),
+            "begun": None if self.begun is None else asdict(self.begun),
             "step": self.step,
             "seconds": self.seconds,
         }
@@ -324,6 +347,7 @@ class Trainer:
         refuse_other_settings(path, then, asdict(self.config), "name another file")
         if header.get("alone") != self._alone():
             raise UserError(f"{path} is the training of another subnet")
+        self.begun = beginning_of(header.get("begun"), path)
         net = {name[4:]: value for name, value in tensors.items() if name.startswith("net.")}
         take_tensors(self.supernet, net, path)
         try:

@@ -24,7 +24,7 @@ from apq_moo.predictors import mlp
 from apq_moo.space import load_space
 from apq_moo.study.folder import LOCK
 from apq_moo.supernet.checkpoint import load_supernet
-from apq_moo.supernet.training import TrainConfig
+from apq_moo.supernet.training import TrainConfig, Trainer
 
 TINY = (
     *("--steps", "4", "--fp", "16", "--mp", "16", "--held-out", "6", "--budget", "4800"),
@@ -89,6 +89,39 @@ def test_stages_one_by_one(call, refused):
     assert "names no image set" in refused(
         "supernet", "train", "--space", "imagenet", "-o", "n.safetensors"
     )
+
+
+def test_a_training_begins_with_weights_of_another(call, refused, monkeypatch):
+    """They are said, kept in the file, and the same after an interruption."""
+    train = ("supernet", "train", "--steps", "2", "--warmup-steps", "0", "--batch-size", "32")
+    begun = call(*train, "--init", "digits", "-o", "a.safetensors")
+    assert begun.code == 0
+    assert "beginning with digits: 26,683 of 26,683 weights (100 %)" in begun.out
+    _, header = load_supernet(Path("a.safetensors"), load_space("digits"))
+    assert header["begun"]["path"] == "digits"
+    assert call(*train, "--init", "a.safetensors", "-o", "b.safetensors").code == 0
+    assert "cannot read" in refused(*train, "--init", "none.safetensors", "-o", "c.safetensors")
+
+    class Killed(BaseException):
+        pass
+
+    def run(trainer, *, checkpoint, callback):
+        trainer.save(checkpoint)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "run", run)
+        with pytest.raises(Killed):
+            stages.train(
+                load_space("digits"), "digits", TrainConfig(steps=2, warmup_steps=0, batch_size=32),
+                "d.safetensors", init="digits",
+            )  # fmt: skip
+    again = refused(*train, "-o", "d.safetensors")
+    assert "began with --init digits; say the same, or name another file" in again
+    assert call(*train, "--init", "digits", "-o", "d.safetensors").code == 0
+    assert Path("d.safetensors").read_bytes()[-1000:] == Path("a.safetensors").read_bytes()[-1000:]
+    assert "cannot read" in refused("pipeline", "--init", "none.safetensors", *TINY)
+    assert not Path("made").exists()
 
 
 @pytest.mark.usefixtures("brief")
