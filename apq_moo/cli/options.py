@@ -62,6 +62,7 @@ _OPTIONS = {
     "arithmetic": "--arithmetic",
     "batch_size": "--batch-size",
     "format": "--format",
+    "init": "--init",
     "verify": "--verify",
     "limits": "--max",
     "n": "--end-to-end",
