@@ -120,7 +120,7 @@ def test_a_training_begins_with_weights_of_another(call, refused, monkeypatch):
     assert call(*train, "--init", "digits", "-o", "d.safetensors").code == 0
     assert Path("d.safetensors").read_bytes()[-1000:] == Path("a.safetensors").read_bytes()[-1000:]
     assert "cannot read" in refused("pipeline", "--init", "none.safetensors", *TINY)
-    assert not Path("made").exists()
+    assert not Path("made/pipeline.json").exists()
 
 
 @pytest.mark.usefixtures("brief")
@@ -248,7 +248,7 @@ def test_a_pipeline_of_a_space_in_a_file(tmp_path, monkeypatch):
 def test_a_warm_up_longer_than_the_training_is_one_line(refused, command):
     line = refused(*command, "--steps", "4", "--warmup-steps", "5")
     assert line == "error: --warmup-steps 5 must lie between 0 and --steps 4"
-    assert not Path("made").exists()
+    assert not Path("made/pipeline.json").exists()
 
 
 def fill(folder, classes, n=30, marked=0):
@@ -397,7 +397,7 @@ def test_a_search_that_cannot_work_is_refused_before_training(refused, monkeypat
     assert "unknown algorithm 'foo'" in refused("pipeline", *TINY, "--algo", "foo")
     assert "unknown objective 'x'" in refused("pipeline", *TINY, "--objectives", "acc,x")
     assert "smallest that works is 4800" in refused("pipeline", *TINY, "--budget", "4799")
-    assert not Path("made").exists()
+    assert not Path("made/pipeline.json").exists()
 
 
 @pytest.mark.slow
