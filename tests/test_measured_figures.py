@@ -462,3 +462,25 @@ def test_what_the_page_says_of_all_audited_fronts():
         in text
     )
     assert "(p = {:.2f}, {:.2f} and {:.2f},".format(*(c.pvalue for c in correlations)) in text
+
+
+def test_fine_tuned_members_beside_training_alone():
+    """As many as have been trained alone."""
+    state = json.loads((DOCS / "data" / "fashion-tuned-fronts.json").read_text())
+    manifest = find_assets(load_space("fashion")).manifest
+    assert (
+        state["settings"]["supernet_sha256"]
+        == (manifest["files"]["supernet.safetensors"]["sha256"])
+    )
+    page = (DOCS / "deploy.md").read_text()
+    (table,) = [rows for rows in _tables(page) if rows[0][-1] == "alone (16,000 steps)"]
+    rows = []
+    for member in state["members"]:
+        known = {"inherited": member["inherited"], **member["trained"]}
+        if "alone" in known:
+            cells = [
+                f"{known[of]['validation']:.2f} / {known[of]['test']:.2f}" if of in known else ""
+                for of in ("inherited", "tenth", "alone")
+            ]
+            rows.append([f"{member['macs'] / 1e6:.2f}", f"{member['bits']:.1f}", *cells])
+    assert table[1:] == rows
