@@ -1,4 +1,4 @@
-"""Every algorithm still writes the ``front.csv`` that was frozen, byte for byte."""
+"""Every algorithm still writes the ``front.csv`` that was frozen, to nine digits."""
 
 import importlib.util
 import json
