@@ -62,15 +62,12 @@ class System(Strategy, Parametrised):
 
     Attributes:
         title: its name.
-        fields: the fields of blocks that it chooses, as a stage of a pipeline, while the others
-            stay those of the network that it is handed; None where it is no stage.
         slips: of the authors' code, by name, with what each does.
         reports_kept: whether only the networks that it holds count, not all that it evaluated.
     """
 
     takes_parts: ClassVar[bool] = True
     title: ClassVar[str]
-    fields: ClassVar[tuple[str, ...] | None] = None
     slips: ClassVar[Mapping[str, str]] = {}
     reports_kept: bool = False
     faithful: str = ""
@@ -132,13 +129,8 @@ class System(Strategy, Parametrised):
         """
 
     @abstractmethod
-    def reach(self, target: Target, base: IntArray | None = None) -> Asking[Any]:
-        """Search under one target.
-
-        Args:
-            target: the limits.
-            base: what a stage of a pipeline is handed, shape ``(n_blocks,)``.
-        """
+    def reach(self, target: Target) -> Asking[Any]:
+        """Search under one target."""
 
     def search(self, targets: Sequence[Target]) -> Asking[Any]:
         """Search under all targets; by default under one after the other."""
@@ -183,35 +175,23 @@ class System(Strategy, Parametrised):
         ]
 
 
-def within(
-    asking: Asking[Any], budget: int, region: FeasibleRegion | None = None
-) -> Asking[IntArray | None]:
+def within(asking: Asking[Any], budget: int) -> Asking[None]:
     """Carry a search out until it ends or a number of evaluations is spent.
 
     Args:
         asking: the search.
         budget: evaluations; the last batch is cut to what is left.
-        region: what the result has to be in, if anything.
-
-    Returns:
-        The most accurate network of the region that it asked for, shape ``(n_blocks,)``; of equal
-        ones the first; None if there is none.
     """
-    best, highest, left = None, -np.inf, budget
+    left = budget
     try:
         index = next(asking)
         while left and len(index):
             batch = index[:left]
             scores = yield batch
             left -= len(batch)
-            inside = np.ones(len(batch), bool) if region is None else region.contains_blocks(batch)
-            for row in np.flatnonzero(inside & (scores > highest)):
-                if scores[row] > highest:
-                    best, highest = batch[row].copy(), float(scores[row])
             if len(batch) < len(index):
                 break
             index = asking.send(scores)
     except StopIteration:
         pass
     asking.close()
-    return best

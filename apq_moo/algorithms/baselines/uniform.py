@@ -7,7 +7,7 @@ the most bits for all its layers, that meets a limit.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -32,14 +32,13 @@ class Family(System):
             UserError: the space leaves no choice.
         """
 
-    def _family(self, problem: APQProblem, base: IntArray | None) -> IntArray:
-        of = reference_network(problem) if base is None else base
-        networks = distinct(self.family(problem, of))
+    def _family(self, problem: APQProblem) -> IntArray:
+        networks = distinct(self.family(problem, reference_network(problem)))
         return networks[np.all(problem.region.options.feasible_blocks(networks), axis=1)]
 
     def admit(self, problem: APQProblem) -> None:
         """See :class:`System`."""
-        networks = self._family(problem, None)
+        networks = self._family(problem)
         if problem.region.contains_blocks(networks).any():
             return
         of = f" that {self.title} can choose"
@@ -51,17 +50,16 @@ class Family(System):
             "limits together; raise one"
         )
 
-    def reach(self, target: Target, base: IntArray | None = None) -> Asking[Any]:
+    def reach(self, target: Target) -> Asking[Any]:
         """See :class:`System`."""
-        networks = self._family(target.problem, base)
+        networks = self._family(target.problem)
         yield networks[target.region.contains_blocks(networks)][:1]
 
 
 class MobileNetV2Like(Family):
-    """The reference network at 8 bits, as it is; as a stage of a pipeline whatever it costs."""
+    """The reference network at 8 bits, as it is."""
 
     title = "mobilenetv2-8bit"
-    fields: ClassVar[tuple[str, ...]] = ()
 
     def family(self, problem: APQProblem, base: IntArray) -> IntArray:
         """See :class:`Family`."""
@@ -73,7 +71,6 @@ class UniformWidth(Family):
     """All blocks at one share of the reference network's channels, rounded down to an option."""
 
     title = "uniform-width"
-    fields: ClassVar[tuple[str, ...]] = ("channels",)
 
     def family(self, problem: APQProblem, base: IntArray) -> IntArray:
         """See :class:`Family`."""
@@ -104,7 +101,6 @@ class UniformBits(Family):
     """
 
     title = "uniform-bits"
-    fields: ClassVar[tuple[str, ...]] = ROLES
 
     def family(self, problem: APQProblem, base: IntArray) -> IntArray:
         """See :class:`Family`."""
