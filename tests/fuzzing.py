@@ -781,7 +781,12 @@ def pipeline(folder):
     return folder / "pipeline.json"
 
 
-SETTINGS = {"train": asdict(TrainConfig()), "samples": asdict(SampleConfig()), "space": "digits"}
+SETTINGS = {
+    "train": asdict(TrainConfig()),
+    "samples": asdict(SampleConfig()),
+    "space": "digits",
+    "init": None,
+}
 
 
 def images(folder, suffix):

@@ -137,8 +137,8 @@ class Algorithms(Registry[AlgorithmEntry]):
     """
 
     def __contains__(self, name: object) -> bool:
-        if not isinstance(name, str) or super().__contains__(name):
-            return super().__contains__(name)
+        if not isinstance(name, str):
+            return False
         stages = name.partition(":")[0].split("+")
         return all(super(Algorithms, self).__contains__(stage) for stage in stages)
 
