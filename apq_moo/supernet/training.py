@@ -11,39 +11,33 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from apq_moo.changes import refuse_other_settings
 from apq_moo.data.augmentation import AUGMENTATIONS
 from apq_moo.data.images import ImageSet, check_images
 from apq_moo.errors import UserError
-from apq_moo.files import with_defaults
-from apq_moo.space import Space, Subnet, belonging, refuse_other_space
+from apq_moo.space import Space, Subnet
 from apq_moo.supernet.backends import gradients_on
 from apq_moo.supernet.batches import Batches
-from apq_moo.supernet.beginning import Beginning, begin_with, beginning_of
-from apq_moo.supernet.checkpoint import load_tensors, save_tensors, take_tensors, tensors_of
+from apq_moo.supernet.beginning import Beginning, begin_with
+from apq_moo.supernet.checkpoint import save_tensors
 from apq_moo.supernet.distributed import ALONE, Group
 from apq_moo.supernet.drawing import Drawing
 from apq_moo.supernet.gradients import Student
 from apq_moo.supernet.network import Supernet
 from apq_moo.supernet.range_fitting import fit_ranges
 from apq_moo.supernet.recipe import TrainConfig
+from apq_moo.supernet.resuming import FORMAT, Parts, Reached, restore, snapshot
 
 __all__ = ["FORMAT", "SPLITS", "Progress", "TrainConfig", "Trainer"]
 
 SPLITS = ("images", "subnets")
 """What of a step several processes may share."""
-
-FORMAT = "apq-moo training 1"
-_LONG_S = 1e9
-"""More seconds than any training takes."""
 
 _REFITTED, _BRIEFLY = 200, 8
 """Quantised steps after which ranges are fitted again, and to how many subnets meanwhile."""
@@ -311,27 +305,7 @@ class Trainer:
             UserError: it cannot be written, or has diverged.
         """
         self._refuse_divergence()
-        tensors = {f"net.{name}": value for name, value in tensors_of(self.supernet).items()}
-        for prefix, optimiser in self.optimisers.items():
-            for index, state in optimiser.state_dict()["state"].items():
-                tensors |= {f"{prefix}.{index}.{name}": value for name, value in state.items()}
-        tensors |= {f"avg.{name}": value for name, value in self._average.items()}
-        if self.config.sampling != "random":
-            tensors["draw.excess"] = torch.from_numpy(self._drawing.excess)
-        header = {
-            "format": FORMAT,
-            **belonging(self.space),
-            "images": self.images.checksum,
-            "config": asdict(self.config),
-            "alone": self._alone(),
-            "begun": None if self.begun is None else asdict(self.begun),
-            "step": self.step,
-            "seconds": self.seconds,
-        }
-        save_tensors(path, tensors, header)
-
-    def _alone(self) -> dict[str, Any] | None:
-        return None if self.alone is None else self.alone.to_dict()
+        save_tensors(path, *snapshot(self._parts(), self._reached()))
 
     def load(self, path: str | Path) -> None:
         """Continue a stored run.
@@ -339,43 +313,22 @@ class Trainer:
         Raises:
             UserError: the file is unreadable, or of another space, data set or configuration.
         """
-        tensors, header = load_tensors(path, FORMAT)
-        refuse_other_space(header, self.space, path)
-        if header.get("images") != self.images.checksum:
-            raise UserError(f"{path} was trained on other images")
-        then = with_defaults(header.get("config"), TrainConfig)
-        refuse_other_settings(path, then, asdict(self.config), "name another file")
-        if header.get("alone") != self._alone():
-            raise UserError(f"{path} is the training of another subnet")
-        self.begun = beginning_of(header.get("begun"), path)
-        net = {name[4:]: value for name, value in tensors.items() if name.startswith("net.")}
-        take_tensors(self.supernet, net, path)
-        try:
-            for name, value in self._average.items():
-                value.copy_(tensors[f"avg.{name}"])
-            if self.config.sampling != "random":
-                torch.from_numpy(self._drawing.excess).copy_(tensors["draw.excess"])
-        except (RuntimeError, KeyError) as error:
-            raise UserError(f"{path} does not hold this space's weights") from error
-        try:
-            self._take_state(tensors, header)
-        except Exception as error:  # torch checks little of what it is given
-            raise UserError(f"{path} is damaged: its optimiser's state is malformed") from error
+        reached = restore(self._parts(), path)
+        self.step, self.seconds, self.begun = reached.step, reached.seconds, reached.begun
 
-    def _take_state(self, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
-        for prefix, optimiser in self.optimisers.items():
-            state: dict[int, dict[str, Tensor]] = {}
-            for name, value in tensors.items():
-                if name.startswith(f"{prefix}."):
-                    _, index, key = name.split(".")
-                    state.setdefault(int(index), {})[key] = value
-            _check_moments(optimiser, state)
-            groups = optimiser.state_dict()["param_groups"]
-            optimiser.load_state_dict({"state": state, "param_groups": groups})
-        step, seconds = header["step"], float(header["seconds"])
-        if type(step) is not int or not (0 <= step <= self.config.steps and 0 <= seconds < _LONG_S):
-            raise ValueError(step, seconds)
-        self.step, self.seconds = step, seconds
+    def _parts(self) -> Parts:
+        return Parts(
+            supernet=self.supernet,
+            optimisers=self.optimisers,
+            average=self._average,
+            excess=self._drawing.excess,
+            config=self.config,
+            images=self.images.checksum,
+            alone=self.alone,
+        )
+
+    def _reached(self) -> Reached:
+        return Reached(self.step, self.seconds, self.begun)
 
 
 def _shares_subnets(split: str, config: TrainConfig, alone: Subnet | None) -> bool:
@@ -385,22 +338,3 @@ def _shares_subnets(split: str, config: TrainConfig, alone: Subnet | None) -> bo
         why = "there is one" if alone is not None else "momentum_groups lets them take turns"
         raise UserError(f"split='subnets' shares a step's subnets, but {why}")
     return split == "subnets"
-
-
-def _check_moments(optimiser: torch.optim.Optimizer, state: dict[int, dict[str, Tensor]]) -> None:
-    """Check the state of an AdamW, which takes anything and fails at its next step.
-
-    Raises:
-        ValueError: a parameter has none of that number, or moments of another kind.
-    """
-    parameters = dict(enumerate(optimiser.param_groups[0]["params"]))
-    for index, moments in state.items():
-        shape = parameters[index].shape
-        found = {name: (value.shape, value.dtype) for name, value in moments.items()}
-        kinds = {"exp_avg": shape, "exp_avg_sq": shape, "step": torch.Size([])}
-        if found != {name: (kind, torch.float32) for name, kind in kinds.items()}:
-            raise ValueError(f"parameter {index} has {found}")
-        if not moments["step"] >= 0 or not all(
-            value.isfinite().all() for value in moments.values()
-        ):
-            raise ValueError(f"parameter {index} has odd moments")
