@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from apq_moo.cli.app import app, say
 from apq_moo.errors import UserError
+
+if TYPE_CHECKING:
+    from apq_moo.data.folders import Inspection
 
 data_app = typer.Typer(no_args_is_help=True, help="Find and download image sets.")
 app.add_typer(data_app, name="data")
@@ -18,7 +22,7 @@ app.add_typer(data_app, name="data")
 def data_list() -> None:
     """List the image sets by name, and where their files were found."""
     from apq_moo.data import IMAGES
-    from apq_moo.data.folders import SYNTAX
+    from apq_moo.data.listing import SYNTAX
     from apq_moo.data.sources import SOURCES
 
     sources = dict(SOURCES.usable())
@@ -30,7 +34,9 @@ def data_list() -> None:
                 say(f"{name}: {sources[name].find()}")
             except UserError:
                 say(f"{name}: not found; apq-moo data download {name}")
-    say(f"{SYNTAX}: your own images, in PATH/train/<class> and PATH/val/<class>")
+    say(
+        f"{SYNTAX}: your own images, in PATH/train/<class> and PATH/val/<class>, or PATH a CSV file"
+    )
 
 
 @data_app.command("download")
@@ -61,13 +67,27 @@ def data_download(
 @data_app.command("check")
 def data_check(
     folder: Annotated[
-        Path, typer.Argument(metavar="PATH", help="Holds train, and val or test, as in `data list`")
+        Path,
+        typer.Argument(
+            metavar="PATH",
+            help="Holds train, and val or test; or a CSV file of `file,class,split`.",
+        ),
     ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
 ) -> None:
     """Read all your own images in a folder and list what is there; exits with 2 if one is bad."""
     from apq_moo.data.folders import inspect
 
     found = inspect(folder)
+    if as_json:
+        say(json.dumps(found.to_dict()))
+    else:
+        _tell(found)
+    if found.unreadable:
+        raise typer.Exit(2)
+
+
+def _tell(found: Inspection) -> None:
     for split, counts in found.counts.items():
         each = ", ".join(f"{name} {n:,}" for name, n in counts.items())
         say(f"{split}: {sum(counts.values()):,} images of {len(counts)} classes: {each}")
@@ -83,5 +103,3 @@ def data_check(
     say(f"unreadable: {len(found.unreadable):,}")
     for path, reason in found.unreadable.items():
         say(f"  {path}: {reason}")
-    if found.unreadable:
-        raise typer.Exit(2)

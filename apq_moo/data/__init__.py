@@ -5,6 +5,7 @@ from apq_moo.data import digits as _digits
 from apq_moo.data import fashion as _fashion
 from apq_moo.data import folders
 from apq_moo.data.images import IMAGES, ImageSet, Split
+from apq_moo.data.listing import SYNTAX
 from apq_moo.errors import UserError
 from apq_moo.space import Space
 
@@ -23,7 +24,7 @@ def load_images(name: str) -> ImageSet:
         return folders.load_named_folder(name)
     if name not in IMAGES:
         known = ", ".join(IMAGES)
-        raise UserError(f"unknown image set {name!r}; known: {known}, or {folders.SYNTAX}")
+        raise UserError(f"unknown image set {name!r}; known: {known}, or {SYNTAX}")
     return IMAGES.get(name)()
 
 

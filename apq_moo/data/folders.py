@@ -1,25 +1,23 @@
-"""A user's own images in folders, as ImageNet's: ``train/<class>/*.jpg``, ``val`` or ``test``."""
+"""A user's own images: in folders as ImageNet's, ``train/<class>/*.jpg``, or as a CSV file says."""
 
 from __future__ import annotations
 
 import os
 import re
 import shlex
-import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from apq_moo.data.augmentation import Augmentation
+from apq_moo.data.decoding import MAX_PIXELS, decode_all
 from apq_moo.data.images import (
     N_CALIBRATION,
     ImageSet,
@@ -27,30 +25,23 @@ from apq_moo.data.images import (
     split_of_bytes,
     split_off_validation,
 )
+from apq_moo.data.listing import CSV_SUFFIX, SYNTAX, Listing, list_pictures
 from apq_moo.errors import UserError, shown
 from apq_moo.files import digest_of, sha256
 from apq_moo.space import Space
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
-    from torchvision.datasets import ImageFolder
 
 PREFIX = "folder:"
-SYNTAX = "folder:PATH@SIZE"
 SPLIT_SEED = 20091001
 VALIDATION_FRACTION = 0.1
 MAX_BYTES = 8 * 2**30
 """What all images may take in memory."""
 
-MAX_PIXELS = 2**25
-"""Of one image, before it is made smaller."""
-
-_LARGE = 2**22
-_ORIENTATION = 0x0112
 _LISTED = 3
 """Images that a message names."""
 
-_FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
 _NAME = re.compile(r"folder:(?P<path>.+)@(?P<size>[0-9]{1,6})(?P<grey>-grey)?", re.DOTALL)
 
 
@@ -88,7 +79,7 @@ def located(space: Space) -> str:
 def at_hand(name: str, space: Space) -> str:
     """The name of images as it was recorded, or where a space says that they are now."""
     old, new = _NAME.fullmatch(name), _NAME.fullmatch(space.spec.images)
-    if old is None or new is None or _is_folder(old["path"]):
+    if old is None or new is None or _is_there(old["path"]):
         return name
     return located(space)
 
@@ -103,19 +94,21 @@ def files_digest(name: str) -> str | None:
         UserError: an image cannot be read, or the folder is not as :func:`load_image_folder` wants.
     """
     match = _NAME.fullmatch(name)
-    if match is None or not _is_folder(match["path"]):
+    if match is None or not _is_there(match["path"]):
         return None
-    folder, found = _splits(match["path"])
-    paths = [path for dataset in found.values() for path, _ in dataset.samples]
+    pictures = list_pictures(match["path"])
+    paths = pictures.paths()
     with ThreadPoolExecutor() as pool:
         digests = list(pool.map(sha256, paths))
-    names = [Path(path).relative_to(folder).as_posix() for path in paths]
+    names = [listing.name(i) for listing in pictures.splits.values() for i in range(len(listing))]
     return digest_of(list(zip(names, digests, strict=True)))
 
 
-def _is_folder(path: str) -> bool:
+def _is_there(path: str) -> bool:
+    """Whether there is a folder of images, or a CSV file that lists some."""
     try:
-        return Path(path).expanduser().is_dir()
+        place = Path(path).expanduser()
+        return place.is_dir() or (place.suffix.lower() == CSV_SUFFIX and place.is_file())
     except (OSError, RuntimeError, ValueError):
         return False
 
@@ -131,13 +124,13 @@ def load_image_folder(
 
     Images are turned upright first, as their EXIF data says.
 
-    The test split is ``test``, and validation is ``val``. If one of these folders is missing, the
-    other is the test split, and validation is drawn from ``train``, once, with :data:`SPLIT_SEED`.
-    Classes are numbered by name. Training images are mirrored and shifted by up to an eighth of
-    their size.
+    The test split is ``test``, and validation is ``val``. If one of these is missing, the other is
+    the test split, and validation is drawn from ``train``, once, with :data:`SPLIT_SEED`; where a
+    CSV file names neither, both are drawn. Classes are numbered by name. Training images are
+    mirrored and shifted by up to an eighth of their size.
 
     Args:
-        path: holds ``train`` and ``val`` or ``test`` or both; in each a folder for every class.
+        path: a folder or a CSV file, see :func:`apq_moo.data.listing.list_pictures`.
         size: height and width in pixels.
         channels: 3 for RGB, 1 for grey.
         validation_fraction: the part of ``train`` that validation gets where it is drawn.
@@ -147,37 +140,39 @@ def load_image_folder(
             read; all of them take more than :data:`MAX_BYTES`; or an argument is out of range.
     """
     _check(size, channels, validation_fraction)
-    folder, found = _splits(path)
-    n_bytes = channels * size**2 * sum(len(dataset) for dataset in found.values())
+    pictures = list_pictures(path)
+    place, found = pictures.place, pictures.splits
+    n_bytes = channels * size**2 * len(pictures)
     if n_bytes > MAX_BYTES:
         raise UserError(
-            f"the images of {folder} at {size}x{size} take {n_bytes / 2**30:,.1f} GiB of memory, "
+            f"the images of {place} at {size}x{size} take {n_bytes / 2**30:,.1f} GiB of memory, "
             f"more than {MAX_BYTES / 2**30:.0f}; choose a smaller size or fewer images"
         )
     unreadable: dict[str, str] = {}
     read = {name: _read(of, size, channels, unreadable) for name, of in found.items()}
-    _refuse(unreadable, folder, sum(len(dataset) for dataset in found.values()))
+    _refuse(unreadable, place, len(pictures))
     pixels, labels = read["train"]
-    *validation, held_out = list(found)[1:]
-    n_drawn = 0 if validation else max(1, round(validation_fraction * len(labels)))
+    *validation, held_out = list(found)[1:] or [""]
+    part = max(1, round(validation_fraction * len(labels)))
+    n_drawn = 0 if validation else part if held_out else 2 * part
     # Also where nothing is drawn, this shuffles the classes, so that calibration has all of them.
-    train, drawn = split_off_validation(pixels, labels, n_drawn, SPLIT_SEED, str(folder / "train"))
-    test = split_of_bytes(*read[held_out])
+    train, drawn = split_off_validation(pixels, labels, n_drawn, SPLIT_SEED, str(place / "train"))
+    test = split_of_bytes(*read[held_out]) if held_out else drawn[part:]
     return ImageSet(
         name=f"{PREFIX}{path}@{size}{'-grey' if channels == 1 else ''}",
         train=train,
         calibration=train[:N_CALIBRATION],
-        validation=split_of_bytes(*read["val"]) if validation else drawn,
+        validation=split_of_bytes(*read["val"]) if validation else drawn[:part],
         test=test,
         test_clean=test,
         augment=Augmentation(max_shift=size // 8),
-        classes=tuple(found["train"].classes),
+        classes=pictures.classes,
     )
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What is in a folder of images.
+    """What is in a set of images.
 
     Attributes:
         counts: images by split and class.
@@ -191,51 +186,42 @@ class Inspection:
     unreadable: dict[str, str]
     left_out: list[str]
 
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON; sizes as rows of width, height and number of images, the smallest first."""
+        return {
+            "counts": self.counts,
+            "sizes": [
+                [*size, n] for size, n in sorted(self.sizes.items(), key=lambda s: _area(s[0]))
+            ],
+            "unreadable": self.unreadable,
+            "left_out": self.left_out,
+        }
+
+
+def _area(size: tuple[int, int]) -> tuple[int, tuple[int, int]]:
+    return size[0] * size[1], size
+
 
 def inspect(path: str | Path) -> Inspection:
-    """Read all images of a folder, to tell what is there and which are unreadable.
+    """Read all images of a set, to tell what is there and which are unreadable.
 
     Args:
-        path: of the folder, or ``folder:PATH@SIZE``.
+        path: of the folder or CSV file, or ``folder:PATH@SIZE``.
 
     Raises:
         UserError: a folder is missing, has no classes, or not those of ``train``.
     """
     match = _NAME.fullmatch(str(path))
-    folder, found = _splits(match["path"] if match else path)
-    paths = [path for dataset in found.values() for path, _ in dataset.samples]
-    sizes: list[tuple[int, int]] = []
-    unreadable = _decode(paths, lambda _i, image: sizes.append(image.size))
-    files = {str(file) for name in found for file in (folder / name).rglob("*") if file.is_file()}
-    counts = {}
-    for name, dataset in found.items():
-        of = Counter(dataset.targets)
-        counts[name] = {text: of[i] for i, text in enumerate(dataset.classes)}
-    return Inspection(counts, dict(Counter(sizes)), unreadable, sorted(files - set(paths)))
-
-
-def _splits(path: str | Path) -> tuple[Path, dict[str, ImageFolder]]:
-    """Where a folder is, and its splits: ``train``, then those of ``val`` and ``test``."""
-    try:
-        folder = Path(path).expanduser().absolute()
-    except RuntimeError as error:  # of ~name, where there is no such user
-        raise UserError(f"image folder {str(path)!r}: {error} Write {SYNTAX}") from error
-    found = {name: _listed(folder / name) for name in ("train", *_held_out(folder))}
-    _check_classes(folder, {name: dataset.classes for name, dataset in found.items()})
-    return folder, found
-
-
-def _held_out(folder: Path) -> list[str]:
-    """Which of ``val`` and ``test`` there are, beside ``train``."""
-    try:
-        if not folder.is_dir():
-            raise UserError(f"image folder {str(folder)!r} is no folder; write {SYNTAX}")
-        found = [name for name in ("val", "test") if (folder / name).is_dir()]
-        if not found or not (folder / "train").is_dir():
-            raise UserError(f"image folder {folder} must hold train, and val or test or both")
-    except OSError as error:
-        raise UserError(f"cannot read image folder {folder}: {error.strerror or error}") from error
-    return found
+    pictures = list_pictures(match["path"] if match else path)
+    sizes: Counter[tuple[int, int]] = Counter()
+    unreadable: dict[str, str] = {}
+    for listing in pictures.splits.values():
+        for part in listing.parts():
+            found: list[tuple[int, int]] = []
+            unreadable |= decode_all(part.paths(), lambda _i, image: found.append(image.size))  # noqa: B023
+            sizes.update(found)
+    counts = {name: listing.count(pictures.classes) for name, listing in pictures.splits.items()}
+    return Inspection(counts, dict(sizes), unreadable, list(pictures.left_out))
 
 
 def _check(size: int, channels: int, validation_fraction: float) -> None:
@@ -249,37 +235,15 @@ def _check(size: int, channels: int, validation_fraction: float) -> None:
         )
 
 
-def _listed(folder: Path) -> ImageFolder:
-    """The images of a split, by class, still unread."""
-    from torchvision.datasets import ImageFolder
-
-    try:
-        return ImageFolder(folder)
-    except OSError as error:
-        raise UserError(
-            f"{folder} must hold a folder of images for every class: {error.strerror or error}"
-        ) from error
-
-
-def _check_classes(folder: Path, classes: dict[str, list[str]]) -> None:
-    for name, listed in classes.items():
-        odd = sorted(set(listed) ^ set(classes["train"]))
-        if odd:
-            raise UserError(
-                f"image folder {folder}: train and {name} must have the same classes, but only one "
-                f"of them has {', '.join(map(shown, odd[:3]))}{', ...' if odd[3:] else ''}"
-            )
-
-
 def _read(
-    dataset: ImageFolder, size: int, channels: int, unreadable: dict[str, str]
+    listing: Listing, size: int, channels: int, unreadable: dict[str, str]
 ) -> tuple[NDArray[np.uint8], Labels]:
     """Bytes of shape ``(n, channels, size, size)``, and labels; adds what cannot be read."""
     from torchvision.transforms import CenterCrop, Compose, Resize
 
     square = Compose([Resize(size), CenterCrop(size)])
     mode = "RGB" if channels == 3 else "L"
-    pixels = np.empty((len(dataset), channels, size, size), dtype=np.uint8)
+    pixels = np.empty((len(listing), channels, size, size), dtype=np.uint8)
 
     def keep(i: int, image: Picture) -> None:
         found = np.asarray(square(image.convert(mode)))
@@ -289,84 +253,21 @@ def _read(
         if max(image.size) * size**2 > MAX_PIXELS * min(image.size):
             raise ValueError(f"it is too long for its width: {image.size}")
 
-    unreadable |= _decode([path for path, _ in dataset.samples], keep, check)
-    return pixels, np.asarray(dataset.targets, dtype=np.int64)
+    unreadable |= decode_all(listing.paths(), keep, check)
+    return pixels, listing.labels
 
 
-def _decode(
-    paths: Sequence[str],
-    use: Callable[[int, Picture], object],
-    check: Callable[[Picture], object] = lambda _image: None,
-) -> dict[str, str]:
-    """Hand every image to a function, upright and with its number; by several threads.
-
-    Args:
-        paths: of the images.
-        use: takes an image.
-        check: raises, before an image is decoded, if it cannot be used.
-
-    Returns:
-        Why, for each image that cannot be read.
-    """
-    from PIL import Image
-
-    large = Lock()  # so that few of them are in memory at a time
-
-    def read(i: int) -> str:
-        try:
-            with Image.open(paths[i], formats=_FORMATS) as image:
-                n_pixels = image.width * image.height
-                if n_pixels > MAX_PIXELS:
-                    raise ValueError(f"it has {n_pixels:,} pixels, more than {MAX_PIXELS:,}")
-                check(image)
-                if image.mode[0] in "IF":  # Pillow would cut their values off at 255
-                    raise ValueError("it has more than 8 bits a channel; convert it to 8")
-                with large if n_pixels > _LARGE else nullcontext():
-                    image.load()
-                    use(i, _upright(image))
-        except Exception as error:  # damaged images make Pillow raise almost anything
-            return str(error) or type(error).__name__
-        return ""
-
-    with warnings.catch_warnings(), ThreadPoolExecutor() as pool:
-        warnings.filterwarnings("ignore", module="PIL")  # such as of corrupt EXIF data
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        reasons = list(pool.map(read, range(len(paths))))
-    return {path: reason for path, reason in zip(paths, reasons, strict=True) if reason}
-
-
-def _upright(image: Picture) -> Picture:
-    """An image turned and mirrored as its EXIF data says; as it is, where that is malformed.
-
-    Unlike Pillow's ``exif_transpose``, nothing but the orientation is read or written.
-    """
-    from PIL.Image import Transpose
-
-    turns = {
-        2: Transpose.FLIP_LEFT_RIGHT,
-        3: Transpose.ROTATE_180,
-        4: Transpose.FLIP_TOP_BOTTOM,
-        5: Transpose.TRANSPOSE,
-        6: Transpose.ROTATE_270,
-        7: Transpose.TRANSVERSE,
-        8: Transpose.ROTATE_90,
-    }
-    try:
-        turn = turns.get(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # as damaged images
-        return image
-    return image if turn is None else image.transpose(turn)
-
-
-def _refuse(unreadable: Mapping[str, str], folder: Path, n: int) -> None:
-    """Refuse a folder some of whose ``n`` images cannot be read."""
+def _refuse(unreadable: Mapping[str, str], place: Path, n: int) -> None:
+    """Refuse a set some of whose ``n`` images cannot be read."""
     if len(unreadable) == 1:
         ((path, reason),) = unreadable.items()
         raise UserError(f"cannot read image {path}: {reason}")
     if unreadable:
-        names = [str(Path(path).relative_to(folder)) for path in unreadable]
+        names = [
+            os.path.relpath(path, place if place.is_dir() else place.parent) for path in unreadable
+        ]
         listed = ", ".join((*names[:_LISTED], *["..."] * (len(names) > _LISTED)))
         raise UserError(
-            f"cannot read {len(names):,} of {n:,} images in {folder}: {listed}; `apq-moo data "
-            f"check {shlex.quote(str(folder))}` says which and why"
+            f"cannot read {len(names):,} of {n:,} images in {place}: {listed}; `apq-moo data "
+            f"check {shlex.quote(str(place))}` says which and why"
         )

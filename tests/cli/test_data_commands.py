@@ -1,6 +1,7 @@
 """The commands ``data list`` and ``data download``."""
 
 import gzip
+import json
 import re
 import struct
 from importlib.resources import files
@@ -158,6 +159,16 @@ def test_a_folder_is_checked(call, refused, tmp_path):
         "unreadable: 1",
     ]
     assert outcome.out.splitlines()[6].startswith(f"  {folder / '0.png'}: cannot identify")
+    told = call("data", "check", "my pictures", "--json")
+    assert told.code == 2, told
+    found = json.loads(told.out)
+    assert found["unreadable"].pop(str(folder / "0.png")).startswith("cannot identify")
+    assert found == {
+        "counts": {"train": {"a": 2, "b": 2}, "test": {"a": 1, "b": 1}},
+        "sizes": [[10, 9, 3], [11, 9, 2]],
+        "unreadable": {},
+        "left_out": [str(folder / "1.heic")],
+    }
     assert "'none' is no folder" in refused("data", "check", "none").replace(f"{tmp_path}/", "")
 
 
@@ -165,3 +176,16 @@ def test_without_a_command_help_is_shown(capsys):
     with pytest.raises(SystemExit):
         main(["data"])
     assert "download" in capsys.readouterr().out
+
+
+def test_a_list_is_checked(call, tmp_path):
+    for i in range(3):
+        Image.new("L", (10, 9 + i)).save(tmp_path / f"{i}.png")
+    Path("set.csv").write_text("class,file\ny,0.png\nx,1.png\ny,2.png\n")
+    outcome = call("data", "check", "set.csv")
+    assert outcome.code == 0, outcome
+    assert outcome.out.splitlines() == [
+        "train: 3 images of 2 classes: x 1, y 2",
+        "sizes: from 10x9 to 10x11 pixels",
+        "unreadable: 0",
+    ]

@@ -214,9 +214,9 @@ def test_the_home_of_nobody():
 def test_classes_that_are_missing(tmp_path):
     (tmp_path / "train").mkdir()
     fill(tmp_path, {"val": 2})
-    refused(tmp_path, "train must hold a folder of images for every class: .*find any class")
+    refused(tmp_path, "train must hold a folder of images for every class; it has none")
     (tmp_path / "train" / "cat").mkdir()
-    refused(tmp_path, "train must hold a folder of images for every class: .*classes cat")
+    refused(tmp_path, "train must hold a folder of images for every class; .* classes 'cat'$")
 
 
 def test_classes_that_differ(tmp_path):
