@@ -29,16 +29,19 @@ def cheap_network(
     space: Space,
     feasible: Sequence[BoolArray],
     limits: Limits,
+    active: BoolArray | None = None,
+    of: str = "",
 ) -> IntArray:
     """The network with the least sum of relative costs (cost over limit) that meets all limits.
-
-    Its depths are the smallest: a network costs at least what its shallowest part does, so limits
-    that no such network meets are met by none.
 
     Args:
         space: the space.
         feasible: for each block, which configurations may be used, shape ``(block_sizes[b],)``.
         limits: non-negative cost tables with their upper limits.
+        active: its blocks, shape ``(n_blocks,)``. By default those of the smallest depths: a
+            network costs at least what its shallowest part does, so limits that no such network
+            meets are met by none.
+        of: which networks these are, for the message, such as `` that haq can choose``.
 
     Returns:
         A feasible configuration of every block, active or not, shape ``(n_blocks,)``; "inactive"
@@ -48,10 +51,10 @@ def cheap_network(
         UserError: no network meets them; the message names the first limit that cannot be met
             under those before it, and the smallest value that can.
     """
-    knapsack = _Knapsack(space, feasible, limits)
+    knapsack = _Knapsack(space, feasible, limits, active)
     chosen = knapsack.solve(1 / knapsack.scale, len(limits))
     if chosen is None:
-        raise UserError(_explanation(knapsack))
+        raise UserError(_explanation(knapsack, of))
     return chosen
 
 
@@ -62,6 +65,7 @@ class _Knapsack:
         space: the space.
         feasible: for each block, which configurations may be used.
         limits: cost tables with their upper limits.
+        active: the blocks of the network; by default those of the smallest depths.
     """
 
     def __init__(
@@ -69,9 +73,10 @@ class _Knapsack:
         space: Space,
         feasible: Sequence[BoolArray],
         limits: Limits,
+        active: BoolArray | None = None,
     ) -> None:
         self.space = space
-        self.active = space.active(space.smallest()[None])[0]
+        self.active = space.active(space.smallest()[None])[0] if active is None else active
         self.limits = limits
         self.bounds: FloatArray = np.array([limit for _, limit in limits])
         self.scale: FloatArray = np.where(self.bounds > _LEAST_SCALE, self.bounds, 1.0)
@@ -82,7 +87,7 @@ class _Knapsack:
         ]
 
     def totals(self, chosen: IntArray) -> FloatArray:
-        """Costs of the network of smallest depths, as the tables add them up."""
+        """Costs of the network, as the tables add them up."""
         index = np.where(self.active, chosen, self.space.block_sizes)[None]
         return np.array([table.gather(index)[0] for table, _ in self.limits])
 
@@ -112,7 +117,7 @@ class _Knapsack:
 
     @cached_property
     def _efficient(self) -> dict[int, IntArray]:
-        """For each block of the smallest depths, the configurations worth choosing from.
+        """For each block of the network, the configurations worth choosing from.
 
         Positions in :attr:`allowed`; others cost at least as much in every table.
         """
@@ -150,7 +155,7 @@ class _Knapsack:
         return blocks, np.array(picked)
 
 
-def _explanation(knapsack: _Knapsack) -> str:
+def _explanation(knapsack: _Knapsack, of: str) -> str:
     """Names the first limit that cannot be met under those before it."""
     name = knapsack.space.name
     for i, (table, limit) in enumerate(knapsack.limits):
@@ -160,8 +165,8 @@ def _explanation(knapsack: _Knapsack) -> str:
             others = " and ".join(
                 f"{other.name} <= {bound:g} {other.unit}" for other, bound in knapsack.limits[:i]
             )
-            return unreachable(table, limit, least, f" with {others}" if others else "")
-    return f"no network of space {name!r} was found that meets all limits together; raise one"
+            return unreachable(table, limit, least, f" with {others}" if others else "", of)
+    return f"no network of space {name!r}{of} was found that meets all limits together; raise one"
 
 
 def unreachable(table: CostTable, limit: float, least: float, under: str = "", of: str = "") -> str:
@@ -172,7 +177,7 @@ def unreachable(table: CostTable, limit: float, least: float, under: str = "", o
         limit: the limit.
         least: the smallest cost.
         under: the conditions for that, such as `` with energy <= 3 mJ``.
-        of: which networks these are, such as `` that uniform-bits can choose``.
+        of: see :func:`cheap_network`.
     """
     return (
         f"no network of space {table.space.name!r}{of} has {table.name} <= {limit:g} {table.unit}"

@@ -181,6 +181,21 @@ class APQProblem(Problem):  # type: ignore[misc]
             raise UserError("this problem has no accuracies: make one with acc among its names")
         return other
 
+    def within(self, limits: Sequence[tuple[CostTable, float]]) -> Self:
+        """The same problem, whose feasible region other limits bound.
+
+        Objectives and constraints stay: only what is drawn, repaired or searched is another.
+
+        Args:
+            limits: cost tables of the space with their upper limits, see :class:`FeasibleRegion`.
+
+        Raises:
+            UserError: no network meets them.
+        """
+        other = copy.copy(self)
+        other.region = FeasibleRegion(self.space, self.region.options.feasible, limits)
+        return other
+
     def with_accuracy(self, accuracy: AccuracySource) -> Self:
         """The same problem with accuracies from somewhere else.
 

@@ -14,6 +14,7 @@ from apq_moo.cli import main
 README = Path(__file__).parent.parent / "README.md"
 HARDWARE = README.parent / "docs" / "hardware.md"
 SEARCH = README.parent / "docs" / "search.md"
+SYSTEMS = README.parent / "docs" / "systems.md"
 BENCHMARK = README.parent / "docs" / "benchmark.md"
 DEPLOY = README.parent / "docs" / "deploy.md"
 
@@ -93,6 +94,12 @@ def test_the_commands_about_searching(section, tmp_path):
     assert len(fronts) == sum(
         "--resume" not in a and a[0] == "run" for a in commands(section, SEARCH)
     )
+
+
+def test_the_commands_about_systems(tmp_path):
+    for arguments in commands("# Systems", SYSTEMS):
+        call(arguments)
+    assert len(list((tmp_path / "runs").glob("*/front.csv"))) == 2
 
 
 @pytest.mark.usefixtures("hurried")

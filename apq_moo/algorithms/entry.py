@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 
 from pymoo.core.algorithm import Algorithm
 
+from apq_moo.algorithms.baselines.pipeline import Pipeline
 from apq_moo.algorithms.baselines.stepped import SteppedSearch
 from apq_moo.algorithms.baselines.system import System
 from apq_moo.algorithms.pymoo.strategy import PymooStrategy
@@ -162,7 +163,8 @@ class Algorithms(Registry[AlgorithmEntry]):
 
         def make() -> System:
             made = [maker() for maker in makers]
-            return made[0].configured(parameters)
+            system = made[0] if len(made) == 1 else Pipeline(made)
+            return system.configured(parameters)
 
         sources = "; ".join(dict.fromkeys(entry.citation for entry in entries))
         return system_entry(name, make, sources, ", then ".join(e.summary for e in entries))

@@ -23,6 +23,8 @@ FREE = ["spos"]
 
 CONTROLS = ["mobilenetv2-8bit", "uniform-width", "uniform-bits"]
 
+PIPELINES = ["uniform-width+uniform-bits"]
+
 
 class TestFreeSystems(AlgorithmConformance):
     @pytest.fixture(params=FREE)
@@ -61,36 +63,39 @@ def drive(name, problem, budget, seed=0, points=None):
 
 
 def ask(search, answer):
-    """Drive a search; what it asked for, batch by batch."""
+    """Drive a search; what it asked for, batch by batch, and what it returns."""
     asked = []
     try:
         index = next(search)
         while True:
             asked.append(index)
             index = search.send(answer(index))
-    except StopIteration:
-        return asked
+    except StopIteration as stop:
+        return asked, stop.value
 
 
 # -- what drives systems ---------------------------------------------------------------------------
 
 
-def test_a_budget_cuts_the_last_batch():
+def test_a_budget_cuts_the_last_batch_and_all_is_handed_back():
     def search():
         yield np.array([[1], [5]])
         yield np.array([[9], [7], [11]])
         raise AssertionError("it was asked on")
 
-    asked = ask(within(search(), 4), lambda index: index[:, 0].astype(float))
+    asked, (index, scores) = ask(within(search(), 4), lambda index: index[:, 0] / 2)
     assert [batch.tolist() for batch in asked] == [[[1], [5]], [[9], [7]]]
+    assert index[:, 0].tolist() == [1, 5, 9, 7]
+    assert scores.tolist() == [0.5, 2.5, 4.5, 3.5]
 
     def once():
         yield np.array([[3]])
 
-    assert len(ask(within(once(), 4), lambda index: index[:, 0].astype(float))) == 1
+    assert ask(within(once(), 4), lambda index: index[:, 0] / 2)[1][1].tolist() == [1.5]
+    assert [len(part) for part in ask(within(once(), 0), None)[1]] == [0, 0]
 
 
-@pytest.mark.parametrize("name", [*FREE, *CONTROLS])
+@pytest.mark.parametrize("name", [*FREE, *CONTROLS, *PIPELINES])
 def test_returned_networks_meet_the_limits_by_the_tables(name, digits):
     """Costs are computed again layer by layer, not from what the search gathered."""
     share = 1.0 if name == "mobilenetv2-8bit" else 0.9
@@ -116,6 +121,12 @@ def test_parameters_are_named_and_checked():
         "spos:faithful=typo": "spos: no slip 'typo' is known of it; faithful names some of",
         "uniform-bits:a=1": "uniform-bits has no parameter 'a'; it has none",
         "nsga2:pop=3": "nsga2 takes no parameters; systems do: mobilenetv2-8bit, uniform-width",
+        "uniform-width+spos": "spos chooses everything: it is no stage of a pipeline",
+        "uniform-bits+mobilenetv2-8bit": "mobilenetv2-8bit can only be the first stage",
+        "uniform-width+nsga2": "nsga2 is no stage of a pipeline; systems do: mobilenetv2-8bit",
+        "uniform-width+uniform-bits:a=1": r"has no parameter 'a'; it has stages, uniform-width__",
+        "uniform-width+uniform-bits:uniform-bits__a=1": "uniform-bits has no parameter 'a'; it has",
+        "uniform-width+uniform-bits:stages=1/x": "stages are multiples of the limits above 0 and",
         "spos:top": "'top' in 'spos:top': write NAME:PARAMETER=VALUE, such as",
     }.items():
         with pytest.raises(UserError, match=said):
@@ -258,7 +269,7 @@ def generations(space, name="spos:generations=20", quantile=0.3, budget=5000, se
     system = ALGORITHMS.get(name).system()
     target = Target(problem, budget, np.random.default_rng(seed))
     worth = problem.accuracy
-    asked = ask(within(system.search([target]), budget), worth)
+    asked, _ = ask(within(system.search([target]), budget), worth)
     return problem, system, asked, worth
 
 

@@ -21,20 +21,14 @@ DEPTHS = (2, 3, 4, 3, 3, 1)
 def reference_network(problem: APQProblem) -> IntArray:
     """The network nearest to MobileNetV2 at 8 bits, shape ``(n_blocks,)``.
 
-    Of each block the configuration, among those that no rule forbids and the device can run, whose
-    kernel is nearest to 3, then whose expansion is nearest to 6, then whose bits are nearest to 8;
-    of equally near ones the larger. Depths are the nearest to MobileNetV2's where the space has as
-    many stages, else the largest.
+    Its blocks are those of :func:`nearest_blocks`. Depths are the nearest to MobileNetV2's where
+    the space has as many stages, else the largest.
 
     Raises:
         UserError: a block of these depths has no configuration.
     """
     space = problem.space
-    index = np.zeros(space.n_blocks, dtype=np.int64)
-    for b, mask in enumerate(problem.feasible):
-        numbers = np.flatnonzero(mask)
-        if len(numbers):
-            index[b] = numbers[_nearest(space, b, numbers)]
+    index = nearest_blocks(problem)
     found: IntArray = space.layout.cut(index[None], reference_depths(space)[None])[0]
     for b in np.flatnonzero(space.layout.active(found[None])[0]).tolist():
         if not problem.feasible[b].any():
@@ -43,6 +37,21 @@ def reference_network(problem: APQProblem) -> IntArray:
                 f"configuration of block {b}"
             )
     return found
+
+
+def nearest_blocks(problem: APQProblem) -> IntArray:
+    """MobileNetV2's configuration of every block, whatever the depths, shape ``(n_blocks,)``.
+
+    Among those that no rule forbids and the device can run the one whose kernel is nearest to 3,
+    then whose expansion is nearest to 6, then whose bits are nearest to 8; of equally near ones the
+    larger. The first one of a block that has none.
+    """
+    index = np.zeros(problem.space.n_blocks, dtype=np.int64)
+    for b, mask in enumerate(problem.feasible):
+        numbers = np.flatnonzero(mask)
+        if len(numbers):
+            index[b] = numbers[_nearest(problem.space, b, numbers)]
+    return index
 
 
 def reference_depths(space: Space) -> IntArray:

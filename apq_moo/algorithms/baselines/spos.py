@@ -87,8 +87,9 @@ class Spos(System):
         held: IntArray = self._space.from_block_index(np.vstack(self._tops))
         return held
 
-    def reach(self, target: Target) -> Asking[Any]:
+    def reach(self, target: Target, base: IntArray | None = None) -> Asking[Any]:
         """See :class:`System`."""
+        del base  # it chooses everything
         space = self._space = target.region.space
         breed = _Breeding(target, self.prob, by_rejection=self.repeats("rejection"))
         place, done, generation = len(self._tops), 0, 0

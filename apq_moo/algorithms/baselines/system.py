@@ -17,6 +17,8 @@ from typing import Any, ClassVar, Self, TypeAlias, TypeVar
 
 import numpy as np
 
+from apq_moo.algorithms.baselines.choice import Choice, cheapest_of
+from apq_moo.algorithms.baselines.reference import reference_network
 from apq_moo.algorithms.strategy import Context, Strategy
 from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.errors import UserError, shown
@@ -24,6 +26,7 @@ from apq_moo.hardware import ACC
 from apq_moo.predictors.parameters import Parametrised
 from apq_moo.problems import APQProblem, FeasibleRegion
 from apq_moo.problems.evaluated import Evaluated
+from apq_moo.space.spec import ROLES
 
 T = TypeVar("T")
 
@@ -62,12 +65,16 @@ class System(Strategy, Parametrised):
 
     Attributes:
         title: its name.
+        fields: what it chooses, see :class:`Choice`, while all else stays that of the network that
+            it is handed as a stage of a pipeline, by default of the reference network; None where
+            it chooses everything, and is no stage.
         slips: of the authors' code, by name, with what each does.
         reports_kept: whether only the networks that it holds count, not all that it evaluated.
     """
 
     takes_parts: ClassVar[bool] = True
     title: ClassVar[str]
+    fields: ClassVar[tuple[str, ...] | None] = None
     slips: ClassVar[Mapping[str, str]] = {}
     reports_kept: bool = False
     faithful: str = ""
@@ -121,16 +128,53 @@ class System(Strategy, Parametrised):
         self.admit(problem)
         return points
 
-    def admit(self, problem: APQProblem) -> None:
+    def admit(self, problem: APQProblem, base: IntArray | None = None) -> None:
         """Check that a problem has something to choose, and networks that meet its limits.
+
+        Args:
+            problem: with the limits.
+            base: what a stage of a pipeline is handed, shape ``(n_blocks,)``.
 
         Raises:
             UserError: it has not; the smallest cost within reach is named.
         """
+        if self.fields is not None:
+            start = reference_network(problem) if base is None else base
+            self.check(problem, start)
+            cheapest_of(self.choices(problem, start))
+
+    def check(self, problem: APQProblem, base: IntArray) -> None:
+        """Check that a network leaves a stage something to choose.
+
+        Raises:
+            UserError: it does not.
+        """
+        choices = self.choices(problem, base)
+        if self.fields and len(choices) == 1 and not choices[0].offers():
+            what = "bits" if set(self.fields) <= set(ROLES) else ", ".join(self.fields)
+            raise UserError(
+                f"{self.title} chooses {what}, of which space {problem.space.name!r} offers one "
+                "option for each block: name another space, or an algorithm that chooses something "
+                "else"
+            )
+
+    def choices(self, problem: APQProblem, base: IntArray) -> list[Choice]:
+        """The networks that a stage can make of one, in several sets where they depend.
+
+        Raises:
+            UserError: there are none.
+        """
+        return [Choice(problem, base, self.fields or (), self.title)]
 
     @abstractmethod
-    def reach(self, target: Target) -> Asking[Any]:
-        """Search under one target."""
+    def reach(self, target: Target, base: IntArray | None = None) -> Asking[Any]:
+        """Search under one target.
+
+        Args:
+            target: the limits.
+            base: what a stage of a pipeline is handed, shape ``(n_blocks,)``; None for the
+                reference network.
+        """
 
     def search(self, targets: Sequence[Target]) -> Asking[Any]:
         """Search under all targets; by default under one after the other."""
@@ -175,13 +219,18 @@ class System(Strategy, Parametrised):
         ]
 
 
-def within(asking: Asking[Any], budget: int) -> Asking[None]:
+def within(asking: Asking[Any], budget: int) -> Asking[tuple[IntArray, FloatArray]]:
     """Carry a search out until it ends or a number of evaluations is spent.
 
     Args:
         asking: the search.
         budget: evaluations; the last batch is cut to what is left.
+
+    Returns:
+        All that it asked for, shape ``(n, n_blocks)``, and their accuracies, ``(n,)``.
     """
+    asked: list[IntArray] = []
+    told: list[FloatArray] = [np.empty(0)]
     left = budget
     try:
         index = next(asking)
@@ -189,9 +238,12 @@ def within(asking: Asking[Any], budget: int) -> Asking[None]:
             batch = index[:left]
             scores = yield batch
             left -= len(batch)
+            asked.append(batch)
+            told.append(scores)
             if len(batch) < len(index):
                 break
             index = asking.send(scores)
     except StopIteration:
         pass
     asking.close()
+    return (np.vstack(asked) if asked else np.empty((0, 0), np.int64)), np.concatenate(told)

@@ -7,16 +7,16 @@ the most bits for all its layers, that meets a limit.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
+from apq_moo.algorithms.baselines.choice import Choice
 from apq_moo.algorithms.baselines.reference import reference_network
 from apq_moo.algorithms.baselines.system import Asking, System, Target
 from apq_moo.arrays import IntArray, distinct
 from apq_moo.errors import UserError
 from apq_moo.problems import APQProblem
-from apq_moo.problems.feasibility import unreachable
 from apq_moo.space import Space
 from apq_moo.space.spec import FIELDS, ROLES
 
@@ -26,40 +26,31 @@ class Family(System):
 
     @abstractmethod
     def family(self, problem: APQProblem, base: IntArray) -> IntArray:
-        """The networks, the largest first, shape ``(n, n_blocks)``.
+        """The networks, the largest first, shape ``(n, n_blocks)``."""
 
-        Raises:
-            UserError: the space leaves no choice.
-        """
+    def choices(self, problem: APQProblem, base: IntArray) -> list[Choice]:
+        """See :class:`System`; a set for each network that the device can run."""
+        networks = distinct(self.family(problem, base))
+        runs = np.all(problem.region.options.feasible_blocks(networks), axis=1)
+        if not runs.any():
+            raise UserError(
+                f"the device and the limits leave no network of space {problem.space.name!r} that "
+                f"{self.title} can choose; raise the limits"
+            )
+        return [Choice(problem, network, (), self.title) for network in networks[runs]]
 
-    def _family(self, problem: APQProblem) -> IntArray:
-        networks = distinct(self.family(problem, reference_network(problem)))
-        return networks[np.all(problem.region.options.feasible_blocks(networks), axis=1)]
-
-    def admit(self, problem: APQProblem) -> None:
+    def reach(self, target: Target, base: IntArray | None = None) -> Asking[Any]:
         """See :class:`System`."""
-        networks = self._family(problem)
-        if problem.region.contains_blocks(networks).any():
-            return
-        of = f" that {self.title} can choose"
-        for table, limit in problem.region.limits:
-            if len(networks) and (least := float(table.gather(networks).min())) > limit:
-                raise UserError(unreachable(table, limit, least, of=of))
-        raise UserError(
-            f"no network of space {problem.space.name!r} that {self.title} can choose meets all "
-            "limits together; raise one"
-        )
-
-    def reach(self, target: Target) -> Asking[Any]:
-        """See :class:`System`."""
-        networks = self._family(target.problem)
+        start = reference_network(target.problem) if base is None else base
+        networks = np.array([choice.base for choice in self.choices(target.problem, start)])
         yield networks[target.region.contains_blocks(networks)][:1]
 
 
 class MobileNetV2Like(Family):
-    """The reference network at 8 bits, as it is."""
+    """The reference network at 8 bits, as it is; at a pipeline's start whatever it costs."""
 
     title = "mobilenetv2-8bit"
+    fields: ClassVar[tuple[str, ...]] = ()
 
     def family(self, problem: APQProblem, base: IntArray) -> IntArray:
         """See :class:`Family`."""
@@ -71,6 +62,7 @@ class UniformWidth(Family):
     """All blocks at one share of the reference network's channels, rounded down to an option."""
 
     title = "uniform-width"
+    fields: ClassVar[tuple[str, ...]] = ("channels",)
 
     def family(self, problem: APQProblem, base: IntArray) -> IntArray:
         """See :class:`Family`."""
@@ -80,10 +72,6 @@ class UniformWidth(Family):
         widest = {b: options[b][gene_of(space, base, b, "channels")] for b in options}
         shares = np.unique(np.concatenate([options[b] / widest[b] for b in options]))
         shares = shares[shares <= 1]
-        if len(shares) < 2:
-            raise UserError(
-                f"{self.title} chooses channels, of which space {space.name!r} leaves no choice"
-            )
         networks = []
         for share in shares[::-1]:
             row = base
@@ -101,14 +89,13 @@ class UniformBits(Family):
     """
 
     title = "uniform-bits"
+    fields: ClassVar[tuple[str, ...]] = ROLES
 
     def family(self, problem: APQProblem, base: IntArray) -> IntArray:
         """See :class:`Family`."""
         space = problem.space
         blocks = np.flatnonzero(space.layout.active(base[None])[0]).tolist()
         offered = {role: np.array(space.spec.bits[role]) for role in ROLES}
-        if all(len(bits) < 2 for bits in offered.values()):
-            raise UserError(no_bits(self.title, space))
         networks = []
         for width in np.unique(np.concatenate(list(offered.values())))[::-1]:
             row = base
@@ -118,14 +105,6 @@ class UniformBits(Family):
                     row = with_gene(space, row, b, role, gene)
             networks.append(row)
         return np.array(networks)
-
-
-def no_bits(title: str, space: Space) -> str:
-    """What to tell of a space on which a system that chooses bits has nothing to choose."""
-    return (
-        f"{title} chooses bits, of which space {space.name!r} offers one width each: name another "
-        "space, or an algorithm that chooses something else"
-    )
 
 
 def gene_of(space: Space, index: IntArray, block: int, field: str) -> int:
