@@ -9,6 +9,7 @@ from apq_moo.cli import (  # noqa: F401
     pipeline_commands,
     predictor_commands,
     run_commands,
+    samples_commands,
     train_commands,
     tuning_commands,
 )
