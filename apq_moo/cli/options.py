@@ -59,6 +59,7 @@ _OPTIONS = {
     **{name: f"--{name}" for name in ("assets", "backend", "budget", "jobs", "missing", "most")},
     **{name: f"--{name}" for name in ("on", "overwrite", "predictor", "scheduler", "seed")},
     **{name: f"--{name}" for name in ("inner", "measure", "samples", "seeds", "start", "sweep")},
+    "accumulation": "--accumulate",
     "arithmetic": "--arithmetic",
     "batch_size": "--batch-size",
     "format": "--format",

@@ -1,4 +1,4 @@
-"""Commands that train and measure subnets: ``supernet`` and ``samples``."""
+"""Commands that train and measure subnets: ``supernet``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from apq_moo.cli.options import (
     measuring_device,
 )
 from apq_moo.cli.stopping import going_on
-from apq_moo.defaults import DEFAULT_SPACE, MAX_JOBS
+from apq_moo.defaults import DEFAULT_SPACE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,9 +30,7 @@ if TYPE_CHECKING:
     from apq_moo.space import Space
 
 supernet_app = typer.Typer(no_args_is_help=True, help="Train and evaluate a supernet.")
-samples_app = typer.Typer(no_args_is_help=True, help="Collect accuracies of random subnets.")
 app.add_typer(supernet_app, name="supernet")
-app.add_typer(samples_app, name="samples")
 
 CheckpointOption = Annotated[
     Path | None, typer.Option("--supernet", help="A trained supernet; default: shipped.")
@@ -42,7 +40,8 @@ TrainOnOption = Annotated[
 ]
 
 
-def _checkpoint(space: Space, given: Path | None) -> Path:
+def supernet_of(space: Space, given: Path | None) -> Path:
+    """The file of a space's supernet: the given one, or the one that ships."""
     from apq_moo.data.assets import SUPERNET, find_assets
     from apq_moo.space import superspace
 
@@ -62,6 +61,12 @@ def supernet_train(
     steps: Annotated[int, typer.Option(min=1, max=100_000_000, help="Optimiser steps.")] = 3600,
     warmup_steps: WarmupOption = None,
     batch_size: Annotated[int, typer.Option(min=1, max=100_000, help="Images of a step.")] = 128,
+    accumulate: Annotated[
+        int,
+        typer.Option(
+            min=1, max=100_000, help="Parts in which these pass through the network, for memory."
+        ),
+    ] = 1,
     random_subnets: Annotated[
         int, typer.Option(min=0, max=10_000, help="Random subnets of a step.")
     ] = 2,
@@ -144,6 +149,7 @@ def supernet_train(
         steps=steps,
         warmup_steps=warmup_steps,
         batch_size=batch_size,
+        accumulation=accumulate,
         random_subnets=random_subnets,
         draw=draw,
         learning_rate=learning_rate,
@@ -203,7 +209,7 @@ def supernet_eval(
     from apq_moo.space import load_space
 
     loaded = load_space(space)
-    path = _checkpoint(loaded, supernet)
+    path = supernet_of(loaded, supernet)
     with progress_bar() as bar:
         task = bar.add_task("measuring", total=2 * random)
         found = evaluate(
@@ -251,17 +257,17 @@ def supernet_measure(
 
     check_output("networks", file, overwrite=True)
     loaded = load_space(space)
-    _measure_all(loaded, load_table(file, loaded).X, file, _checkpoint(loaded, supernet), on)
+    measure_all(loaded, load_table(file, loaded).X, file, supernet_of(loaded, supernet), on)
 
 
-def _measure_all(space: Space, X: IntArray, file: Path, supernet: Path, on: str | None) -> None:
+def measure_all(space: Space, X: IntArray, file: Path, supernet: Path, on: str | None) -> None:
     """Measure networks, or what is left of them, into a table."""
     from apq_moo.data import images_of
     from apq_moo.data.tables import load_table
     from apq_moo.supernet.distributed import rank_of_environment
     from apq_moo.supernet.tabulate import tabulate
 
-    with going_on(lambda: _kept(file, space, load_table)), progress_bar() as bar:
+    with going_on(lambda: networks_kept(file, space, load_table)), progress_bar() as bar:
         task = bar.add_task("measuring", total=len(X))
         table = tabulate(
             space, supernet, images_of(space), X, file, on=measuring_device(on),
@@ -272,9 +278,10 @@ def _measure_all(space: Space, X: IntArray, file: Path, supernet: Path, on: str 
         out.print(f"{len(X):,} networks, {seconds:.0f} s of measuring: {file}", soft_wrap=True)
 
 
-def _kept(
+def networks_kept(
     file: Path, space: Space, load: Callable[[Path, Space], SampleTable | AccuracyTable]
 ) -> str:
+    """How many networks of a table are measured, and how to go on with it."""
     if not file.is_file():
         return "nothing is kept yet"
     table = load(file, space)
@@ -283,102 +290,3 @@ def _kept(
         f"{n - len(table.unmeasured()):,} of {n:,} networks are kept in {file}: "
         "repeat the command to go on"
     )
-
-
-@samples_app.command("collect")
-def samples_collect(
-    file: Annotated[Path, typer.Option("--out", "-o", help="Where the table goes.")],
-    space: SpaceOption = DEFAULT_SPACE,
-    supernet: CheckpointOption = None,
-    fp: Annotated[int, typer.Option(min=0, max=10_000_000, help="Full-precision samples.")] = 3000,
-    mp: Annotated[int, typer.Option(min=0, max=10_000_000, help="Mixed-precision samples.")] = 1500,
-    held_out: Annotated[
-        int, typer.Option(min=0, max=1_000_000, help="Further samples of each to judge by.")
-    ] = 1000,
-    finetune_steps: Annotated[
-        int,
-        typer.Option(
-            min=0, max=1_000_000, help="Quantisation-aware steps of each mixed-precision sample."
-        ),
-    ] = 0,
-    draw: DrawOption = "uniform",
-    jobs: Annotated[int, typer.Option(min=1, max=MAX_JOBS, help="Processes.")] = 2,
-    on: OnOption = None,
-    seed: SeedOption = 0,
-) -> None:
-    """Measure random subnets; repeat the command to continue an interrupted collection."""
-    from apq_moo.data import images_of, load_images
-    from apq_moo.data.noise import few_images
-    from apq_moo.data.samples import load_samples
-    from apq_moo.space import load_space
-    from apq_moo.supernet.distributed import rank_of_environment
-    from apq_moo.supernet.sampling import SampleConfig, collect
-
-    check_output("networks", file, overwrite=True)
-    config = SampleConfig(fp, mp, held_out, held_out, finetune_steps, seed, draw)
-    loaded = load_space(space)
-    path = _checkpoint(loaded, supernet)
-    with going_on(lambda: _kept(file, loaded, load_samples)), progress_bar() as bar:
-        task = bar.add_task("measuring", total=fp + mp + 2 * held_out)
-        table = collect(
-            loaded,
-            path,
-            images_of(loaded),
-            config,
-            file,
-            jobs=jobs,
-            on=measuring_device(on),
-            callback=lambda done, _total: bar.update(task, completed=done),
-        )
-    if rank_of_environment() == 0:
-        counts = ", ".join(f"{n} {name}" for name, n in table.counts().items())
-        out.print(f"{counts}: {file}", soft_wrap=True)
-        n = len(load_images(images_of(loaded)).validation)
-        if len(table.X) and (line := few_images({"validation": (n, float(table.acc.mean()))})):
-            say(line)
-
-
-@samples_app.command("exhaust")
-def samples_exhaust(
-    file: Annotated[Path, typer.Option("--out", "-o", help="Where the table goes.")],
-    space: Annotated[str, typer.Option(help="A preset or a TOML file.")] = "tiny",
-    supernet: CheckpointOption = None,
-    on: OnOption = None,
-) -> None:
-    """Measure every network of a small space; repeat the command to continue."""
-    from apq_moo.space import all_networks, load_space
-
-    check_output("networks", file, overwrite=True)
-    loaded = load_space(space)
-    _measure_all(loaded, all_networks(loaded), file, _checkpoint(loaded, supernet), on)
-
-
-@samples_app.command("add")
-def samples_add(
-    runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Folders of runs that measured.")
-    ],
-    file: Annotated[Path, typer.Option("--out", "-o", help="Where the larger table goes.")],
-    samples: Annotated[
-        Path | None,
-        typer.Option(help="The table that they are added to; default: shipped."),
-    ] = None,
-    space: SpaceOption = DEFAULT_SPACE,
-) -> None:
-    """Add networks that searches have measured: predictors are fitted to them too."""
-    from apq_moo.data.assets import SAMPLES, find_assets
-    from apq_moo.data.samples import FOUND
-    from apq_moo.space import load_space
-    from apq_moo.study.known import add_measured
-
-    check_output("networks", file, overwrite=True)
-    loaded = load_space(space)
-    table = add_measured(samples or find_assets(loaded).path(SAMPLES), runs, loaded)
-    table.save(file)
-    counts = table.counts()
-    out.print(
-        f"{counts['mp']:,} random networks at their bits and {counts[FOUND]:,} that searches "
-        f"measured: {file}",
-        soft_wrap=True,
-    )
-    say(f"next: apq-moo predictor fit NAME --samples {file} --space {space} -o FILE")

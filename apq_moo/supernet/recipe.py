@@ -32,6 +32,8 @@ class TrainConfig:
         warmup_steps: leading steps that train the largest subnet alone; by default 500, at most a
             sixth of the steps.
         batch_size: images a step; the default is all training images where there are fewer.
+        accumulation: parts in which a step's images pass through the network, each with batch-norm
+            statistics of its own; see :class:`apq_moo.supernet.accumulation.Accumulated`.
         random_subnets: random subnets a step, beside the largest and the smallest.
         draw: how these are drawn, one of :data:`apq_moo.space.DISTRIBUTIONS`.
         shrink: whether dimensions become elastic one after the other, each for a third of the steps
@@ -64,6 +66,7 @@ class TrainConfig:
     steps: int = 3000
     warmup_steps: int | None = None
     batch_size: int = 128
+    accumulation: int = 1
     random_subnets: int = 2
     draw: str = "uniform"
     shrink: bool = False
@@ -84,7 +87,7 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "candidates"):
+        for name in ("steps", "batch_size", "accumulation", "candidates"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.warmup_steps is None:

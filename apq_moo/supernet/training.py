@@ -22,13 +22,14 @@ from apq_moo.data.augmentation import AUGMENTATIONS
 from apq_moo.data.images import ImageSet, check_images
 from apq_moo.errors import UserError
 from apq_moo.space import Space, Subnet
+from apq_moo.supernet.accumulation import Accumulated
 from apq_moo.supernet.backends import gradients_on
 from apq_moo.supernet.batches import Batches
 from apq_moo.supernet.beginning import Beginning, begin_with
 from apq_moo.supernet.checkpoint import save_tensors
 from apq_moo.supernet.distributed import ALONE, Group
 from apq_moo.supernet.drawing import Drawing
-from apq_moo.supernet.gradients import Student
+from apq_moo.supernet.gradients import Gradients, Student
 from apq_moo.supernet.network import Supernet
 from apq_moo.supernet.range_fitting import fit_ranges
 from apq_moo.supernet.recipe import TrainConfig
@@ -84,8 +85,8 @@ class Trainer:
 
     Raises:
         UserError: a batch is larger than the training split or smaller than the group that shares
-            it, the images do not fit the space, or subnets are to be shared where there is one or
-            where they take turns.
+            it, a share has fewer images than it is to have parts, the images do not fit the space,
+            or subnets are to be shared where there is one or where they take turns.
     """
 
     def __init__(
@@ -109,8 +110,7 @@ class Trainer:
             size = min(size, n)
         if size > n:
             raise UserError(f"batch_size={size} is more than the {n} training images; lower it")
-        if size < group.size and not self._shares_subnets:
-            raise UserError(f"batch_size={size} is less than {group.size} processes; raise it")
+        _check_shares(size, 1 if self._shares_subnets else group.size, config.accumulation)
         self.group = group
         self.device = torch.device(device)
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
@@ -129,7 +129,7 @@ class Trainer:
         self.begun: Beginning | None = None
         self.step = 0
         self.seconds = 0.0
-        self._gradients = gradients_on(self.supernet, config.label_smoothing, config.distillation)
+        self._gradients = self._way()
         self._drawing = Drawing(space, config)
         self._batches = Batches(
             images, size, config.seed, self.device, AUGMENTATIONS[config.augmentation]
@@ -147,6 +147,13 @@ class Trainer:
         self.begun = begin_with(self.supernet, source)
         self._average = self._averages()
         return self.begun
+
+    def _way(self) -> Gradients:
+        config = self.config
+        way = gradients_on(self.supernet, config.label_smoothing, config.distillation)
+        if config.accumulation == 1:
+            return way
+        return Accumulated(way, self.supernet, config.accumulation)
 
     def _averages(self) -> dict[str, Tensor]:
         """Where the moving average of the weights begins; empty without one."""
@@ -338,3 +345,14 @@ def _shares_subnets(split: str, config: TrainConfig, alone: Subnet | None) -> bo
         why = "there is one" if alone is not None else "momentum_groups lets them take turns"
         raise UserError(f"split='subnets' shares a step's subnets, but {why}")
     return split == "subnets"
+
+
+def _check_shares(batch_size: int, processes: int, accumulation: int) -> None:
+    if batch_size < processes:
+        raise UserError(f"batch_size={batch_size} is less than {processes} processes; raise it")
+    share = batch_size // processes
+    if share < accumulation:
+        raise UserError(
+            f"accumulation={accumulation} is more than the {share} images that a process has of a "
+            "step; lower it"
+        )

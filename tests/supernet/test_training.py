@@ -28,6 +28,7 @@ LEVERS = replace(
     momentum_groups=True,
     augmentation="erasing",
     average_decay=0.8,
+    accumulation=3,
 )
 
 
