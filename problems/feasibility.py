@@ -58,6 +58,34 @@ def cheap_network(
     return chosen
 
 
+def best_network(
+    space: Space,
+    feasible: Sequence[BoolArray],
+    limits: Limits,
+    gains: Sequence[FloatArray],
+    active: BoolArray,
+) -> IntArray | None:
+    """The network with the largest sum of gains that meets all limits, exactly.
+
+    Args:
+        space: see :func:`cheap_network`.
+        feasible: see :func:`cheap_network`.
+        limits: see :func:`cheap_network`.
+        gains: of each configuration of each block, shape ``(block_sizes[b],)``.
+        active: its blocks, shape ``(n_blocks,)``.
+
+    Returns:
+        A feasible configuration of every block, see :func:`cheap_network`; None if none is found.
+    """
+    top = max((float(np.max(part, initial=0.0)) for part in gains), default=0.0)
+    losses = CostTable("loss", "", space, 0.0, tuple(top - part for part in gains))
+    unbound = 1.0 + sum(float(np.max(part, initial=0.0)) for part in losses.blocks)
+    knapsack = _Knapsack(space, feasible, [*limits, (losses, unbound)], active)
+    weights = np.zeros(len(limits) + 1)
+    weights[-1] = 1.0
+    return knapsack.solve(weights, len(limits))
+
+
 class _Knapsack:
     """A configuration for each block under linear limits: a multiple-choice knapsack.
 
@@ -143,6 +171,7 @@ class _Knapsack:
                 LinearConstraint(one_each, 1, 1),
                 LinearConstraint((flat / self.scale).T[:n_binding], -np.inf, room[:n_binding]),
             ],
+            options={"mip_rel_gap": 0.0},
         )
         if answer.x is None:
             return blocks, None

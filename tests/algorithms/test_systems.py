@@ -21,7 +21,7 @@ from apq_moo.testing.strategies import limited_problem
 FREE = ["spos"]
 """Choose among all networks; the others keep most genes of a reference network."""
 
-CONTROLS = ["mobilenetv2-8bit", "uniform-width", "uniform-bits"]
+CONTROLS = ["mobilenetv2-8bit", "uniform-width", "uniform-bits", "greedy", "milp"]
 
 PIPELINES = ["uniform-width+uniform-bits"]
 
@@ -37,9 +37,9 @@ class TestControls(AlgorithmConformance):
 
     draws = False
 
-    @pytest.fixture
-    def algorithm(self):
-        return ALGORITHMS.get("uniform-bits")
+    @pytest.fixture(params=["uniform-bits", "greedy", "milp"])
+    def algorithm(self, request):
+        return ALGORITHMS.get(request.param)
 
     @pytest.fixture
     def make_problem(self, space):

@@ -109,6 +109,28 @@ class Choice:
         return float(table.fixed + sum(table.blocks[b][self.open[b]].min() for b in blocks))
 
 
+def brought_under(choice: Choice, index: IntArray) -> IntArray:
+    """A network with as many of its last blocks as need be replaced by the cheapest choice's.
+
+    Args:
+        choice: whose networks all have its depths.
+        index: one of them, shape ``(n_blocks,)``.
+
+    Raises:
+        UserError: none of them meets the limits; the smallest cost is named.
+    """
+    region = choice.problem.region
+    index = index.copy()
+    if region.contains_blocks(index[None])[0]:
+        return index
+    cheapest = choice.cheapest()
+    for b in np.flatnonzero(index != cheapest)[::-1]:
+        index[b] = cheapest[b]
+        if region.contains_blocks(index[None])[0]:
+            break
+    return index
+
+
 def reachable(problem: APQProblem, fields: Collection[str]) -> list[tuple[CostTable, float]]:
     """The limits of a problem, on what networks cost once some fields are as cheap as can be.
 

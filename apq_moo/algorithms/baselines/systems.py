@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from apq_moo.algorithms.baselines.controls import Greedy, Milp
 from apq_moo.algorithms.baselines.spos import Spos
 from apq_moo.algorithms.baselines.system import System
 from apq_moo.algorithms.baselines.uniform import MobileNetV2Like, UniformBits, UniformWidth
@@ -25,6 +26,17 @@ SYSTEMS: tuple[tuple[type[System], str, str], ...] = (
         UniformBits,
         "R. Krishnamoorthi, Quantizing Deep Convolutional Networks for Efficient Inference, 2018",
         "the most bits for all layers of the reference network that meet the limit",
+    ),
+    (
+        Greedy,
+        "Z. Dong et al., HAWQ-V2: Hessian Aware trace-Weighted Quantization of Neural Networks, "
+        "NeurIPS 2020",
+        "from the reference network what saves most for its accuracy, by measured sensitivities",
+    ),
+    (
+        Milp,
+        "Z. Yao et al., HAWQ-V3: Dyadic Neural Network Quantization, ICML 2021",
+        "the best network if sensitivities added up, by an integer program",
     ),
     (
         Spos,
