@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,10 +19,19 @@ from apq_moo.errors import UserError, escaped
 app = typer.Typer(
     name="apq-moo",
     help="Joint search for architecture, channel pruning and quantisation policy.",
-    no_args_is_help=True,
-    add_completion=False,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
 )
+
+
+FIRST_COMMANDS = {
+    "apq-moo run": "search the space that ships; seconds",
+    "apq-moo run --space digits --verify": "and measure the front on the supernet",
+    "apq-moo deploy runs/NAME -o net": "from a run of digits to a network as ONNX",
+    "apq-moo bench --space tiny --seeds 3 --budget 3000": "compare algorithms",
+    "apq-moo pipeline --space digits --out runs/digits": "from raw images to a verified front",
+}
+"""What whoever names no command is shown."""
 
 
 class _Console(Console):
@@ -44,11 +54,21 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _root(
+    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """Joint search for architecture, channel pruning and quantisation policy."""
+    del version  # which its callback has printed
+    if ctx.invoked_subcommand is None:
+        say("apq-moo searches a network's architecture, channels and bits together. Begin with:")
+        say("")
+        width = max(map(len, FIRST_COMMANDS))
+        for command, what in FIRST_COMMANDS.items():
+            say(f"  {command:{width}}  {what}")
+        say("")
+        say("All commands: apq-moo --help; all options of one: apq-moo run --help")
 
 
 @contextmanager
@@ -77,6 +97,11 @@ def say(text: str, console: Console = out) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
+def say_json(value: Any) -> None:
+    """Print what a listing holds as JSON."""
+    typer.echo(json.dumps(value, indent=2, allow_nan=False))
+
+
 _SUFFIXES = {
     "policy": (".json",),
     "weights": (".safetensors",),
@@ -84,6 +109,7 @@ _SUFFIXES = {
     "networks": (".npz",),
     "costs": (".npz", ".parquet", ".json"),
     "figures": (".csv",),
+    "table": (".csv", ".parquet"),
     "picture": (".png", ".svg", ".pdf"),
     "page": (".html", ".htm"),
     "Markdown": (".md", ".markdown"),

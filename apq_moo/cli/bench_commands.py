@@ -43,7 +43,11 @@ def bench(
         typer.Option(help="Objectives of a problem, by commas; repeat it for more problems."),
     ] = None,
     predictor: Annotated[
-        str | None, typer.Option(help="Predictors, by commas; table where a space has one.")
+        str | None,
+        typer.Option(
+            help="Predictors, by commas.",
+            show_default="table where a space has one, else ensemble",
+        ),
     ] = None,
     device: Annotated[str | None, typer.Option(help="The cost model.")] = None,
     limit: Annotated[
@@ -53,7 +57,11 @@ def bench(
     seeds: Annotated[int | None, typer.Option(help="Runs of each algorithm.")] = None,
     budget: Annotated[str | None, typer.Option(help="Evaluations of a run, by commas.")] = None,
     sweep: Annotated[
-        str | None, typer.Option(help="Limits of swept algorithms, such as 4,8,16.")
+        str | None,
+        typer.Option(
+            help="Limits of swept algorithms, such as 4,8,16.",
+            show_default="up to 8, as the budget allows",
+        ),
     ] = None,
     pop_size: Annotated[int | None, typer.Option(help="Networks a round.")] = None,
     start: Annotated[str | None, typer.Option(help=START_HELP)] = None,
@@ -244,6 +252,49 @@ def _write_tables(folder: Path, markdown: Path | None, latex: Path | None) -> No
         if path is not None:
             parts = [write(problem, indicators_of(problem)) for problem in analysis.problems]
             write_text(path, "\n\n".join(parts) + "\n")
+
+
+@app.command()
+def table(
+    folder: FolderArgument,
+    file: Annotated[Path, typer.Option("--out", "-o", help="A .csv or .parquet.")],
+    part: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a run: front, evaluated, history; of a benchmark: scores, fronts, curves.",
+            show_default="front, or scores",
+        ),
+    ] = None,
+    genotypes: Annotated[
+        bool, typer.Option("--genotypes", help="Add a column for each gene of a network.")
+    ] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace the file.")] = False,
+) -> None:
+    """Write what a run or a benchmark found as one tidy table."""
+    from apq_moo.benchmarks.compare.frames import load as of_bench
+    from apq_moo.benchmarks.compare.store import NAME
+    from apq_moo.files import replacing
+    from apq_moo.results.frames import load as of_run
+
+    check_output("table", file, overwrite=overwrite)
+    load = of_bench if (folder / NAME).exists() else of_run
+    found = load(folder, genotypes=genotypes, **({} if part is None else {"part": part}))
+    with replacing(file) as temporary:
+        if file.suffix == ".csv":
+            found.to_csv(temporary, index=False)
+        else:
+            _require_pyarrow()
+            found.to_parquet(temporary, index=False)
+    say(f"{len(found):,} rows, {len(found.columns)} columns: {file}")
+
+
+def _require_pyarrow() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("pyarrow") is None:
+        raise UserError(
+            "parquet files need pyarrow: pip install 'apq-moo[parquet]', or name a .csv"
+        )
 
 
 KINDS = ("fronts", "curves", "attainment", "ranks")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from apq_moo.cli.app import app, say
+from apq_moo.cli.app import app, say, say_json
+from apq_moo.cli.options import JsonOption
 from apq_moo.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,21 +19,29 @@ app.add_typer(data_app, name="data")
 
 
 @data_app.command("list")
-def data_list() -> None:
+def data_list(as_json: JsonOption = False) -> None:
     """List the image sets by name, and where their files were found."""
     from apq_moo.data import IMAGES
     from apq_moo.data.listing import SYNTAX
     from apq_moo.data.sources import SOURCES
 
     sources = dict(SOURCES.usable())
+    listed: list[dict[str, Any]] = []
     for name, _ in IMAGES.usable():
         if name not in SOURCES:
-            say(f"{name}: no files to download")
+            listed.append({"name": name, "download": False, "found": None})
         elif name in sources:
             try:
-                say(f"{name}: {sources[name].find()}")
+                found = str(sources[name].find())
             except UserError:
-                say(f"{name}: not found; apq-moo data download {name}")
+                found = None
+            listed.append({"name": name, "download": True, "found": found})
+    if as_json:
+        say_json(listed)
+        return
+    for entry in listed:
+        where = entry["found"] or f"not found; apq-moo data download {entry['name']}"
+        say(f"{entry['name']}: {where if entry['download'] else 'no files to download'}")
     say(
         f"{SYNTAX}: your own images, in PATH/train/<class> and PATH/val/<class>, or PATH a CSV file"
     )
@@ -73,14 +81,14 @@ def data_check(
             help="Holds train, and val or test; or a CSV file of `file,class,split`.",
         ),
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Read all your own images in a folder and list what is there; exits with 2 if one is bad."""
     from apq_moo.data.folders import inspect
 
     found = inspect(folder)
     if as_json:
-        say(json.dumps(found.to_dict()))
+        say_json(found.to_dict())
     else:
         _tell(found)
     if found.unreadable:

@@ -64,7 +64,7 @@ def _carried_out(arguments: Sequence[str]) -> int:
     try:
         return app(args=arguments, prog_name="apq-moo", standalone_mode=False) or 0
     except usage_error as error:
-        if not (message := error.format_message()):  # no command was named, so help was printed
+        if not (message := error.format_message()):  # of a group, whose help was printed
             return 2
         of = error.ctx.command_path if error.ctx else "apq-moo"
         text = f"{message[0].lower()}{message[1:].rstrip('.')}{_value(error)}"

@@ -11,7 +11,8 @@ import typer
 from rich.box import SIMPLE
 from rich.table import Table
 
-from apq_moo.cli.app import app, check_output, err, out, say
+from apq_moo.cli.app import app, check_output, err, out, say, say_json
+from apq_moo.cli.options import JsonOption
 from apq_moo.defaults import DEFAULT_SPACE
 from apq_moo.errors import UserError, one_line, warn
 
@@ -37,10 +38,11 @@ _MAX_PROVENANCE = 200
 
 
 @device_app.command("list")
-def device_list() -> None:
+def device_list(as_json: JsonOption = False) -> None:
     """List the devices by name."""
     from apq_moo.hardware import DEVICES, ArrayDevice, find_device
 
+    listed: list[dict[str, Any]] = []
     for name in DEVICES:
         try:
             device = find_device(name)
@@ -48,8 +50,13 @@ def device_list() -> None:
             warn(str(error))
             continue
         text = device.machine.description if isinstance(device, ArrayDevice) else ""
-        costs = ", ".join(f"{cost} ({unit})" for cost, unit in device.units.items())
-        say(f"{name}: {text or costs}")
+        listed.append({"name": name, "description": text, "units": dict(device.units)})
+    if as_json:
+        say_json(listed)
+        return
+    for entry in listed:
+        costs = ", ".join(f"{cost} ({unit})" for cost, unit in entry["units"].items())
+        say(f"{entry['name']}: {entry['description'] or costs}")
 
 
 @device_app.command("show")

@@ -49,6 +49,8 @@ InitOption = Annotated[
     ),
 ]
 
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
+
 SpaceOption = Annotated[str, typer.Option(help="A preset or a TOML file.")]
 DrawOption = Annotated[
     str, typer.Option(help="How random subnets are drawn: `uniform`, or `sizes`: of all sizes.")
@@ -63,10 +65,12 @@ _OPTIONS = {
     "arithmetic": "--arithmetic",
     "batch_size": "--batch-size",
     "format": "--format",
+    "genotypes": "--genotypes",
     "init": "--init",
     "verify": "--verify",
     "limits": "--max",
     "n": "--end-to-end",
+    "part": "--part",
     "pop_size": "--pop-size",
     "power_of_two": "--power-of-two",
     "equal_sums": "--equal-sums",

@@ -12,11 +12,12 @@ import typer
 from typer.core import TyperCommand
 
 from apq_moo.changes import refuse_other_settings
-from apq_moo.cli.app import app, check_output, err, out, progress_bar, say
+from apq_moo.cli.app import app, check_output, err, out, progress_bar, say, say_json
 from apq_moo.cli.measuring_options import INNER, MEASURED, MEASURING, SURROGATE, Wish, measuring
 from apq_moo.cli.options import (
     START_HELP,
     DeviceOption,
+    JsonOption,
     LimitOption,
     MissingOption,
     OnOption,
@@ -80,7 +81,13 @@ def run(
         str | None,
         typer.Option(help="Measured networks to begin with: shipped, tables, folders of runs."),
     ] = None,
-    sweep: Annotated[int, typer.Option(help="Limits over which apq-ga is swept.")] = _DEFAULT.sweep,
+    sweep: Annotated[
+        int | None,
+        typer.Option(
+            help="Limits over which apq-ga is swept.",
+            show_default="up to 8, as the budget allows",
+        ),
+    ] = None,
     pop_size: Annotated[int, typer.Option(help="Networks a round.")] = _DEFAULT.pop_size,
     seed: Annotated[int, typer.Option(help="Of the search.")] = _DEFAULT.seed,
     start: Annotated[str, typer.Option(help=START_HELP)] = _DEFAULT.start,
@@ -233,6 +240,7 @@ def carry_out(
     _print_summary(folder, columns)
     if breakdown is not None:
         _print_breakdown(folder, columns, breakdown)
+    _print_next(folder, columns)
 
 
 def _kept(folder: RunFolder) -> str:
@@ -278,6 +286,33 @@ def _print_summary(folder: RunFolder, columns: dict[str, list[Any]]) -> None:
     say(f"{len(columns['subnet'])} networks on the front, {seconds:.1f} s, in {folder.path}")
 
 
+def _print_next(folder: RunFolder, columns: dict[str, list[Any]]) -> None:
+    """Print the commands that may follow, filled in with a limit in the middle of the front."""
+    from apq_moo.data.assets import SUPERNET, find_assets
+    from apq_moo.hardware import ACC
+    from apq_moo.space import load_space
+    from apq_moo.texts import rounded_up
+
+    config, path = folder.at_hand, shlex.quote(str(folder.path))
+    limit = ""
+    for name in config.objectives:
+        if name != ACC and not limit and columns[name]:
+            values = sorted(columns[name])
+            limit = f" --max {name}={rounded_up(values[len(values) // 2])}"
+    following = {f"apq-moo pick {path}{limit}": "one network, as JSON"}
+    try:
+        deployable = find_assets(load_space(config.space), config.assets).has(SUPERNET)
+    except UserError:
+        deployable = False
+    if deployable:
+        following[f"apq-moo deploy {path}{limit} -o net"] = "one network, as ONNX"
+    following[f"apq-moo report {path} -o report.html"] = "all of it, as a page"
+    say("next:")
+    width = max(map(len, following))
+    for command, what in following.items():
+        say(f"  {command:{width}}  {what}")
+
+
 @app.command()
 def pick(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
@@ -312,21 +347,34 @@ def pick(
 
 
 @app.command()
-def algorithms() -> None:
+def algorithms(as_json: JsonOption = False) -> None:
     """List the search algorithms."""
     from apq_moo.algorithms import ALGORITHMS
 
-    for name, entry in ALGORITHMS.usable():
+    entries = list(ALGORITHMS.usable())
+    if as_json:
+        keys = ("name", "kind", "least_objectives", "summary", "citation")
+        say_json([{key: getattr(entry, key) for key in keys} for _, entry in entries])
+        return
+    for name, entry in entries:
         front = "a front" if entry.kind == "multi-objective" else "one network for each limit"
         least = f", from {entry.least_objectives} objectives" if entry.least_objectives > 1 else ""
         say(f"{name}: {entry.summary} [{front}{least}] ({entry.citation})")
 
 
 @app.command()
-def spaces() -> None:
+def spaces(as_json: JsonOption = False) -> None:
     """List the shipped search spaces."""
     from apq_moo.space import load_space, presets
 
-    for name in presets():
-        space = load_space(name)
-        say(f"{name}: {space.n_var} genes, {space.count():.3e} networks")
+    found = [load_space(name) for name in presets()]
+    if as_json:
+        say_json(
+            [
+                {"name": space.name, "genes": space.n_var, "networks": space.count()}
+                for space in found
+            ]
+        )
+        return
+    for space in found:
+        say(f"{space.name}: {space.n_var} genes, {space.count():.3e} networks")

@@ -21,6 +21,9 @@ _BOUNDS = {
 MIN_ROUNDS = 5
 """Rounds of evolution that each limit of a sweep gets at least."""
 
+MOST_LIMITS = 8
+"""Limits of a sweep whose number nobody gives."""
+
 
 @dataclass(frozen=True)
 class RefitConfig:
@@ -77,7 +80,8 @@ class RunConfig:
             or a policy's JSON; or None.
         limits: constraints by name, in the objective's unit.
         budget: evaluations.
-        sweep: limits over which a single-objective algorithm is swept.
+        sweep: limits over which a single-objective algorithm is swept; None for as many as the
+            budget suffices for, at most 8.
         pop_size: individuals a generation.
         seed: of the search.
         on: where torch runs, where accuracies are measured; None for a GPU if there is one.
@@ -96,7 +100,7 @@ class RunConfig:
     warm_start: str | None = None
     limits: dict[str, float] = field(default_factory=dict)
     budget: int = 20_000
-    sweep: int = 8
+    sweep: int | None = None
     pop_size: int = 100
     seed: int = 0
     on: str | None = None
@@ -105,6 +109,8 @@ class RunConfig:
     def __post_init__(self) -> None:
         for name, (low, high) in _BOUNDS.items():
             value = getattr(self, name)
+            if value is None:
+                continue
             if value < low:
                 raise UserError(f"{name}={shown(value)}: at least {low} is needed")
             if value > high:
@@ -116,9 +122,19 @@ class RunConfig:
         del plain["refit"]
         return plain if self.refit is None else {**plain, "refit": asdict(self.refit)}
 
-    def points(self, swept: bool) -> int:
-        """Limits over which an algorithm is swept; 1 where there is nothing to limit."""
-        return self.sweep if swept and len(self.objectives) > 1 else 1
+    def points(self, swept: bool, least: int | None = None) -> int:
+        """Limits over which an algorithm is swept; 1 where there is nothing to limit.
+
+        Args:
+            swept: whether the algorithm is one that is.
+            least: evaluations that one limit takes at least; default: those of populations.
+        """
+        if not swept or len(self.objectives) < 2:
+            return 1
+        if self.sweep is not None:
+            return self.sweep
+        enough = self.budget // (least or self.pop_size * (MIN_ROUNDS + 1))
+        return max(1, min(MOST_LIMITS, enough))
 
     def smallest(self, swept: bool) -> int:
         """The smallest budget of an algorithm that evaluates populations."""

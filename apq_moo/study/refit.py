@@ -73,11 +73,13 @@ def refit_of(
     """
     refit = config.refit or RefitConfig()
     entry = ALGORITHMS.get(refit.inner)
+    within = replace(config, budget=refit.inner_budget)
+    points = within.points(entry.swept)
     inner = searched_by(
         lambda: strategy_of(entry),
-        budget=max(refit.inner_budget, config.smallest(entry.swept)),
+        budget=max(refit.inner_budget, within.smallest(entry.swept)),
         pop_size=config.pop_size,
-        split=(lambda context: with_parts(context, config.sweep)) if entry.swept else None,
+        split=(lambda context: with_parts(context, points)) if entry.swept else None,
     )
     found = Refit(
         _predictor(refit.predictor, problem.space, config),

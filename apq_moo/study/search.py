@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from apq_moo import __version__
-from apq_moo.algorithms import ALGORITHMS
+from apq_moo.algorithms import ALGORITHMS, AlgorithmEntry
 from apq_moo.algorithms.strategy import Context, Replay, Strategy
 from apq_moo.algorithms.surrogate.refit import Refit
 from apq_moo.arrays import FloatArray, IntArray
@@ -73,6 +73,11 @@ def _problem(config: RunConfig, accuracy: AccuracySource) -> APQProblem:
     )
 
 
+def points_of(entry: AlgorithmEntry, config: RunConfig) -> int:
+    """Limits over which an algorithm is swept."""
+    return config.points(entry.swept, 1 if entry.system is not None else None)
+
+
 def check(config: RunConfig) -> APQProblem:
     """Check names, limits of costs and the budget, before anything is loaded, fitted or trained.
 
@@ -88,7 +93,8 @@ def check(config: RunConfig) -> APQProblem:
     smallest = config.smallest(entry.swept)
     if "surrogate" in entry.needs:
         smallest = 1
-    own = entry.strategy().smallest(problem, config.points(entry.swept))
+    points = points_of(entry, config)
+    own = entry.strategy().smallest(problem, points)
     if entry.refits:
         smallest = check_refit(config).smallest
     elif config.refit is not None:
@@ -97,10 +103,10 @@ def check(config: RunConfig) -> APQProblem:
     if config.budget < smallest:
         what = f"one population of {config.pop_size}"
         if own is not None:
-            what = f"{config.algo} at {config.points(entry.swept)} limits"
+            what = f"{config.algo} at {points} limits"
         elif entry.swept:
-            points = config.points(entry.swept)
-            what = f"{MIN_ROUNDS} rounds of {config.pop_size} at each of {points} limits"
+            at = f"each of {points} limits" if points > 1 else "one limit"
+            what = f"{MIN_ROUNDS} rounds of {config.pop_size} at {at}"
         if entry.refits:
             what = f"the first batch of {smallest}"
         raise UserError(
@@ -191,7 +197,7 @@ class Search:
             self.refit,
             replay=replay or Replay(),
         )
-        return with_parts(context, config.sweep) if self.entry.swept else context
+        return with_parts(context, points_of(self.entry, config)) if self.entry.swept else context
 
     def run(
         self,

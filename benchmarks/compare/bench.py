@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from importlib.util import find_spec
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +65,7 @@ def data_of(plan: BenchPlan) -> dict[str, dict[str, str]]:
     predicted = "acc" in plan.limits or any("acc" in text.split(",") for text in plan.objectives)
     objectives = ("acc",) if predicted else parse_objectives(plan.objectives[0])
     found = {}
-    for space, predictor in product(plan.spaces, plan.predictors):
+    for space, predictor in ((s, p) for s in plan.spaces for p in plan.predictors_on(s)):
         search = Search(
             RunConfig(
                 algo="random", objectives=objectives, space=space, device=plan.device,

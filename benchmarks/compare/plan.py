@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from apq_moo.algorithms import ALGORITHMS
+from apq_moo.data.assets import TABLE, find_assets
 from apq_moo.errors import UserError, escaped, shown
 from apq_moo.files import digest_of, read_toml
 from apq_moo.hardware import QUANTITIES
+from apq_moo.problems.tabulated import NAME as TABULATED
 from apq_moo.reading import read
 from apq_moo.space import load_space
 from apq_moo.study.config import RunConfig, parse_objectives
@@ -79,9 +81,11 @@ class BenchPlan:
         objectives: lists of objectives, each by commas.
         seeds: how many; they are 0, 1, ... and the same for every algorithm.
         budgets: evaluations of a search.
-        sweeps: numbers of limits over which single-objective algorithms are swept.
+        sweeps: numbers of limits over which single-objective algorithms are swept; None for as
+            many as each budget suffices for, at most 8.
         pop_size: networks a round.
-        predictors: of the accuracy; see :class:`apq_moo.study.config.RunConfig`.
+        predictors: of the accuracy, see :class:`apq_moo.study.config.RunConfig`; None for the table
+            of a space that has one, and the default on others.
         device: the cost model.
         assets: a folder of assets, or None for the shipped ones.
         start: how the networks that searches begin with are drawn.
@@ -93,9 +97,9 @@ class BenchPlan:
     objectives: tuple[str, ...] = ("acc,latency",)
     seeds: int = 5
     budgets: tuple[int, ...] = (10_000,)
-    sweeps: tuple[int, ...] = (8,)
+    sweeps: tuple[int, ...] | None = None
     pop_size: int = 100
-    predictors: tuple[str, ...] = (RunConfig().predictor,)
+    predictors: tuple[str, ...] | None = None
     device: str = "bitfusion"
     assets: str | None = None
     start: str = RunConfig.start
@@ -104,6 +108,8 @@ class BenchPlan:
     def __post_init__(self) -> None:
         for name in _LISTS:
             values = getattr(self, name)
+            if values is None:
+                continue
             if not values:
                 raise UserError(f"{name} is empty: name at least one")
             if len(set(values)) < len(values):
@@ -111,7 +117,9 @@ class BenchPlan:
                 raise UserError(f"{name} names {shown(twice)} twice")
         if self.seeds < 1:
             raise UserError(f"seeds must be at least 1, not {shown(self.seeds)}")
-        n_cells = self.seeds * math.prod(len(getattr(self, name)) for name in _LISTS)
+        n_cells = self.seeds * math.prod(
+            1 if (values := getattr(self, name)) is None else len(values) for name in _LISTS
+        )
         if n_cells > MAX_CELLS:
             raise UserError(
                 f"the plan has {shown(n_cells)} searches, more than {MAX_CELLS:,}; lower seeds or "
@@ -159,8 +167,9 @@ class BenchPlan:
         searches = [search for algo in self.algos for search in self._searches(algo)]
         problems = [
             (space, parse_objectives(objectives), predictor, budget)
-            for space, objectives, predictor, budget in product(
-                self.spaces, self.objectives, self.predictors, self.budgets
+            for space in self.spaces
+            for objectives, predictor, budget in product(
+                self.objectives, self.predictors_on(space), self.budgets
             )
         ]
         return [
@@ -186,11 +195,23 @@ class BenchPlan:
             for name, sweep, label in searches
         ]
 
-    def _searches(self, algo: str) -> list[tuple[str, int, str]]:
+    def predictors_on(self, space: str) -> tuple[str, ...]:
+        """The predictors of the problems of a space."""
+        if self.predictors is not None:
+            return self.predictors
+        try:
+            tabulated = find_assets(load_space(space), self.assets).has(TABLE)
+        except UserError:  # whoever needs its assets says so
+            tabulated = False
+        return (TABULATED if tabulated else RunConfig.predictor,)
+
+    def _searches(self, algo: str) -> list[tuple[str, int | None, str]]:
         """Of an entry of ``algos``: name, limits and label of its searches."""
         name, slash, own = algo.partition("/")
         swept = ALGORITHMS.get(name).kind == _SWEPT if name in ALGORITHMS else bool(slash)
-        sweeps = self.sweeps if swept else self.sweeps[:1]
+        sweeps: tuple[int | None, ...] = (None,) if self.sweeps is None else self.sweeps
+        if not swept:
+            sweeps = sweeps[:1]
         if slash:
             if not swept or not own.isdecimal() or len(own) > 9:
                 raise UserError(
@@ -198,5 +219,5 @@ class BenchPlan:
                     "such as apq-ga/8"
                 )
             sweeps = (int(own),)
-        many = bool(slash) or (swept and len(self.sweeps) > 1)
+        many = bool(slash) or len(sweeps) > 1
         return [(name, sweep, f"{name}/{sweep}" if many else name) for sweep in sweeps]

@@ -127,6 +127,27 @@ def test_plans_of_many_cells_look_each_thing_up_once(tmp_path, monkeypatch):
 def test_a_plan_survives_its_dictionary():
     plan = replace(PLAN, limits={"latency": 0.02})
     assert BenchPlan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
+    assert BenchPlan.from_dict(json.loads(json.dumps(BenchPlan().to_dict()))) == BenchPlan()
+
+
+def test_what_a_plan_leaves_open_follows_from_space_and_budget():
+    plan = BenchPlan(
+        spaces=("tiny", "digits"), algos=("apq-ga", "nsga2"), seeds=1, budgets=(1300, 9000)
+    )
+    found = {
+        (cell.config.space, cell.config.algo, cell.config.budget): cell for cell in plan.cells()
+    }
+    assert len(found) == 8
+    assert {(key[0], cell.config.predictor) for key, cell in found.items()} == {
+        ("tiny", "table"),
+        ("digits", "ensemble"),
+    }
+    swept = {key[2]: cell for key, cell in found.items() if key[1] == "apq-ga"}
+    assert {budget: cell.config.points(swept=True) for budget, cell in swept.items()} == {
+        1300: 2,
+        9000: 8,
+    }
+    assert {cell.label for cell in found.values()} == {"apq-ga", "nsga2"}
 
 
 @pytest.mark.parametrize(
@@ -351,7 +372,9 @@ def test_benchmarks_of_before_data_were_noted_go_on(tmp_path, of_files):
 
 def test_limits_are_named_by_their_direction():
     limits = {"acc": 85.0, "latency": 0.02}
-    config = RunConfig(space="tiny", limits=limits, start="uniform", predictor="xgboost-stacked")
+    config = RunConfig(
+        space="tiny", limits=limits, start="uniform", predictor="xgboost-stacked", sweep=8
+    )
     cell = Cell(config, "apq-ga")
     assert cell.problem == ("tiny acc+latency acc>=85 latency<=0.02 (xgboost-stacked, bitfusion)")
     # Results that are stored are found by it while their space stays.

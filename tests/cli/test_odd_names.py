@@ -46,7 +46,7 @@ def test_a_search_and_what_is_made_of_it(printed, tmp_path, named):
     table = f"{name}/t.npz"
     assert printed("lut", "build", "-o", table)[-1].endswith(f" layers of digits: {shown}/t.npz")
     lines = printed("run", *SEARCH.split(), "--device", table, "--out", f"{name}/r")
-    assert lines[-1].endswith(f" s, in {shown}/r")
+    assert lines[lines.index("next:") - 1].endswith(f" s, in {shown}/r")
     assert printed("pick", f"{name}/r", "--max", "size=20")[-1] == f"{shown}/r/policy.json"
     texts = [f"{name}/r{suffix}" for suffix in (".html", ".md", ".tex")]
     options = ("-o", texts[0], "--markdown", texts[1], "--latex", texts[2])

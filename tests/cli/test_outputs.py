@@ -28,6 +28,7 @@ OUTPUTS = {
     ("report", "r", "-o"): ".html or .htm",
     ("report", "r", "--markdown"): ".md or .markdown",
     ("report", "r", "--latex"): ".tex",
+    ("table", "r", "-o"): ".csv or .parquet",
     ("plot", "r", "-o"): PICTURE,
 }
 FOLDERS = {

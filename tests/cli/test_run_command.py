@@ -108,10 +108,13 @@ def test_the_same_seed_gives_the_same_bytes(call):
 
 
 def test_too_small_a_budget_names_the_smallest(call, refused):
-    line = refused("run", "--predictor", "additive", "--budget", "4799", "--out", "a")
+    eight = ("run", "--predictor", "additive", "--sweep", "8", "--out", "a")
+    line = refused(*eight, "--budget", "4799")
     assert line.endswith("the smallest that works is 4800")
     assert not Path("a").exists()
-    assert call("run", "--predictor", "additive", "--budget", "4800", "--out", "a").code == 0
+    assert call(*eight, "--budget", "4800").code == 0
+    line = refused("run", "--predictor", "additive", "--budget", "599")
+    assert line.endswith("5 rounds of 100 at one limit; the smallest that works is 600")
 
 
 @pytest.mark.parametrize(
@@ -432,6 +435,6 @@ def test_names_are_neither_markup_nor_mathematics(call):
         "--budget", "200", "--pop-size", "20", "--out", "a[/red]b:x:",
     )  # fmt: skip
     assert outcome.code == 0, outcome.err
-    assert outcome.out.strip().endswith("in a[/red]b:x:")
+    assert "s, in a[/red]b:x:\nnext:\n" in outcome.out
     assert "d$x_$y[red]" in "".join(outcome.out.split())
     assert Path("a[/red]b:x:/front.png").stat().st_size > 1000

@@ -70,6 +70,25 @@ def test_the_loosest_limit_comes_first_unless_networks_begin_uniform():
         assert limits == sorted(limits)
 
 
+@pytest.mark.parametrize(
+    ("budget", "limits"), [(599, 1), (600, 1), (1199, 1), (1200, 2), (4799, 7), (20_000, 8)]
+)
+def test_a_sweep_has_as_many_limits_as_the_budget_suffices_for(budget, limits):
+    config = RunConfig(budget=budget)
+    assert config.points(swept=True) == limits
+    assert config.smallest(swept=True) == limits * 600
+    assert config.points(swept=False) == 1
+    assert RunConfig(budget=budget, objectives=("acc",)).points(swept=True) == 1
+    assert RunConfig(budget=budget, sweep=5).points(swept=True) == 5
+
+
+def test_a_small_budget_needs_no_option():
+    search = Search(RunConfig(space="digits", predictor="additive", budget=1300))
+    assert [part.budget for part in search.context().parts] == [650, 650]
+    systems = RunConfig("spos", space="digits", predictor="additive", budget=30)
+    assert len(Search(systems).context().parts) == 8
+
+
 def test_one_problem_serves_a_whole_sweep(monkeypatch):
     """Tables, masks and accuracies are shared; a limit costs a region."""
     made, regions = [], []
