@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import time
 from datetime import datetime
@@ -24,7 +25,7 @@ from apq_moo.cli.options import (
 )
 from apq_moo.cli.stopping import going_on
 from apq_moo.defaults import MAX_JOBS
-from apq_moo.errors import UserError
+from apq_moo.errors import UserError, shown
 from apq_moo.texts import by_commas
 
 if TYPE_CHECKING:
@@ -54,7 +55,10 @@ def bench(
         list[str] | None,
         typer.Option("--max", metavar="NAME=VALUE", help="Upper limit (acc: a lower one)."),
     ] = None,
-    seeds: Annotated[int | None, typer.Option(help="Runs of each algorithm.")] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(help="Runs of each algorithm: how many, or which, such as 31-60."),
+    ] = None,
     budget: Annotated[str | None, typer.Option(help="Evaluations of a run, by commas.")] = None,
     sweep: Annotated[
         str | None,
@@ -76,12 +80,14 @@ def bench(
     folder: Annotated[
         Path | None, typer.Option("--out", help="Its folder; default: a new one under runs/.")
     ] = None,
-    resume: Annotated[Path | None, typer.Option(help="Continue the benchmark there.")] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(help="Continue the benchmark there; --algos, --seeds, ... add to it."),
+    ] = None,
 ) -> None:
     """Compare algorithms on problems over many seeds."""
-    from apq_moo.benchmarks.compare.bench import begin, check_backend, run
+    from apq_moo.benchmarks.compare.bench import begin, check_backend, grow, run
     from apq_moo.benchmarks.compare.plan import BenchPlan
-    from apq_moo.benchmarks.compare.store import Store
 
     given: dict[str, Any] = {
         "spaces": space and by_commas(space),
@@ -90,7 +96,7 @@ def bench(
         "predictors": predictor and by_commas(predictor),
         "device": device,
         "limits": limit and parse_limits(limit),
-        "seeds": seeds,
+        **(_seeds(seeds) if seeds is not None else {}),
         "budgets": budget and numbers(budget, "--budget"),
         "sweeps": sweep and numbers(sweep, "--sweep"),
         "pop_size": pop_size,
@@ -99,9 +105,11 @@ def bench(
     given = {name: value for name, value in given.items() if value is not None}
     check_backend(backend, scheduler)
     if resume is not None:
-        if given or plan is not None or folder is not None:
-            raise UserError("--resume DIR continues the benchmark there and needs no other option")
-        store = Store.open(resume)
+        if plan is not None or folder is not None:
+            raise UserError(
+                "--resume DIR continues the benchmark there: leave out --plan and --out"
+            )
+        store = grow(resume, **given)
     else:
         asked = BenchPlan.read(plan) if plan is not None else BenchPlan()
         asked = asked.with_given(**given)
@@ -133,6 +141,19 @@ def bench(
     )
     if failed:
         raise typer.Exit(1)
+
+
+def _seeds(text: str) -> dict[str, int]:
+    """Entries of a plan: how many seeds, or from which to which."""
+    match = re.fullmatch(r"(?:(\d{1,12})-)?(\d{1,12})", text.strip())
+    if match is None:
+        raise UserError(f"--seeds {shown(text)}: write how many, or which, such as 31-60")
+    if match[1] is None:
+        return {"seeds": int(match[2])}
+    first, last = int(match[1]), int(match[2])
+    if last < first:
+        raise UserError(f"--seeds {text}: the last is before the first")
+    return {"first_seed": first, "seeds": last - first + 1}
 
 
 def _print_bench(folder: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from apq_moo.algorithms import ALGORITHMS
+from apq_moo.benchmarks.compare.analysis import Analysis
 from apq_moo.benchmarks.compare.bounds import bounds_of
 from apq_moo.benchmarks.compare.cells import carry_out
 from apq_moo.benchmarks.compare.metering import Meter
@@ -89,6 +90,64 @@ def begin(folder: str | Path, plan: BenchPlan) -> Store:
         check(cell.config)
     about = {"versions": versions(), "processor": processor(), "data": data_of(plan)}
     return Store.create(folder, plan, about)
+
+
+def grow(folder: str | Path, **given: Any) -> Store:
+    """Add searches to a benchmark, perhaps one that is finished; :func:`run` carries them out.
+
+    Args:
+        folder: of the benchmark.
+        **given: what there is to be more of; see :meth:`BenchPlan.grown`.
+
+    Raises:
+        UserError: there is no benchmark, another process carries it out, or what is new is refused
+            as :func:`begin` and :meth:`BenchPlan.grown` do.
+    """
+    store = Store.open(folder)
+    plan = store.plan.grown(**given)
+    if plan != store.plan:
+        for cell in plan.with_given(seeds=1).cells():
+            check(cell.config)
+        with alone(store.folder):
+            store.note(plan=plan.to_dict(), data={**data_of(plan), **store.about().get("data", {})})
+    return store
+
+
+def bench(
+    folder: str | Path,
+    plan: BenchPlan | None = None,
+    *,
+    jobs: int = 1,
+    callback: Callable[[int, int, Outcome | None], None] = lambda _done, _total, _outcome: None,
+    **given: Any,
+) -> Analysis:
+    """Compare algorithms: begin a benchmark, or go on with the one in a folder, and carry it out.
+
+    Args:
+        folder: of the benchmark; one that holds it already is continued, and grows by what is
+            given.
+        plan: what is compared, where it begins; default: :class:`BenchPlan`'s defaults.
+        jobs: searches at a time.
+        callback: see :func:`run`.
+        **given: entries of the plan, such as ``algos=("nsga2", "random")`` and ``seeds=31``.
+
+    Returns:
+        The results; :func:`apq_moo.benchmarks.load` gives them as tables.
+
+    Raises:
+        UserError: see :func:`begin`, :func:`grow` and :func:`run`; or a search failed.
+    """
+    if Store(Path(folder)).begun:
+        if plan is not None and plan != Store.open(folder).plan:
+            raise UserError(f"{folder} holds a benchmark of another plan; name another folder")
+        store = grow(folder, **given)
+    else:
+        store = begin(folder, (plan or BenchPlan()).with_given(**given))
+    _, failed = run(store, jobs=jobs, callback=callback)
+    if failed:
+        why = next(outcome.error for outcome in store.outcomes() if not outcome.ok)
+        raise UserError(f"{failed} searches of {store.folder} failed, one of them so: {why}")
+    return Analysis.of_bench(store.folder)
 
 
 def run(

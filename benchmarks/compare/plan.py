@@ -8,15 +8,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from apq_moo.algorithms import ALGORITHMS
 from apq_moo.data.assets import TABLE, find_assets
+from apq_moo.defaults import MAX_SEED
 from apq_moo.errors import UserError, escaped, shown
 from apq_moo.files import digest_of, read_toml
 from apq_moo.hardware import QUANTITIES
 from apq_moo.problems.tabulated import NAME as TABULATED
-from apq_moo.reading import read
+from apq_moo.reading import integer, read
 from apq_moo.space import load_space
 from apq_moo.study.config import RunConfig, parse_objectives
 
@@ -24,6 +25,7 @@ _SWEPT = "single-objective-sweep"
 MAX_CELLS = 100_000
 """Searches of one benchmark."""
 
+_SEEDS = ("seeds", "first_seed")
 _LISTS = ("spaces", "algos", "objectives", "predictors", "budgets", "sweeps")
 
 
@@ -79,7 +81,8 @@ class BenchPlan:
         spaces: presets or TOML files.
         algos: algorithms; ``apq-ga/16`` is one swept over 16 limits, whatever ``sweeps`` says.
         objectives: lists of objectives, each by commas.
-        seeds: how many; they are 0, 1, ... and the same for every algorithm.
+        seeds: how many; they are the same for every algorithm.
+        first_seed: the first of them; the others follow it.
         budgets: evaluations of a search.
         sweeps: numbers of limits over which single-objective algorithms are swept; None for as
             many as each budget suffices for, at most 8.
@@ -96,6 +99,7 @@ class BenchPlan:
     algos: tuple[str, ...] = ("apq-ga", "nsga2", "random")
     objectives: tuple[str, ...] = ("acc,latency",)
     seeds: int = 5
+    first_seed: Annotated[int, integer(0, MAX_SEED)] = 0
     budgets: tuple[int, ...] = (10_000,)
     sweeps: tuple[int, ...] | None = None
     pop_size: int = 100
@@ -117,6 +121,8 @@ class BenchPlan:
                 raise UserError(f"{name} names {shown(twice)} twice")
         if self.seeds < 1:
             raise UserError(f"seeds must be at least 1, not {shown(self.seeds)}")
+        if self.first_seed + self.seeds - 1 > MAX_SEED:
+            raise UserError(f"first_seed={shown(self.first_seed)}: seeds end at {MAX_SEED:,}")
         n_cells = self.seeds * math.prod(
             1 if (values := getattr(self, name)) is None else len(values) for name in _LISTS
         )
@@ -155,6 +161,50 @@ class BenchPlan:
         """A copy with some entries replaced."""
         return replace(self, **given)
 
+    def grown(self, **given: Any) -> BenchPlan:
+        """A copy with more of something.
+
+        Args:
+            **given: entries of lists to add to those that are there; ``seeds`` and ``first_seed``,
+                which must overlap or continue what is there, whereupon both are searched.
+
+        Raises:
+            UserError: seeds that leave a gap, or anything else that differs from what is there,
+                since searches under other conditions cannot be compared.
+        """
+        entries = dict(given)
+        for name in (*_LISTS, *_SEEDS):
+            entries.pop(name, None)
+        for name, value in entries.items():
+            if value != getattr(self, name):
+                raise UserError(
+                    f"{name}={shown(value)}: the benchmark was begun with "
+                    f"{shown(getattr(self, name))}; leave it out, or begin a new one"
+                )
+        for name in _LISTS:
+            if name in given:
+                there = getattr(self, name)
+                if there is None:
+                    raise UserError(
+                        f"{name}={','.join(map(str, given[name]))}: the benchmark leaves {name} "
+                        "open, so that none can be added; begin a new one"
+                    )
+                entries[name] = tuple(dict.fromkeys([*there, *given[name]]))
+        if given.keys() & set(_SEEDS):
+            entries |= self._grown_seeds(given.get("first_seed"), given.get("seeds", 1))
+        return replace(self, **entries)
+
+    def _grown_seeds(self, first: int | None, seeds: int) -> dict[str, int]:
+        begin, end = self.first_seed, self.first_seed + self.seeds
+        first = begin if first is None else first
+        if first > end or first + seeds < begin:
+            raise UserError(
+                f"seeds={first}-{first + seeds - 1}: they do not continue the benchmark's, which "
+                f"are {begin} to {end - 1}"
+            )
+        low, high = min(begin, first), max(end, first + seeds)
+        return {"first_seed": low, "seeds": high - low}
+
     def cells(self) -> list[Cell]:
         """Every search, those of one seed together, so that an early look is a fair one.
 
@@ -190,7 +240,7 @@ class BenchPlan:
                 ),
                 label,
             )
-            for seed in range(self.seeds)
+            for seed in range(self.first_seed, self.first_seed + self.seeds)
             for space, objectives, predictor, budget in problems
             for name, sweep, label in searches
         ]

@@ -14,6 +14,7 @@ from functools import partial
 import numpy as np
 import pytest
 
+import apq_moo.benchmarks
 from apq_moo.benchmarks.compare import bench, cells
 from apq_moo.benchmarks.compare import plan as plan_module
 from apq_moo.benchmarks.compare import store as store_module
@@ -128,6 +129,32 @@ def test_a_plan_survives_its_dictionary():
     plan = replace(PLAN, limits={"latency": 0.02})
     assert BenchPlan.from_dict(json.loads(json.dumps(plan.to_dict()))) == plan
     assert BenchPlan.from_dict(json.loads(json.dumps(BenchPlan().to_dict()))) == BenchPlan()
+
+
+def test_grown_plans_hold_the_cells_of_before():
+    small = replace(PLAN, seeds=3, first_seed=5)
+    grown = small.grown(algos=("random", "spea2"), seeds=2, first_seed=8, pop_size=small.pop_size)
+    assert grown.algos == ("apq-ga", "nsga2", "random", "spea2")
+    assert (grown.first_seed, grown.seeds) == (5, 5)
+    assert {cell.key for cell in small.cells()} < {cell.key for cell in grown.cells()}
+    assert small.grown(seeds=2, first_seed=3).first_seed == 3
+    assert small.grown(seeds=1) == small == small.grown()
+    for first in (9, 2):
+        with pytest.raises(UserError, match="do not continue"):
+            small.grown(first_seed=first, seeds=1 if first == 9 else 2)
+    with pytest.raises(UserError, match="was begun with"):
+        small.grown(limits={"latency": 0.1})
+
+
+def test_benchmarks_in_python(tmp_path):
+    plan = replace(PLAN, algos=("random",), seeds=1)
+    results = apq_moo.benchmarks.bench(tmp_path / "b", plan)
+    assert results.problems[0].labels == ["random"]
+    results = apq_moo.benchmarks.bench(tmp_path / "b", algos=("nsga2",), seeds=2)
+    (problem,) = results.problems
+    assert {label: len(problem.of(label)) for label in problem.labels} == {"random": 2, "nsga2": 2}
+    with pytest.raises(UserError, match="of another plan"):
+        apq_moo.benchmarks.bench(tmp_path / "b", plan)
 
 
 def test_what_a_plan_leaves_open_follows_from_space_and_budget():

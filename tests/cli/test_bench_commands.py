@@ -25,6 +25,28 @@ def test_bench_prints_scores_and_goes_on(call, tmp_path):
     assert "4 cells done" in again.out
 
 
+def test_a_benchmark_grows(call):
+    assert call("bench", *SMALL, "--out", "b").code == 0
+    grown = call("bench", "--resume", "b", "--algos", "spea2,random", "--seeds", "3")
+    assert grown.code == 0, grown.err
+    assert "9 cells done" in grown.out
+    ranged = call("bench", "--resume", "b", "--seeds", "3-4")
+    assert "15 cells done" in ranged.out
+    for arguments, words in (
+        (
+            ("--seeds", "9-12"),
+            "--seeds 9-12: they do not continue the benchmark's, which are 0 to 4",
+        ),
+        (("--pop-size", "30"), "--pop-size 30: the benchmark was begun with 20; leave it out"),
+        (("--sweep", "4"), "the benchmark leaves sweeps open"),
+        (("--algos", "nsga9"), "unknown algorithm 'nsga9'"),
+        (("--out", "c"), "leave out --plan and --out"),
+    ):
+        refused = call("bench", "--resume", "b", *arguments)
+        assert (refused.code, words in refused.err) == (2, True), refused.err
+    assert "15 cells done" in call("bench", "--resume", "b").out
+
+
 def test_flags_replace_a_plan_s_entries(call, tmp_path):
     (tmp_path / "plan.toml").write_text(
         'spaces = ["digits"]\nalgos = ["random"]\nseeds = 5\nbudgets = [150]\npop_size = 20\n'
@@ -47,7 +69,9 @@ def test_flags_replace_a_plan_s_entries(call, tmp_path):
             "--scheduler tcp://a:1 needs --backend dask or",
         ),
         (("--plan", "gone.toml"), "cannot read gone.toml"),
-        (("--resume", "gone"), "--resume DIR continues the benchmark there"),
+        (("--resume", "gone"), "gone holds no benchmark"),
+        (("--seeds", "3,5"), "--seeds '3,5': write how many, or which, such as 31-60"),
+        (("--seeds", "9-3"), "--seeds 9-3: the last is before the first"),
         (("--space", "none"), "unknown space 'none'"),
         (("--space", "imagenet"), "predictor"),
     ],
