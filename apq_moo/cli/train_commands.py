@@ -133,6 +133,12 @@ def supernet_train(
     split: Annotated[
         str, typer.Option(help="What of a step several processes share: its `images` or `subnets`.")
     ] = "images",
+    sync_batch_norm: Annotated[
+        bool,
+        typer.Option(
+            "--sync-batch-norm", help="Statistics of all processes' images, not of each share."
+        ),
+    ] = False,
     init: InitOption = None,
     on: TrainOnOption = "cpu",
     seed: SeedOption = 0,
@@ -150,6 +156,7 @@ def supernet_train(
         warmup_steps=warmup_steps,
         batch_size=batch_size,
         accumulation=accumulate,
+        sync_batch_norm=sync_batch_norm,
         random_subnets=random_subnets,
         draw=draw,
         learning_rate=learning_rate,

@@ -7,9 +7,11 @@ from torch import Tensor
 
 from apq_moo.errors import warn
 from apq_moo.supernet.devices import device_of, why_not_on_gpu, why_not_on_this
+from apq_moo.supernet.distributed import ALONE, Group
 from apq_moo.supernet.evaluation import Evaluator, LogitsOf
 from apq_moo.supernet.gradients import Gradients, TorchGradients
-from apq_moo.supernet.network import Supernet
+from apq_moo.supernet.network import Supernet, batch_norm
+from apq_moo.supernet.shared_norm import norm_over
 
 
 def evaluator_for(supernet: Supernet, calibration: Tensor) -> LogitsOf:
@@ -26,13 +28,32 @@ def evaluator_for(supernet: Supernet, calibration: Tensor) -> LogitsOf:
     return Evaluator(supernet, calibration.to(device_of(supernet)))
 
 
-def gradients_on(supernet: Supernet, smoothing: float = 0.0, distillation: str = "kl") -> Gradients:
-    """The fastest way to get gradients where a supernet lies."""
-    if _has_kernels(supernet):
+def gradients_on(
+    supernet: Supernet, smoothing: float = 0.0, distillation: str = "kl", group: Group = ALONE
+) -> Gradients:
+    """The fastest way to get gradients where a supernet lies.
+
+    Args:
+        supernet: on any device.
+        smoothing: see :class:`apq_moo.supernet.gradients.TorchGradients`.
+        distillation: likewise.
+        group: processes whose images share batch-norm statistics, which the GPU's kernels cannot.
+    """
+    alone = group.size == 1
+    if _has_kernels(supernet) and (alone or _left_to_torch()):
         from apq_moo.supernet.gpu.training import GpuGradients
 
         return GpuGradients(supernet, smoothing, distillation)
-    return TorchGradients(supernet, smoothing, distillation)
+    norm = batch_norm if alone else norm_over(group)
+    return TorchGradients(supernet, smoothing, distillation, norm=norm)
+
+
+def _left_to_torch() -> bool:
+    warn(
+        "the GPU's kernels do not share batch-norm statistics between processes; torch's own "
+        "operators train instead"
+    )
+    return False
 
 
 def _has_kernels(supernet: Supernet) -> bool:

@@ -1,8 +1,9 @@
 """Several processes that work on one supernet, started by ``torchrun``.
 
 In training they share a step's images or its subnets. With shares of the images each keeps
-batch-norm statistics of its own share; with shares of the subnets everything is as on one process,
-and a small batch, which keeps no GPU busy, takes less time on several.
+batch-norm statistics of its own share, unless these are synchronised; with shares of the subnets
+everything is as on one process, and a small batch, which keeps no GPU busy, takes less time on
+several.
 """
 
 from __future__ import annotations
@@ -82,6 +83,14 @@ class Group:
         if self.size > 1:
             distributed.all_reduce(values)
         return values / self.size
+
+    def gather(self, values: Tensor) -> Tensor:
+        """What all processes have, shape ``(size, *values.shape)``."""
+        if self.size == 1:
+            return values[None]
+        found = [torch.empty_like(values) for _ in range(self.size)]
+        distributed.all_gather(found, values)
+        return torch.stack(found)
 
     def wait(self) -> None:
         """Return when all processes are here."""

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from apq_moo.space import Subnet
 from apq_moo.supernet.distillation import DISTILLATIONS
-from apq_moo.supernet.network import Supernet, forward
+from apq_moo.supernet.network import Norm, Supernet, batch_norm, forward
 
 
 @dataclass(frozen=True)
@@ -67,15 +67,22 @@ class TorchGradients:
             the Inception Architecture", CVPR 2016).
         distillation: what the others learn from, one of
             :data:`apq_moo.supernet.distillation.DISTILLATIONS`.
+        norm: batch norm by the statistics of a step's images.
     """
 
     def __init__(
-        self, supernet: Supernet, smoothing: float = 0.0, distillation: str = "kl"
+        self,
+        supernet: Supernet,
+        smoothing: float = 0.0,
+        distillation: str = "kl",
+        *,
+        norm: Norm = batch_norm,
     ) -> None:
         self.supernet = supernet
         self.smoothing = smoothing
         self.distillation = distillation
         self.logits: list[Tensor] = []
+        self._norm = norm
 
     def step(
         self, x: Tensor, y: Tensor, students: Sequence[Student], soft: Tensor | None = None
@@ -101,4 +108,5 @@ class TorchGradients:
         return self._logits(student, x)
 
     def _logits(self, student: Student, x: Tensor) -> Tensor:
-        return forward(self.supernet.slice(student.subnet), x, quantised=student.quantised)
+        layers = self.supernet.slice(student.subnet)
+        return forward(layers, x, quantised=student.quantised, norm=self._norm)

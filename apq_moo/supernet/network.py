@@ -7,7 +7,7 @@ statistics or with recorded ones; :mod:`apq_moo.supernet.evaluation` runs it to 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +21,9 @@ from apq_moo.supernet.quantisers import quantise_activation, quantise_weight
 from apq_moo.supernet.ranges import UNKNOWN, LayerRanges, Ranges, needed
 
 BN_EPS = 1e-5
+
+Norm = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Batch norm by statistics of what it is given: ``(x, scale, bias) -> normed``."""
 
 
 @dataclass(frozen=True)
@@ -158,21 +161,28 @@ class Supernet(nn.Module):
             block.order_channels()
 
 
+def batch_norm(x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    """Batch norm by the statistics of this very batch."""
+    return F.batch_norm(x, None, None, scale, bias, training=True, eps=BN_EPS)
+
+
 def forward(
     layers: Sequence[SlicedLayer],
     x: Tensor,
     recorded: Sequence[Recorded] | None = None,
     *,
     quantised: bool = False,
+    norm: Norm = batch_norm,
 ) -> Tensor:
     """Run a sliced subnet, differentiably.
 
     Args:
         layers: what :meth:`Supernet.slice` returned.
         x: images, shape ``(n, c, h, w)``.
-        recorded: statistics by layer; without them those of this very batch are used.
+        recorded: statistics by layer; without them those that ``norm`` finds are used.
         quantised: quantise weights and activations at each layer's bits. What is stored between
             blocks stays a float.
+        norm: batch norm where there are no recorded statistics.
 
     Returns:
         Logits of shape ``(n, classes)``.
@@ -188,7 +198,7 @@ def forward(
         if item.scale is None:
             x = x.mean(dim=(2, 3), keepdim=True)
         known = recorded[number] if recorded is not None else None
-        x = _layer(item, x, known, quantised=quantised)
+        x = _layer(item, x, known, norm, quantised=quantised)
         if item.layer.closes_shortcut:
             x = x + kept
         x = as_stored(x, item.layer)
@@ -212,7 +222,9 @@ def as_stored(x: Tensor, layer: Layer) -> Tensor:
     return x.half().float()
 
 
-def _layer(item: SlicedLayer, x: Tensor, known: Recorded | None, *, quantised: bool) -> Tensor:
+def _layer(
+    item: SlicedLayer, x: Tensor, known: Recorded | None, norm: Norm, *, quantised: bool
+) -> Tensor:
     layer, weight = item.layer, item.weight
     if quantised:
         if layer.a_bits != FLOAT_BITS:
@@ -220,7 +232,8 @@ def _layer(item: SlicedLayer, x: Tensor, known: Recorded | None, *, quantised: b
         weight = quantise_weight(weight, layer.w_bits)
     bias = item.bias if item.scale is None else None
     x = F.conv2d(x, weight, bias, layer.stride, layer.padding, groups=layer.groups)
-    if item.scale is not None:
-        mean, var = (known.mean, known.var) if known is not None else (None, None)
-        x = F.batch_norm(x, mean, var, item.scale, item.bias, known is None, eps=BN_EPS)
+    if item.scale is not None and known is None:
+        x = norm(x, item.scale, item.bias)
+    elif item.scale is not None and known is not None:
+        x = F.batch_norm(x, known.mean, known.var, item.scale, item.bias, eps=BN_EPS)
     return F.relu6(x) if layer.activation is not None else x

@@ -34,6 +34,9 @@ class TrainConfig:
         batch_size: images a step; the default is all training images where there are fewer.
         accumulation: parts in which a step's images pass through the network, each with batch-norm
             statistics of its own; see :class:`apq_moo.supernet.accumulation.Accumulated`.
+        sync_batch_norm: whether processes that share a step's images use batch-norm statistics of
+            all of them, not of their share alone; with parts, of the parts of all processes that
+            pass through the network at once. It changes nothing on one process.
         random_subnets: random subnets a step, beside the largest and the smallest.
         draw: how these are drawn, one of :data:`apq_moo.space.DISTRIBUTIONS`.
         shrink: whether dimensions become elastic one after the other, each for a third of the steps
@@ -67,6 +70,7 @@ class TrainConfig:
     warmup_steps: int | None = None
     batch_size: int = 128
     accumulation: int = 1
+    sync_batch_norm: bool = False
     random_subnets: int = 2
     draw: str = "uniform"
     shrink: bool = False

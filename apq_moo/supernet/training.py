@@ -150,7 +150,8 @@ class Trainer:
 
     def _way(self) -> Gradients:
         config = self.config
-        way = gradients_on(self.supernet, config.label_smoothing, config.distillation)
+        norm = self.group if config.sync_batch_norm else ALONE
+        way = gradients_on(self.supernet, config.label_smoothing, config.distillation, norm)
         if config.accumulation == 1:
             return way
         return Accumulated(way, self.supernet, config.accumulation)
@@ -344,6 +345,11 @@ def _shares_subnets(split: str, config: TrainConfig, alone: Subnet | None) -> bo
     if split == "subnets" and (config.momentum_groups or alone is not None):
         why = "there is one" if alone is not None else "momentum_groups lets them take turns"
         raise UserError(f"split='subnets' shares a step's subnets, but {why}")
+    if split == "subnets" and config.sync_batch_norm:
+        raise UserError(
+            "split='subnets' gives each process all images, so that there is nothing for "
+            "sync_batch_norm to share; leave one of them out"
+        )
     return split == "subnets"
 
 

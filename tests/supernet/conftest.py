@@ -126,11 +126,13 @@ def part():
 SCRIPT = """
 import os, sys, torch
 from contextlib import redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from torch import distributed
 from apq_moo.cli import main
 from apq_moo.data.assets import SUPERNET, find_assets
-from apq_moo.space import load_space
+from apq_moo.space import Space, load_space
+from apq_moo.supernet.backends import gradients_on
 from apq_moo.supernet.distributed import join
 from apq_moo.supernet.gradients import Student, TorchGradients
 from apq_moo.supernet.network import Supernet
@@ -147,11 +149,26 @@ assert group.mean(torch.tensor([group.rank, 3.0])).tolist() == [0.5, 3.0]
 torch.save([p.grad for p in net.parameters()], f"gradients/{group.rank}.pt")
 group.wait()
 
+torch.manual_seed(1)
+whole = Supernet(Space(replace(space.spec, between_bits=32))).double()
+x, y = torch.rand(16, 1, 8, 8, dtype=torch.float64), torch.arange(16) % 10
+first, = space.decode(space.largest())
+small, = space.decode(space.smallest())
+kernels = {block.stage: block.kernel for block in first.blocks}
+small = replace(small, blocks=tuple(replace(b, kernel=kernels[b.stage]) for b in small.blocks))
+way = gradients_on(whole, group=group)
+way.step(group.share(x), group.share(y), [Student(first), Student(small)])
+group.average(whole.parameters())
+torch.save([p.grad for p in whole.parameters()], f"norms/{group.rank}.pt")
+group.wait()
+
 shipped = str(find_assets(space).path(SUPERNET))
 top = Path.cwd()
 for name, command in {
     "images": "supernet train --space digits --steps 6 --warmup-steps 2 --batch-size 256"
     " -o two.safetensors",
+    "synced": "supernet train --space digits --steps 3 --warmup-steps 1 --batch-size 64"
+    " --sync-batch-norm -o two.safetensors",
     "collect": f"samples collect --space digits --supernet {shipped} --fp 12 --mp 25 --held-out 3"
     " --jobs 1 -o two.npz",
     "exhaust": "samples exhaust --space part.toml -o two.npz",
@@ -192,7 +209,7 @@ def torchrun():
 def by_two(torchrun, tmp_path_factory):
     """Folders of what two processes made, all started once; and what both printed."""
     top = tmp_path_factory.mktemp("two")
-    for name in ("gradients", "images", "collect", "exhaust"):
+    for name in ("gradients", "norms", "images", "synced", "collect", "exhaust"):
         (top / name).mkdir()
     (top / "exhaust" / "part.toml").write_text(PART)
     (top / "script.py").write_text(SCRIPT)

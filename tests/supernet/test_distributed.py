@@ -9,13 +9,15 @@ import torch
 from apq_moo.data.assets import SUPERNET, find_assets
 from apq_moo.data.samples import load_samples
 from apq_moo.errors import UserError
-from apq_moo.space import load_space
+from apq_moo.space import Space, load_space
+from apq_moo.supernet import backends
 from apq_moo.supernet.checkpoint import load_supernet
 from apq_moo.supernet.distributed import ALONE, Group, join
 from apq_moo.supernet.gradients import Student, TorchGradients
-from apq_moo.supernet.network import Supernet
+from apq_moo.supernet.network import Supernet, batch_norm
 from apq_moo.supernet.sampling import SampleConfig, collect
 from apq_moo.supernet.scoring import Scorer
+from apq_moo.supernet.shared_norm import norm_over
 from apq_moo.supernet.training import TrainConfig, Trainer
 
 
@@ -40,12 +42,54 @@ def test_gradients_are_averaged_over_the_shares(by_two):
     assert differs
 
 
+def test_shared_statistics_give_the_gradients_of_all_images(by_two):
+    """In double precision, with the largest kernels: smaller ones are derived in single."""
+    folder = by_two("norms")
+    found = [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    space = load_space("digits")
+    torch.manual_seed(1)
+    net = Supernet(Space(replace(space.spec, between_bits=32))).double()
+    x, y = torch.rand(16, 1, 8, 8, dtype=torch.float64), torch.arange(16) % 10
+    first, small = space.decode(np.vstack([space.largest(), space.smallest()]))
+    kernels = {block.stage: block.kernel for block in first.blocks}
+    small = replace(small, blocks=tuple(replace(b, kernel=kernels[b.stage]) for b in small.blocks))
+    TorchGradients(net).step(x, y, [Student(first), Student(small)])
+    for p, *both in zip(net.parameters(), *found, strict=True):
+        for grad in both:
+            assert torch.allclose(grad, torch.zeros_like(p) if p.grad is None else p.grad)
+    assert net.stem.weight.grad.abs().max() > 1e-3
+
+
+def test_the_norm_of_one_process_is_torchs():
+    torch.manual_seed(0)
+    x = torch.randn(6, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    scale = torch.rand(3, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(3, dtype=torch.float64, requires_grad=True)
+    norm = norm_over(ALONE)
+    assert torch.allclose(norm(x, scale, bias), batch_norm(x, scale, bias))
+    assert torch.autograd.gradcheck(norm, (x, scale, bias))
+    low = x.detach().bfloat16().requires_grad_()
+    norm(low, scale.float(), bias.float()).square().sum().backward()
+    assert low.grad.dtype == torch.bfloat16
+
+
+def test_kernels_leave_shared_statistics_to_torch(digits, monkeypatch, capsys):
+    monkeypatch.setattr(backends, "_has_kernels", lambda _: True)
+    assert isinstance(backends.gradients_on(Supernet(digits), group=Group(0, 2)), TorchGradients)
+    assert capsys.readouterr().err == (
+        "warning: the GPU's kernels do not share batch-norm statistics between processes; torch's "
+        "own operators train instead\n"
+    )
+
+
+THREE_STEPS = TrainConfig(steps=3, warmup_steps=1, batch_size=64)
+OTHER_STEPS = replace(THREE_STEPS, seed=1)
 SIX_STEPS = {"steps": 6, "warmup_steps": 2, "batch_size": 256}
 
 
-def trained(folder, printed):
-    """By two processes, ``SIX_STEPS``."""
-    assert printed.count("trained 6 steps") == 1
+def trained(folder, printed, steps=6):
+    """By two processes."""
+    assert printed.count(f"trained {steps} steps") == 1
     assert [path.name for path in folder.iterdir()] == ["two.safetensors"]
     return load_supernet(folder / "two.safetensors", load_space("digits"))[0]
 
@@ -63,6 +107,16 @@ def test_two_processes_share_the_images(by_two, image_set):
         for seed in (0, 1)
     )
     assert 0 < distance(one, two) < 0.2 * distance(one, other)
+
+
+def test_two_processes_share_images_and_statistics(by_two, image_set):
+    two = trained(by_two("synced"), by_two.printed("synced"), steps=3)
+    one, apart, other = (
+        Trainer(load_space("digits"), image_set, config).run()
+        for config in (THREE_STEPS, replace(THREE_STEPS, accumulation=2), OTHER_STEPS)
+    )
+    assert distance(one, two) < 1e-2 * distance(one, other)
+    assert distance(one, two) < 0.1 * distance(one, apart)
 
 
 def test_two_processes_share_the_subnets(torchrun, tmp_path, image_set):
@@ -93,6 +147,8 @@ def test_what_cannot_be_shared_is_refused(digits, image_set):
         Trainer(digits, image_set, TrainConfig(), "cpu", two, split="layers")
     with pytest.raises(UserError, match="momentum_groups lets them take turns"):
         Trainer(digits, image_set, TrainConfig(momentum_groups=True), "cpu", two, split="subnets")
+    with pytest.raises(UserError, match="there is nothing for sync_batch_norm to share"):
+        Trainer(digits, image_set, TrainConfig(sync_batch_norm=True), "cpu", two, split="subnets")
     alone = digits.decode(digits.smallest())[0]
     with pytest.raises(UserError, match="but there is one"):
         Trainer(digits, image_set, TrainConfig(), "cpu", two, alone, split="subnets")
