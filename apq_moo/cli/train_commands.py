@@ -72,6 +72,13 @@ def supernet_train(
     ] = 2,
     draw: DrawOption = "uniform",
     learning_rate: Annotated[float, typer.Option(min=1e-9, help="Its peak.")] = 3e-3,
+    scale_rate: Annotated[
+        str,
+        typer.Option(help="How it grows with --batch-size: `none`, `linear` or `sqrt`."),
+    ] = "none",
+    reference_batch: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="Images of a step that it is meant for.")
+    ] = 256,
     ramp_steps: Annotated[
         int, typer.Option(min=0, max=100_000_000, help="Steps until it is reached.")
     ] = 100,
@@ -133,6 +140,9 @@ def supernet_train(
     split: Annotated[
         str, typer.Option(help="What of a step several processes share: its `images` or `subnets`.")
     ] = "images",
+    precision: Annotated[
+        str, typer.Option(help="Of torch's own operators: `float32` or `bf16`.")
+    ] = "float32",
     sync_batch_norm: Annotated[
         bool,
         typer.Option(
@@ -160,6 +170,9 @@ def supernet_train(
         random_subnets=random_subnets,
         draw=draw,
         learning_rate=learning_rate,
+        scale_rate=scale_rate,
+        reference_batch=reference_batch,
+        precision=precision,
         ramp_steps=ramp_steps,
         weight_decay=weight_decay,
         label_smoothing=label_smoothing,

@@ -29,7 +29,12 @@ def evaluator_for(supernet: Supernet, calibration: Tensor) -> LogitsOf:
 
 
 def gradients_on(
-    supernet: Supernet, smoothing: float = 0.0, distillation: str = "kl", group: Group = ALONE
+    supernet: Supernet,
+    smoothing: float = 0.0,
+    distillation: str = "kl",
+    *,
+    group: Group = ALONE,
+    precision: str = "float32",
 ) -> Gradients:
     """The fastest way to get gradients where a supernet lies.
 
@@ -38,6 +43,7 @@ def gradients_on(
         smoothing: see :class:`apq_moo.supernet.gradients.TorchGradients`.
         distillation: likewise.
         group: processes whose images share batch-norm statistics, which the GPU's kernels cannot.
+        precision: of torch's own operators, see the same; the kernels' is half precision.
     """
     alone = group.size == 1
     if _has_kernels(supernet) and (alone or _left_to_torch()):
@@ -45,7 +51,7 @@ def gradients_on(
 
         return GpuGradients(supernet, smoothing, distillation)
     norm = batch_norm if alone else norm_over(group)
-    return TorchGradients(supernet, smoothing, distillation, norm=norm)
+    return TorchGradients(supernet, smoothing, distillation, norm=norm, precision=precision)
 
 
 def _left_to_torch() -> bool:

@@ -14,6 +14,9 @@ from apq_moo.space import Subnet
 from apq_moo.supernet.distillation import DISTILLATIONS
 from apq_moo.supernet.network import Norm, Supernet, batch_norm, forward
 
+PRECISIONS = ("float32", "bf16")
+"""Of convolutions: single precision, or bfloat16 by torch's autocast."""
+
 
 @dataclass(frozen=True)
 class Student:
@@ -68,6 +71,8 @@ class TorchGradients:
         distillation: what the others learn from, one of
             :data:`apq_moo.supernet.distillation.DISTILLATIONS`.
         norm: batch norm by the statistics of a step's images.
+        precision: of students in full precision, one of :data:`PRECISIONS`; those at their bits,
+            whose steps may be finer than bfloat16's, are in single precision.
     """
 
     def __init__(
@@ -77,12 +82,14 @@ class TorchGradients:
         distillation: str = "kl",
         *,
         norm: Norm = batch_norm,
+        precision: str = "float32",
     ) -> None:
         self.supernet = supernet
         self.smoothing = smoothing
         self.distillation = distillation
         self.logits: list[Tensor] = []
         self._norm = norm
+        self._halves = precision == "bf16"
 
     def step(
         self, x: Tensor, y: Tensor, students: Sequence[Student], soft: Tensor | None = None
@@ -109,4 +116,7 @@ class TorchGradients:
 
     def _logits(self, student: Student, x: Tensor) -> Tensor:
         layers = self.supernet.slice(student.subnet)
-        return forward(layers, x, quantised=student.quantised, norm=self._norm)
+        halves = self._halves and not student.quantised
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=halves):
+            logits = forward(layers, x, quantised=student.quantised, norm=self._norm)
+        return logits.to(x.dtype)

@@ -5,19 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from apq_moo.data.augmentation import AUGMENTATIONS
 from apq_moo.errors import UserError
 from apq_moo.space import find_distribution
 from apq_moo.supernet.distillation import DISTILLATIONS
+from apq_moo.supernet.gradients import PRECISIONS
 
 SAMPLINGS = ("random", "best-up", "worst-up")
 """Which of the networks that are drawn are trained; see :mod:`apq_moo.supernet.drawing`."""
+
+SCALINGS: MappingProxyType[str, float] = MappingProxyType({"none": 0.0, "linear": 1.0, "sqrt": 0.5})
+"""Powers of a step's images that the learning rate grows with, by name."""
 
 _CHOICES: dict[str, Collection[str]] = {
     "distillation": DISTILLATIONS,
     "sampling": SAMPLINGS,
     "augmentation": AUGMENTATIONS,
+    "scale_rate": SCALINGS,
+    "precision": PRECISIONS,
 }
 _MOST_WARMUP = 500
 """Steps of warm-up by default, where they are at most a sixth of all."""
@@ -42,7 +49,15 @@ class TrainConfig:
         shrink: whether dimensions become elastic one after the other, each for a third of the steps
             between the warm-up and the quantised phase.
         quantised_steps: last steps, in which as many random subnets again run at their bits.
-        learning_rate: peak of the cosine schedule.
+        learning_rate: peak of the cosine schedule, at ``reference_batch`` images a step.
+        scale_rate: how the peak grows with ``batch_size``, one of :data:`SCALINGS`: not at all
+            (``none``), in proportion (``linear``: Goyal et al., "Accurate, Large Minibatch SGD",
+            2017, with a ramp before), or with its square root (``sqrt``, which suits AdamW:
+            Malladi et al., "On the SDEs and Scaling Rules for Adaptive Gradient Algorithms",
+            NeurIPS 2022).
+        reference_batch: images a step for which ``learning_rate`` is meant.
+        precision: of convolutions where torch's own operators train in full precision, one of
+            :data:`apq_moo.supernet.gradients.PRECISIONS`.
         ramp_steps: steps of linear ramp before the cosine.
         weight_decay: AdamW's.
         label_smoothing: share of the labels spread evenly over all classes.
@@ -76,6 +91,9 @@ class TrainConfig:
     shrink: bool = False
     quantised_steps: int = 0
     learning_rate: float = 3e-3
+    scale_rate: str = "none"
+    reference_batch: int = 256
+    precision: str = "float32"
     ramp_steps: int = 100
     weight_decay: float = 1e-4
     label_smoothing: float = 0.0
@@ -91,7 +109,7 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulation", "candidates"):
+        for name in ("steps", "batch_size", "accumulation", "candidates", "reference_batch"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.warmup_steps is None:
@@ -129,7 +147,13 @@ class TrainConfig:
         assert self.warmup_steps is not None
         return self.warmup_steps
 
+    @property
+    def peak(self) -> float:
+        """``learning_rate`` for ``batch_size`` images a step."""
+        times = self.batch_size / self.reference_batch
+        return float(self.learning_rate * times ** SCALINGS[self.scale_rate])
+
     def rate(self, step: int) -> float:
         """Learning rate at a step."""
         ramp = min(1.0, (step + 1) / max(1, self.ramp_steps))
-        return self.learning_rate * ramp * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        return self.peak * ramp * 0.5 * (1 + math.cos(math.pi * step / self.steps))

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,6 +35,7 @@ from apq_moo.supernet.network import Supernet
 from apq_moo.supernet.range_fitting import fit_ranges
 from apq_moo.supernet.recipe import TrainConfig
 from apq_moo.supernet.resuming import FORMAT, Parts, Reached, restore, snapshot
+from apq_moo.supernet.saving import Saving
 
 __all__ = ["FORMAT", "SPLITS", "Progress", "TrainConfig", "Trainer"]
 
@@ -150,8 +152,13 @@ class Trainer:
 
     def _way(self) -> Gradients:
         config = self.config
-        norm = self.group if config.sync_batch_norm else ALONE
-        way = gradients_on(self.supernet, config.label_smoothing, config.distillation, norm)
+        way = gradients_on(
+            self.supernet,
+            config.label_smoothing,
+            config.distillation,
+            group=self.group if config.sync_batch_norm else ALONE,
+            precision=config.precision,
+        )
         if config.accumulation == 1:
             return way
         return Accumulated(way, self.supernet, config.accumulation)
@@ -242,37 +249,42 @@ class Trainer:
         """Train to the end.
 
         Args:
-            checkpoint: where to store the run now and then.
-            every_s: seconds between checkpoints.
+            checkpoint: where to store the run now and then, while it goes on, and at its end.
+            every_s: seconds between checkpoints; more where one takes longer to write.
             callback: told about every step.
 
         Returns:
             The trained supernet.
 
         Raises:
-            UserError: the training diverged; the last checkpoint before that is kept.
+            UserError: the training diverged, or a checkpoint could not be written; the last one
+                before that is kept.
         """
         first = Student(self.alone or self.space.decode(self.space.largest())[0])
         begun = stored = time.perf_counter()
         before = self.seconds
-        for x, y in self._batches.from_step(self.step):
-            if self.step >= self.config.steps:
-                break
-            into = self.step - (self.config.steps - self.config.quantised_steps)
-            if into >= 0 and into % _REFITTED == 0:
-                self._fit_ranges(_BRIEFLY)
-            loss = self._update(x, y, first)
-            self.step += 1
-            if self.step == self.config.warmup and self.alone is None:
-                self._order_channels()
-            self._keep_average()
-            now = time.perf_counter()
-            self.seconds = before + now - begun
-            if checkpoint is not None and self.group.leads and now - stored > every_s:
-                self.save(checkpoint)
-                stored = now
-            if callback is not None:
-                callback(Progress(self.step, self.config.steps, loss))
+        leads = self.group.leads
+        with Saving() as saving:
+            for x, y in self._batches.from_step(self.step):
+                if self.step >= self.config.steps:
+                    break
+                into = self.step - (self.config.steps - self.config.quantised_steps)
+                if into >= 0 and into % _REFITTED == 0:
+                    self._fit_ranges(_BRIEFLY)
+                loss = self._update(x, y, first)
+                self.step += 1
+                if self.step == self.config.warmup and self.alone is None:
+                    self._order_channels()
+                self._keep_average()
+                now = time.perf_counter()
+                self.seconds = before + now - begun
+                if checkpoint is not None and leads and now - stored > every_s and not saving.busy:
+                    saving.begin(checkpoint, *self._snapshot())
+                    stored = now
+                if callback is not None:
+                    callback(Progress(self.step, self.config.steps, loss))
+        if checkpoint is not None and leads:
+            self.save(checkpoint)
         self._refuse_divergence()
         self.supernet.load_state_dict(self._average, strict=False)
         self._fit_ranges()
@@ -312,8 +324,7 @@ class Trainer:
         Raises:
             UserError: it cannot be written, or has diverged.
         """
-        self._refuse_divergence()
-        save_tensors(path, *snapshot(self._parts(), self._reached()))
+        save_tensors(path, *self._snapshot())
 
     def load(self, path: str | Path) -> None:
         """Continue a stored run.
@@ -323,6 +334,11 @@ class Trainer:
         """
         reached = restore(self._parts(), path)
         self.step, self.seconds, self.begun = reached.step, reached.seconds, reached.begun
+
+    def _snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """What is stored; the tensors go on changing."""
+        self._refuse_divergence()
+        return snapshot(self._parts(), Reached(self.step, self.seconds, self.begun))
 
     def _parts(self) -> Parts:
         return Parts(
@@ -334,9 +350,6 @@ class Trainer:
             images=self.images.checksum,
             alone=self.alone,
         )
-
-    def _reached(self) -> Reached:
-        return Reached(self.step, self.seconds, self.begun)
 
 
 def _shares_subnets(split: str, config: TrainConfig, alone: Subnet | None) -> bool:
