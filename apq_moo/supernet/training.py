@@ -9,6 +9,7 @@ first, then in depth too, then in channels too. In a last phase some of them run
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from apq_moo.supernet.checkpoint import save_tensors
 from apq_moo.supernet.distributed import ALONE, Group
 from apq_moo.supernet.drawing import Drawing
 from apq_moo.supernet.gradients import Gradients, Student
+from apq_moo.supernet.memory_full import batch_that_fits, too_large
 from apq_moo.supernet.network import Supernet
 from apq_moo.supernet.range_fitting import fit_ranges
 from apq_moo.supernet.recipe import TrainConfig
@@ -151,23 +153,41 @@ class Trainer:
         return self.begun
 
     def _way(self) -> Gradients:
+        way = self._way_of_a_part(self.group if self.config.sync_batch_norm else ALONE)
+        if self.config.accumulation == 1:
+            return way
+        return Accumulated(way, self.supernet, self.config.accumulation)
+
+    def _way_of_a_part(self, together: Group = ALONE) -> Gradients:
         config = self.config
-        way = gradients_on(
+        return gradients_on(
             self.supernet,
             config.label_smoothing,
             config.distillation,
-            group=self.group if config.sync_batch_norm else ALONE,
+            group=together,
             precision=config.precision,
         )
-        if config.accumulation == 1:
-            return way
-        return Accumulated(way, self.supernet, config.accumulation)
 
     def _averages(self) -> dict[str, Tensor]:
         """Where the moving average of the weights begins; empty without one."""
         if not self.config.average_decay:
             return {}
         return {name: p.detach().clone() for name, p in self.supernet.named_parameters()}
+
+    def _update_in_memory(self, x: Tensor, y: Tensor, first: Student) -> Tensor:
+        """One step; where the device's memory is full, what fits is tried and named."""
+        try:
+            return self._update(x, y, first)
+        except torch.cuda.OutOfMemoryError:
+            pass  # what its traceback holds goes with it
+        del self._gradients
+        if not self._shares_subnets:
+            x, y = self.group.share(x), self.group.share(y)
+        share = len(x)
+        part = math.ceil(share / self.config.accumulation)
+        students = [first] if self.alone else [first, *self._drawing.students(self.step)]
+        fit = batch_that_fits(self._way_of_a_part, x[:part], y[:part], students)
+        raise too_large(part, fit, share, self._batches.size, self.device)
 
     def _update(self, x: Tensor, y: Tensor, first: Student) -> Tensor:
         others = self._drawing.students(self.step) if self.alone is None else []
@@ -257,8 +277,8 @@ class Trainer:
             The trained supernet.
 
         Raises:
-            UserError: the training diverged, or a checkpoint could not be written; the last one
-                before that is kept.
+            UserError: the training diverged, a checkpoint could not be written, or a step does not
+                fit the device's memory; the last checkpoint before that is kept.
         """
         first = Student(self.alone or self.space.decode(self.space.largest())[0])
         begun = stored = time.perf_counter()
@@ -271,7 +291,7 @@ class Trainer:
                 into = self.step - (self.config.steps - self.config.quantised_steps)
                 if into >= 0 and into % _REFITTED == 0:
                     self._fit_ranges(_BRIEFLY)
-                loss = self._update(x, y, first)
+                loss = self._update_in_memory(x, y, first)
                 self.step += 1
                 if self.step == self.config.warmup and self.alone is None:
                     self._order_channels()

@@ -1,0 +1,70 @@
+"""Steps that a GPU's memory cannot hold, by a way to get gradients that pretends to be one."""
+
+import pytest
+import torch
+
+from apq_moo.errors import UserError
+from apq_moo.supernet import training
+from apq_moo.supernet.distributed import Group
+from apq_moo.supernet.gradients import TorchGradients
+from apq_moo.supernet.training import TrainConfig, Trainer
+
+
+@pytest.fixture
+def holding(monkeypatch):
+    """How many images fit; passes that were tried are listed."""
+    tried = []
+
+    def of(fit):
+        class Small(TorchGradients):
+            def step(self, x, y, students, soft=None):
+                tried.append(len(x))
+                if len(x) > fit:
+                    raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate ...")
+                return super().step(x, y, students, soft)
+
+        monkeypatch.setattr(training, "gradients_on", lambda net, *_, **__: Small(net))
+        return tried
+
+    return of
+
+
+def test_the_batch_that_fits_is_named(holding, digits, image_set):
+    """100 images in two passes of 50: half are too many, 12 fit, which takes 9 passes."""
+    tried = holding(20)
+    config = TrainConfig(steps=1, warmup_steps=0, batch_size=100, accumulation=2)
+    trainer = Trainer(digits, image_set, config)
+    with pytest.raises(UserError) as told:
+        trainer.run()
+    assert tried == [50, 25, 12]
+    assert str(told.value) == (
+        "the memory of cpu is full: of 50 images in one pass 12 fit; add accumulation=9 to have 9 "
+        "passes a step, or lower batch_size=100"
+    )
+
+
+def test_a_share_of_several_processes_is_what_must_fit(holding, digits, image_set):
+    holding(20)
+    config = TrainConfig(steps=1, warmup_steps=1, batch_size=100, sync_batch_norm=True)
+    trainer = Trainer(digits, image_set, config, "cpu", Group(1, 2))
+    with pytest.raises(UserError, match="of 50 images in one pass 12 fit; add accumulation=5 to"):
+        trainer.run()
+
+
+def test_where_nothing_fits_the_command_says_so_in_one_line(holding, tmp_path, monkeypatch, capsys):
+    from apq_moo.cli import main
+
+    tried = holding(0)
+    monkeypatch.chdir(tmp_path)
+    command = (
+        "supernet train --space digits --steps 1 --batch-size 9 --init digits -o a.safetensors"
+    )
+    with pytest.raises(SystemExit) as stop:
+        main(command.split())
+    assert stop.value.code == 2
+    assert tried == [9, 4, 2, 1]
+    assert capsys.readouterr().err == (
+        "error: the memory of cpu is full: not even one image passes through the largest subnet; "
+        "free what other processes hold of it, or use a smaller space\n"
+    )
+    assert not list(tmp_path.iterdir())
