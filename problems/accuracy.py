@@ -62,12 +62,20 @@ class AccuracySource(ABC):
         max_parallel: networks that it takes at a time with profit; None for any number.
         callback: told how many networks of a batch are done, where each takes long.
         where: where it works, such as ``on cuda``, for messages.
+        assets: the folder of assets in which the supernet behind it lies, see :mod:`trained`.
+        on: where torch runs, see :func:`resolve`.
+        gradient_steps: that searches have taken on that supernet.
+        gradient_evaluations: that they have paid for these steps.
     """
 
     exact: ClassVar[bool] = False
     measures: ClassVar[bool] = False
     max_parallel: int | None = None
     where: str = "here"
+    assets: AssetsFolder = None
+    on: str | None = None
+    gradient_steps: int = 0
+    gradient_evaluations: int = 0
 
     def __init__(self, name: str, space: Space, digest: Mapping[str, str] | None = None) -> None:
         self.name, self.space, self.digest = name, space, dict(digest or {})
@@ -242,7 +250,9 @@ def resolve(
         UserError: it cannot be found, is none of these, or belongs to another space.
     """
     if isinstance(predictor, str | Path):
-        return _named(str(predictor), space, assets, on)
+        source = _named(str(predictor), space, assets, on)
+        source.assets, source.on = assets, on
+        return source
     owner = getattr(predictor, "space", None)
     if isinstance(owner, Space):
         refuse_other_space(belonging(owner), space, "the predictor")

@@ -16,7 +16,8 @@ from apq_moo.errors import UserError
 from apq_moo.problems.accuracy import SOURCES, AssetsFolder, ExactSource, checksums, ignored
 from apq_moo.problems.tabulated import NAME as TABULATED
 from apq_moo.problems.tabulated import TabulatedAccuracy
-from apq_moo.space import Space, embed, superspace
+from apq_moo.problems.trained import load_trained, supernet_assets
+from apq_moo.space import Space, embed
 from apq_moo.threads import one_torch_thread
 
 NAME = "supernet"
@@ -48,21 +49,14 @@ class SupernetAccuracy(ExactSource):
     def __init__(
         self, assets: Assets, archive: str | Path | None = None, *, on: str | None = None
     ) -> None:
-        from apq_moo.supernet.checkpoint import load_supernet
         from apq_moo.supernet.devices import chosen_device
         from apq_moo.supernet.scoring import Scorer
 
         super().__init__(NAME, assets.space, checksums(assets.space, assets))
+        self.assets, self.on = assets, on
         self._assets = assets
-        if self.space.spec.part_of:
-            assets = find_assets(superspace(self.space))
-        supernet, _ = load_supernet(assets.path(SUPERNET), assets.space)
-        images = load_images(assets.images)
-        if images.checksum != assets.checksums()["images"]:
-            raise UserError(
-                f"the images {assets.images!r} here are not those that {assets.folder} was made "
-                "from; install the same version of their source"
-            )
+        assets = supernet_assets(assets)
+        supernet, images = load_trained(assets)
         self.n_images = (len(images.validation), len(images.test))
         device = chosen_device(on)
         self.device, self.where = str(device), f"on {device}"

@@ -89,6 +89,11 @@ def _execute(folder: RunFolder, listener: Listener, search: Search) -> dict[str,
     columns = front_columns(search.problem.space, config.objectives, front, search.surrogate)
     folder.write_front(columns)
     folder.write_table(HISTORY, history(search.problem, archive, search.trace, kept))
+    if search.gradient_steps:
+        folder.store(
+            gradient_steps=search.gradient_steps,
+            gradient_evaluations=search.gradient_evaluations,
+        )
     folder.store(
         evaluations=len(archive),
         front=len(front),
@@ -141,4 +146,6 @@ def title_of(folder: RunFolder) -> str:
     """One line that says what the run searched."""
     config = folder.config
     what = f"{config.algo} on {config.space}"
-    return escaped(f"{what}: {folder.record['evaluations']:,} evaluations")
+    steps = folder.record.get("gradient_steps")
+    beside = f", {steps:,} gradient steps" if steps else ""
+    return escaped(f"{what}: {folder.record['evaluations']:,} evaluations{beside}")

@@ -68,6 +68,8 @@ class _Entries:
     data: dict[str, str] | None = None
     verify: Annotated[int, integer(0, 1_000_000)] | None = None
     evaluations: int | None = None
+    gradient_steps: int | None = None
+    gradient_evaluations: int | None = None
     seconds: dict[str, float] | None = None
     verified: dict[str, float | None] | None = None
     gap: _Gap | None = None

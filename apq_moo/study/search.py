@@ -44,6 +44,7 @@ class _Unread(AccuracySource):
             with suppress(UserError):  # said when accuracies are wanted
                 digest = checksums(space, config.assets)
         super().__init__(config.predictor, space, digest)
+        self.assets = config.assets
 
     def predict_blocks(self, index: IntArray) -> FloatArray:
         raise AssertionError(f"{self.name} was not read, so that {len(index)} networks cannot be")
@@ -133,6 +134,9 @@ class Search:
         seconds: wall time of loading.
         trace: evaluations and seconds after each round of :meth:`run`.
         measured: distinct networks that :meth:`run` had run on images.
+        gradient_steps: that the algorithm took in :meth:`run`, those of a part that was run again
+            counted once; None before, and where it found the search finished already.
+        gradient_evaluations: that it paid for them.
         population: canonical genotypes that the algorithm held in the end; None before, where it
             holds none, and where :meth:`run` found the search finished already.
 
@@ -162,6 +166,8 @@ class Search:
             self._begin_refitting(self.source)
         self.trace = Trace([], [])
         self.measured = 0
+        self.gradient_steps: int | None = None
+        self.gradient_evaluations: int | None = None
         self.population: IntArray | None = None
         self._warm = self._warm_start(space)
         self.seconds = time.perf_counter() - begun
@@ -241,6 +247,9 @@ class Search:
                     callback(len(recorder), total)
         self.population = strategy.population()
         archive = recorder.finish()
+        if self.source is not None:
+            self.gradient_steps = self.source.gradient_steps
+            self.gradient_evaluations = self.source.gradient_evaluations
         if self.source is not None and self.source.measures:
             known_before = self.total - self.config.budget
             self.measured = len(np.unique(archive.X, axis=0)) - known_before

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -111,14 +112,14 @@ class Supernet(nn.Module):
         Raises:
             UserError: it is not a member of the space.
         """
-        nodes = []
-        for layer in self.space.layers(subnet):
-            if layer.block is None:
-                module = getattr(self, layer.component)
-            else:
-                module = self.blocks[layer.block]
-            nodes.append(Node(layer, getattr(module, layer.place) if layer.place else module))
-        return nodes
+        return [self._node(layer) for layer in self.space.layers(subnet)]
+
+    def _node(self, layer: Layer) -> Node:
+        if layer.block is None:
+            module = getattr(self, layer.component)
+        else:
+            module = getattr(self.blocks, str(layer.block))
+        return Node(layer, getattr(module, layer.place) if layer.place else module)
 
     def slice(self, subnet: Subnet) -> list[SlicedLayer]:
         """The layers of a subnet, in order; weights are differentiable views.
@@ -126,21 +127,24 @@ class Supernet(nn.Module):
         Raises:
             UserError: it is not a member of the space.
         """
-        sliced = []
-        for node in self.outline(subnet):
-            layer, module = node.layer, node.module
-            around = self.ranges.around(layer)
-            if isinstance(module, nn.Linear):
-                weight = module.weight[:, :, None, None]
-                sliced.append(SlicedLayer(layer, weight, None, module.bias, around))
-                continue
-            if isinstance(module, ElasticDepthwise):
-                weight = module.slice_weight(layer.c_out, layer.kernel)
-            else:
-                weight = module.slice_weight(layer.c_in, layer.c_out)
-            scale, bias = (v[: layer.c_out] for v in (module.norm.weight, module.norm.bias))
-            sliced.append(SlicedLayer(layer, weight, scale, bias, around))
-        return sliced
+        return self.slice_layers(self.space.layers(subnet))
+
+    def slice_layers(self, layers: Sequence[Layer]) -> list[SlicedLayer]:
+        """Some layers of its subnets, with their tensors."""
+        return [self._slice(self._node(layer)) for layer in layers]
+
+    def _slice(self, node: Node) -> SlicedLayer:
+        layer, module = node.layer, node.module
+        around = self.ranges.around(layer)
+        if isinstance(module, nn.Linear):
+            weight = module.weight[:, :, None, None]
+            return SlicedLayer(layer, weight, None, module.bias, around)
+        if isinstance(module, ElasticDepthwise):
+            weight = module.slice_weight(layer.c_out, layer.kernel)
+        else:
+            weight = module.slice_weight(layer.c_in, layer.c_out)
+        scale, bias = (v[: layer.c_out] for v in (module.norm.weight, module.norm.bias))
+        return SlicedLayer(layer, weight, scale, bias, around)
 
     def forward(self, x: Tensor, subnet: Subnet) -> Tensor:
         """Full-precision logits of a subnet with batch statistics, as in training.
@@ -191,18 +195,63 @@ def forward(
         UserError: they are to be quantised, and the supernet has no ranges.
     """
     # Tiny feature maps run several times faster on a CPU in this layout.
-    kept = x = x.to(memory_format=torch.channels_last)
+    x = x.to(memory_format=torch.channels_last)
+    prepare = rounded if quantised else unrounded
+    return run(layers, x, prepare, recorded, norm).flatten(1)
+
+
+Prepare: TypeAlias = Callable[[SlicedLayer, Tensor], tuple[Tensor, Tensor]]
+"""Makes of a layer and its input what is convolved: the input and the weight."""
+
+
+def run(
+    layers: Sequence[SlicedLayer],
+    x: Tensor,
+    prepare: Prepare,
+    recorded: Sequence[Recorded] | None = None,
+    norm: Norm = batch_norm,
+) -> Tensor:
+    """Run some layers of a subnet that follow each other, whole blocks, differentiably.
+
+    Args:
+        layers: sliced.
+        x: their input, shape ``(n, c, h, w)``.
+        prepare: see :data:`Prepare`.
+        recorded: see :func:`forward`.
+        norm: see :func:`forward`.
+
+    Returns:
+        Their output, shape ``(n, c, h, w)``.
+    """
+    kept = x
     for number, item in enumerate(layers):
         if item.layer.opens_shortcut:
             kept = x
         if item.scale is None:
             x = x.mean(dim=(2, 3), keepdim=True)
         known = recorded[number] if recorded is not None else None
-        x = _layer(item, x, known, norm, quantised=quantised)
+        x = _layer(item, *prepare(item, x), known, norm)
         if item.layer.closes_shortcut:
             x = x + kept
         x = as_stored(x, item.layer)
-    return x.flatten(1)
+    return x
+
+
+def unrounded(item: SlicedLayer, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Full precision; see :data:`Prepare`."""
+    return x, item.weight
+
+
+def rounded(item: SlicedLayer, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights and activations at the layer's bits; see :data:`Prepare`.
+
+    Raises:
+        UserError: the supernet has no ranges.
+    """
+    layer = item.layer
+    if layer.a_bits != FLOAT_BITS:
+        x = quantise_activation(x, *needed(item.ranges.input), layer.a_bits)
+    return x, quantise_weight(item.weight, layer.w_bits)
 
 
 def laid_out(x: Tensor) -> Tensor:
@@ -223,13 +272,9 @@ def as_stored(x: Tensor, layer: Layer) -> Tensor:
 
 
 def _layer(
-    item: SlicedLayer, x: Tensor, known: Recorded | None, norm: Norm, *, quantised: bool
+    item: SlicedLayer, x: Tensor, weight: Tensor, known: Recorded | None, norm: Norm
 ) -> Tensor:
-    layer, weight = item.layer, item.weight
-    if quantised:
-        if layer.a_bits != FLOAT_BITS:
-            x = quantise_activation(x, *needed(item.ranges.input), layer.a_bits)
-        weight = quantise_weight(weight, layer.w_bits)
+    layer = item.layer
     bias = item.bias if item.scale is None else None
     x = F.conv2d(x, weight, bias, layer.stride, layer.padding, groups=layer.groups)
     if item.scale is not None and known is None:

@@ -115,12 +115,12 @@ class Pipeline(System):
             base: what it is handed.
 
         Returns:
-            How many evaluations it took.
+            How many evaluations it took, with what it paid for other work.
         """
         system, problem = self.systems[place], target.problem
         if place + 1 == len(self.systems):
             asked, _ = yield from within(system.reach(target, base), target.budget)
-            return len(asked)
+            return len(asked) + target.account.paid
         spent = 0
         handed: set[bytes] = set()
         ratios = self._ratios if system.fields else self._ratios[:1]
@@ -141,7 +141,8 @@ class Pipeline(System):
         """Search by one stage that is not the last, under a multiple of the limits.
 
         Returns:
-            How many evaluations it took, and the network that it hands on.
+            How many evaluations it took, with what it paid for other work, and the network that it
+            hands on.
         """
         system, problem = self.systems[place], target.problem
         n, wider = 0, None
@@ -153,7 +154,7 @@ class Pipeline(System):
         if wider is not None:
             own = Target(wider, target.budget, target.rng)
             asked, scores = yield from within(system.reach(own, base), own.budget)
-            n = len(asked)
+            n = len(asked) + own.account.paid
             for row in np.argsort(-scores, kind="stable"):
                 network = asked[row]
                 if wider.region.contains_blocks(network[None])[0] and self._can_end(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self, TypeAlias, TypeVar
 
 import numpy as np
@@ -37,6 +37,17 @@ ALL = "all"
 """Stands for every slip of a system."""
 
 
+@dataclass
+class Account:
+    """What of a budget went to something else than evaluations.
+
+    Attributes:
+        paid: in evaluations.
+    """
+
+    paid: int = 0
+
+
 @dataclass(frozen=True)
 class Target:
     """Limits under which one network is sought.
@@ -45,11 +56,13 @@ class Target:
         problem: with these limits.
         budget: evaluations.
         rng: source of randomness.
+        account: to which a search adds what it pays for other work, such as gradient steps.
     """
 
     problem: APQProblem
     budget: int
     rng: np.random.Generator
+    account: Account = field(default_factory=Account)
 
     @property
     def region(self) -> FeasibleRegion:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from apq_moo.algorithms.baselines.controls import Greedy, Milp
+from apq_moo.algorithms.baselines.dnas import Dnas
+from apq_moo.algorithms.baselines.proxylessnas import ProxylessNAS
 from apq_moo.algorithms.baselines.spos import Spos
 from apq_moo.algorithms.baselines.system import System
 from apq_moo.algorithms.baselines.uniform import MobileNetV2Like, UniformBits, UniformWidth
@@ -43,5 +45,17 @@ SYSTEMS: tuple[tuple[type[System], str, str], ...] = (
         "Z. Guo et al., Single Path One-Shot Neural Architecture Search with Uniform Sampling, "
         "ECCV 2020",
         "evolution of scored networks, none twice, limits kept by sampling",
+    ),
+    (
+        ProxylessNAS,
+        "H. Cai et al., ProxylessNAS: Direct Neural Architecture Search on Target Task and "
+        "Hardware, ICLR 2019",
+        "depths, kernels and channels by gradients through binary gates and expected cost",
+    ),
+    (
+        Dnas,
+        "B. Wu et al., Mixed Precision Quantization of ConvNets via Differentiable Neural "
+        "Architecture Search, 2018",
+        "bits by gradients through mixtures of bit-widths and expected cost",
     ),
 )
