@@ -57,7 +57,7 @@ def in_workers(
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     with parallel_config(
-        "loky", inner_max_num_threads=threads, initializer=_end_with, initargs=(os.getpid(),)
+        "loky", inner_max_num_threads=threads, initializer=end_with, initargs=(os.getpid(),)
     ):
         return_as = "generator" if ordered else "generator_unordered"
         parallel = Parallel(n_jobs=jobs, return_as=return_as, batch_size=1)
@@ -91,7 +91,7 @@ def signals_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _end_with(parent: int) -> None:
+def end_with(parent: int) -> None:
     """Let this process, a worker, end when its parent does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":

@@ -12,7 +12,7 @@ from apq_moo.cli.options import JsonOption
 from apq_moo.errors import UserError
 
 if TYPE_CHECKING:
-    from apq_moo.data.folders import Inspection
+    from apq_moo.data.inspecting import Inspection
 
 data_app = typer.Typer(no_args_is_help=True, help="Find and download image sets.")
 app.add_typer(data_app, name="data")
@@ -84,9 +84,10 @@ def data_check(
     as_json: JsonOption = False,
 ) -> None:
     """Read all your own images in a folder and list what is there; exits with 2 if one is bad."""
-    from apq_moo.data.folders import inspect
+    from apq_moo.data.folders import path_of
+    from apq_moo.data.inspecting import inspect
 
-    found = inspect(folder)
+    found = inspect(path_of(str(folder)))
     if as_json:
         say_json(found.to_dict())
     else:

@@ -50,6 +50,16 @@ InitOption = Annotated[
 ]
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for other programs.")]
+StreamOption = Annotated[
+    bool,
+    typer.Option(
+        "--stream", help="Leave your own images in their files, however few; many always are."
+    ),
+]
+SkipOption = Annotated[
+    bool,
+    typer.Option("--skip-unreadable", help="Leave out your own images that cannot be read."),
+]
 
 SpaceOption = Annotated[str, typer.Option(help="A preset or a TOML file.")]
 DrawOption = Annotated[
@@ -75,7 +85,9 @@ _OPTIONS = {
     "power_of_two": "--power-of-two",
     "equal_sums": "--equal-sums",
     "row": "--breakdown",
+    "skip_unreadable": "--skip-unreadable",
     "steps": "--steps",
+    "stream": "--stream",
     "warmup_steps": "--warmup-steps",
 }
 """The option that stands for an argument of the library."""

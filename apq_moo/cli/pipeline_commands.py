@@ -14,7 +14,9 @@ from apq_moo.cli.options import (
     LimitOption,
     MissingOption,
     SeedOption,
+    SkipOption,
     SpaceOption,
+    StreamOption,
     WarmupOption,
     parse_limits,
 )
@@ -51,6 +53,8 @@ def pipeline(
         ),
     ] = _PIPELINE.finetune_steps,
     init: InitOption = _PIPELINE.init,
+    stream: StreamOption = _PIPELINE.stream,
+    skip_unreadable: SkipOption = _PIPELINE.skip_unreadable,
     draw: Annotated[
         str, typer.Option(help="How training draws subnets: `uniform`, or `sizes`: of all sizes.")
     ] = _PIPELINE.draw,
@@ -85,6 +89,8 @@ def pipeline(
         held_out=held_out,
         finetune_steps=finetune_steps,
         init=init,
+        stream=stream,
+        skip_unreadable=skip_unreadable,
         draw=draw,
         algo=algo,
         objectives=parse_objectives(objectives),

@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 
 from apq_moo.cli.app import app, check_output, out, progress_bar, say
-from apq_moo.cli.options import DrawOption, OnOption, SeedOption, SpaceOption, measuring_device
+from apq_moo.cli.options import (
+    DrawOption,
+    OnOption,
+    SeedOption,
+    SkipOption,
+    SpaceOption,
+    StreamOption,
+    measuring_device,
+)
 from apq_moo.cli.stopping import going_on
 from apq_moo.cli.train_commands import CheckpointOption, measure_all, networks_kept, supernet_of
 from apq_moo.defaults import DEFAULT_SPACE, MAX_JOBS
@@ -35,6 +43,8 @@ def samples_collect(
     ] = 0,
     draw: DrawOption = "uniform",
     jobs: Annotated[int, typer.Option(min=1, max=MAX_JOBS, help="Processes.")] = 2,
+    stream: StreamOption = False,
+    skip_unreadable: SkipOption = False,
     on: OnOption = None,
     seed: SeedOption = 0,
 ) -> None:
@@ -50,12 +60,13 @@ def samples_collect(
     config = SampleConfig(fp, mp, held_out, held_out, finetune_steps, seed, draw)
     loaded = load_space(space)
     path = supernet_of(loaded, supernet)
+    images = images_of(loaded, stream=stream, skip_unreadable=skip_unreadable)
     with going_on(lambda: networks_kept(file, loaded, load_samples)), progress_bar() as bar:
         task = bar.add_task("measuring", total=fp + mp + 2 * held_out)
         table = collect(
             loaded,
             path,
-            images_of(loaded),
+            images,
             config,
             file,
             jobs=jobs,
@@ -65,7 +76,7 @@ def samples_collect(
     if rank_of_environment() == 0:
         counts = ", ".join(f"{n} {name}" for name, n in table.counts().items())
         out.print(f"{counts}: {file}", soft_wrap=True)
-        n = len(load_images(images_of(loaded)).validation)
+        n = len(load_images(images).validation)
         if len(table.X) and (line := few_images({"validation": (n, float(table.acc.mean()))})):
             say(line)
 
@@ -75,14 +86,19 @@ def samples_exhaust(
     file: Annotated[Path, typer.Option("--out", "-o", help="Where the table goes.")],
     space: Annotated[str, typer.Option(help="A preset or a TOML file.")] = "tiny",
     supernet: CheckpointOption = None,
+    stream: StreamOption = False,
+    skip_unreadable: SkipOption = False,
     on: OnOption = None,
 ) -> None:
     """Measure every network of a small space; repeat the command to continue."""
+    from apq_moo.data import images_of
     from apq_moo.space import all_networks, load_space
 
     check_output("networks", file, overwrite=True)
     loaded = load_space(space)
-    measure_all(loaded, all_networks(loaded), file, supernet_of(loaded, supernet), on)
+    images = images_of(loaded, stream=stream, skip_unreadable=skip_unreadable)
+    X = all_networks(loaded)
+    measure_all(loaded, X, file, supernet_of(loaded, supernet), images, on)
 
 
 @samples_app.command("add")

@@ -14,7 +14,9 @@ from apq_moo.cli.options import (
     InitOption,
     OnOption,
     SeedOption,
+    SkipOption,
     SpaceOption,
+    StreamOption,
     WarmupOption,
     measuring_device,
 )
@@ -150,6 +152,8 @@ def supernet_train(
         ),
     ] = False,
     init: InitOption = None,
+    stream: StreamOption = False,
+    skip_unreadable: SkipOption = False,
     on: TrainOnOption = "cpu",
     seed: SeedOption = 0,
 ) -> None:
@@ -189,7 +193,7 @@ def supernet_train(
         seed=seed,
     )
     loaded = load_space(space)
-    images = images_of(loaded)
+    images = images_of(loaded, stream=stream, skip_unreadable=skip_unreadable)
     with going_on(lambda: steps_kept(file, steps)), progress_bar() as bar:
         task = bar.add_task("training", total=steps)
         seconds = train(
@@ -220,6 +224,8 @@ def supernet_eval(
     supernet: CheckpointOption = None,
     random: Annotated[int, typer.Option(min=2, max=1_000_000, help="Random subnets.")] = 200,
     draw: DrawOption = "uniform",
+    stream: StreamOption = False,
+    skip_unreadable: SkipOption = False,
     on: OnOption = None,
     seed: SeedOption = 0,
 ) -> None:
@@ -235,7 +241,7 @@ def supernet_eval(
         found = evaluate(
             loaded,
             path,
-            images_of(loaded),
+            images_of(loaded, stream=stream, skip_unreadable=skip_unreadable),
             n_random=random,
             draw=draw,
             seed=seed,
@@ -269,20 +275,26 @@ def supernet_measure(
     ],
     space: SpaceOption = DEFAULT_SPACE,
     supernet: CheckpointOption = None,
+    stream: StreamOption = False,
+    skip_unreadable: SkipOption = False,
     on: OnOption = None,
 ) -> None:
     """Measure the networks of a table that are not measured yet, and keep the results in it."""
+    from apq_moo.data import images_of
     from apq_moo.data.tables import load_table
     from apq_moo.space import load_space
 
     check_output("networks", file, overwrite=True)
     loaded = load_space(space)
-    measure_all(loaded, load_table(file, loaded).X, file, supernet_of(loaded, supernet), on)
+    images = images_of(loaded, stream=stream, skip_unreadable=skip_unreadable)
+    X = load_table(file, loaded).X
+    measure_all(loaded, X, file, supernet_of(loaded, supernet), images, on)
 
 
-def measure_all(space: Space, X: IntArray, file: Path, supernet: Path, on: str | None) -> None:
+def measure_all(
+    space: Space, X: IntArray, file: Path, supernet: Path, images: str, on: str | None
+) -> None:
     """Measure networks, or what is left of them, into a table."""
-    from apq_moo.data import images_of
     from apq_moo.data.tables import load_table
     from apq_moo.supernet.distributed import rank_of_environment
     from apq_moo.supernet.tabulate import tabulate
@@ -290,7 +302,7 @@ def measure_all(space: Space, X: IntArray, file: Path, supernet: Path, on: str |
     with going_on(lambda: networks_kept(file, space, load_table)), progress_bar() as bar:
         task = bar.add_task("measuring", total=len(X))
         table = tabulate(
-            space, supernet, images_of(space), X, file, on=measuring_device(on),
+            space, supernet, images, X, file, on=measuring_device(on),
             callback=lambda done, total: bar.update(task, completed=done, total=total),
         )  # fmt: skip
     if rank_of_environment() == 0:

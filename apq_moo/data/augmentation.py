@@ -164,17 +164,28 @@ class Erasing:
 
     def __call__(self, images: Tensor, rng: np.random.Generator) -> Tensor:
         """Erase in images of shape ``(n, channels, height, width)``, on their device."""
-        import torch
-
         n, channels, height, width = images.shape
-        rectangles, values = self.draw((n, channels, height, width), rng)
-        row, column, tall, wide = _sent(rectangles, images.device)[:, :, None]
-        rows = torch.arange(height, device=images.device)
-        columns = torch.arange(width, device=images.device)
-        hit = ((rows >= row) & (rows < row + tall))[:, :, None]
-        hit = hit & ((columns >= column) & (columns < column + wide))[:, None]
-        fill = _sent(values, images.device).to(images)[:, :, None, None]
-        return torch.where(hit[:, None], fill, images)
+        return erase(images, *self.draw((n, channels, height, width), rng))
+
+
+def erase(images: Tensor, rectangles: NDArray[np.int64], values: FloatImages) -> Tensor:
+    """Images with rectangles filled, on their device.
+
+    Args:
+        images: shape ``(n, channels, height, width)``.
+        rectangles: see :meth:`Erasing.draw`.
+        values: likewise.
+    """
+    import torch
+
+    height, width = images.shape[2:]
+    row, column, tall, wide = _sent(rectangles, images.device)[:, :, None]
+    rows = torch.arange(height, device=images.device)
+    columns = torch.arange(width, device=images.device)
+    hit = ((rows >= row) & (rows < row + tall))[:, :, None]
+    hit = hit & ((columns >= column) & (columns < column + wide))[:, None]
+    fill = _sent(values, images.device).to(images)[:, :, None, None]
+    return torch.where(hit[:, None], fill, images)
 
 
 AUGMENTATIONS: MappingProxyType[str, Erasing | None] = MappingProxyType(

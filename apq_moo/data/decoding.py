@@ -89,13 +89,18 @@ def why(error: Exception) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Within, Pillow's warnings of corrupt EXIF data are not shown, and huge images refused."""
+    """Within, what :func:`refuse_bombs` does."""
+    with warnings.catch_warnings():
+        refuse_bombs()
+        yield
+
+
+def refuse_bombs() -> None:
+    """Have huge images refused, and Pillow's warnings, such as of corrupt EXIF data, not shown."""
     from PIL import Image
 
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="PIL")
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        yield
+    warnings.filterwarnings("ignore", module="PIL")
+    warnings.simplefilter("error", Image.DecompressionBombWarning)
 
 
 def _upright(image: Picture) -> Picture:

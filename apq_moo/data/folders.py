@@ -5,27 +5,34 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from apq_moo.data.augmentation import Augmentation
+from apq_moo.data.crops import shorter_side
 from apq_moo.data.decoding import MAX_PIXELS, decode_all
 from apq_moo.data.images import (
     N_CALIBRATION,
     ImageSet,
-    Labels,
+    ImageSource,
+    Split,
     split_of_bytes,
-    split_off_validation,
 )
-from apq_moo.data.listing import CSV_SUFFIX, SYNTAX, Listing, list_pictures
+from apq_moo.data.inspecting import unreadable
+from apq_moo.data.listing import (
+    CSV_SUFFIX,
+    SYNTAX,
+    Listing,
+    Pictures,
+    digest_of_listings,
+    list_pictures,
+)
+from apq_moo.data.streamed import StreamedSet, StreamedSplit
 from apq_moo.errors import UserError, shown
 from apq_moo.files import digest_of, sha256
 from apq_moo.space import Space
@@ -36,19 +43,28 @@ if TYPE_CHECKING:
 PREFIX = "folder:"
 SPLIT_SEED = 20091001
 VALIDATION_FRACTION = 0.1
-MAX_BYTES = 8 * 2**30
-"""What all images may take in memory."""
+MAX_BYTES = 2**31
+"""What all images may take in memory; more are streamed."""
+
+MOST_DRAWN = 10_000
+"""Images that are set aside for validation."""
 
 _LISTED = 3
 """Images that a message names."""
 
-_NAME = re.compile(r"folder:(?P<path>.+)@(?P<size>[0-9]{1,6})(?P<grey>-grey)?", re.DOTALL)
+_NAME = re.compile(
+    r"folder:(?P<path>.+)@(?P<size>[0-9]{1,6})(?P<grey>-grey)?(?P<stream>-stream)?(?P<skip>-skip)?",
+    re.DOTALL,
+)
 
 
 # One set at a time is kept, since it may be as large as MAX_BYTES.
 @lru_cache(maxsize=1)
-def load_named_folder(name: str) -> ImageSet:
-    """The image set of a name ``folder:PATH@SIZE``, or ``folder:PATH@SIZE-grey`` for one channel.
+def load_named_folder(name: str) -> ImageSource:
+    """The image set of a name ``folder:PATH@SIZE``.
+
+    ``-grey`` behind it gives one channel, ``-stream`` leaves the images in their files however few
+    they are, and ``-skip`` leaves out those that cannot be read.
 
     Raises:
         UserError: the name is malformed; see also :func:`load_image_folder`.
@@ -59,8 +75,44 @@ def load_named_folder(name: str) -> ImageSet:
             f"image set {shown(name)}: write {SYNTAX} with a positive integer SIZE, as in "
             "folder:/data/flowers@64 (or folder:/data/flowers@64-grey)"
         )
-    channels = 1 if match["grey"] else 3
-    return load_image_folder(match["path"], size=int(match["size"]), channels=channels)
+    return load_image_folder(
+        match["path"],
+        size=int(match["size"]),
+        channels=1 if match["grey"] else 3,
+        stream=match["stream"] is not None,
+        skip_unreadable=match["skip"] is not None,
+    )
+
+
+def with_wishes(name: str, *, stream: bool = False, skip_unreadable: bool = False) -> str:
+    """The name of an image set that is to be streamed, or unreadable images of which are skipped.
+
+    Args:
+        name: of the set; what it says already stays.
+        stream: whether to leave the images in their files.
+        skip_unreadable: whether to leave out those that cannot be read.
+
+    Raises:
+        UserError: it is no set of one's own.
+    """
+    if not stream and not skip_unreadable:
+        return name
+    match = _NAME.fullmatch(name)
+    if match is None:
+        wish = "stream" if stream else "skip_unreadable"
+        raise UserError(
+            f"{wish}=True is for images of your own, {SYNTAX}; image set {shown(name)} is in "
+            "memory and whole, so leave it out"
+        )
+    end = "-stream" * (stream or match["stream"] is not None)
+    end += "-skip" * (skip_unreadable or match["skip"] is not None)
+    return f"{PREFIX}{match['path']}@{match['size']}{match['grey'] or ''}{end}"
+
+
+def path_of(name: str) -> str:
+    """The path in a name ``folder:PATH@SIZE``, or the path itself."""
+    match = _NAME.fullmatch(name)
+    return match["path"] if match else name
 
 
 def located(space: Space) -> str:
@@ -81,11 +133,14 @@ def at_hand(name: str, space: Space) -> str:
     old, new = _NAME.fullmatch(name), _NAME.fullmatch(space.spec.images)
     if old is None or new is None or _is_there(old["path"]):
         return name
-    return located(space)
+    wishes = {"stream": bool(old["stream"]), "skip_unreadable": bool(old["skip"])}
+    return with_wishes(located(space), **wishes)
 
 
 def files_digest(name: str) -> str | None:
     """SHA-256 of the names and contents of all images in a folder.
+
+    Of streamed ones it is that of their names, classes and sizes.
 
     Args:
         name: ``folder:PATH@SIZE``; of any other name, or where there is no such folder, it is None.
@@ -97,6 +152,9 @@ def files_digest(name: str) -> str | None:
     if match is None or not _is_there(match["path"]):
         return None
     pictures = list_pictures(match["path"])
+    channels = 1 if match["grey"] else 3
+    if match["stream"] or _n_bytes(pictures, int(match["size"]), channels) > MAX_BYTES:
+        return digest_of_listings(pictures.splits.values())
     paths = pictures.paths()
     with ThreadPoolExecutor() as pool:
         digests = list(pool.map(sha256, paths))
@@ -119,114 +177,109 @@ def load_image_folder(
     size: int,
     channels: int = 3,
     validation_fraction: float = VALIDATION_FRACTION,
-) -> ImageSet:
-    """Read all images of a folder, scaled to ``size`` by their shorter side and cut to a square.
+    stream: bool = False,
+    skip_unreadable: bool = False,
+) -> ImageSource:
+    """Images of a folder, scaled by their shorter side and cut to a square of ``size``.
 
-    Images are turned upright first, as their EXIF data says.
+    They are turned upright first, as their EXIF data says. What takes more than :data:`MAX_BYTES`
+    is streamed: it stays in its files, from which it is read in training and evaluation. There the
+    shorter side is scaled to ``size / 0.875`` before the middle is taken, and training sees random
+    parts of random size, half of them mirrored; in memory the shorter side is scaled to ``size``,
+    and training images are mirrored and shifted by up to an eighth of their size.
 
     The test split is ``test``, and validation is ``val``. If one of these is missing, the other is
     the test split, and validation is drawn from ``train``, once, with :data:`SPLIT_SEED`; where a
-    CSV file names neither, both are drawn. Classes are numbered by name. Training images are
-    mirrored and shifted by up to an eighth of their size.
+    CSV file names neither, both are drawn. Classes are numbered by name.
 
     Args:
         path: a folder or a CSV file, see :func:`apq_moo.data.listing.list_pictures`.
         size: height and width in pixels.
         channels: 3 for RGB, 1 for grey.
-        validation_fraction: the part of ``train`` that validation gets where it is drawn.
+        validation_fraction: the part of ``train`` that validation gets where it is drawn, up to
+            :data:`MOST_DRAWN` images.
+        stream: whether to stream it, however few the images are.
+        skip_unreadable: whether to leave out images that cannot be read, instead of refusing them;
+            to find them all are read once.
 
     Raises:
-        UserError: a folder is missing, has no classes or not those of ``train``; an image cannot be
-            read; all of them take more than :data:`MAX_BYTES`; or an argument is out of range.
+        UserError: a folder is missing, has no classes or not those of ``train``; an image in memory
+            cannot be read; or an argument is out of range.
     """
     _check(size, channels, validation_fraction)
     pictures = list_pictures(path)
-    place, found = pictures.place, pictures.splits
-    n_bytes = channels * size**2 * len(pictures)
-    if n_bytes > MAX_BYTES:
-        raise UserError(
-            f"the images of {place} at {size}x{size} take {n_bytes / 2**30:,.1f} GiB of memory, "
-            f"more than {MAX_BYTES / 2**30:.0f}; choose a smaller size or fewer images"
+    listed = len(pictures)
+    if skip_unreadable:
+        pictures = pictures.without(unreadable(pictures))
+        _refuse_empty(pictures)
+    streamed = stream or _n_bytes(pictures, size, channels) > MAX_BYTES
+    wishes = {"stream": stream, "skip_unreadable": skip_unreadable}
+    name = with_wishes(f"{PREFIX}{path}@{size}{'-grey' if channels == 1 else ''}", **wishes)
+    train, validation, test = _parted(pictures, validation_fraction)
+    skipped = listed - len(pictures)
+    if streamed:
+        return StreamedSet(
+            name=name,
+            classes=pictures.classes,
+            train=StreamedSplit(train, size, channels),
+            validation=StreamedSplit(validation, size, channels),
+            test=StreamedSplit(test, size, channels),
+            skipped=skipped,
         )
-    unreadable: dict[str, str] = {}
-    read = {name: _read(of, size, channels, unreadable) for name, of in found.items()}
-    _refuse(unreadable, place, len(pictures))
-    pixels, labels = read["train"]
-    *validation, held_out = list(found)[1:] or [""]
-    part = max(1, round(validation_fraction * len(labels)))
-    n_drawn = 0 if validation else part if held_out else 2 * part
-    # Also where nothing is drawn, this shuffles the classes, so that calibration has all of them.
-    train, drawn = split_off_validation(pixels, labels, n_drawn, SPLIT_SEED, str(place / "train"))
-    test = split_of_bytes(*read[held_out]) if held_out else drawn[part:]
+    bad: dict[str, str] = {}
+    read = [_read(part, size, channels, bad) for part in (train, validation, test)]
+    _refuse({path: bad[path] for path in sorted(bad)}, pictures)
     return ImageSet(
-        name=f"{PREFIX}{path}@{size}{'-grey' if channels == 1 else ''}",
-        train=train,
-        calibration=train[:N_CALIBRATION],
-        validation=split_of_bytes(*read["val"]) if validation else drawn[:part],
-        test=test,
-        test_clean=test,
+        name=name,
+        train=read[0],
+        calibration=read[0][:N_CALIBRATION],
+        validation=read[1],
+        test=read[2],
+        test_clean=read[2],
         augment=Augmentation(max_shift=size // 8),
         classes=pictures.classes,
+        skipped=skipped,
     )
 
 
-@dataclass(frozen=True)
-class Inspection:
-    """What is in a set of images.
-
-    Attributes:
-        counts: images by split and class.
-        sizes: widths and heights of those that can be read, upright, and how many have them.
-        unreadable: why, by path.
-        left_out: files that are no images by their suffix.
-    """
-
-    counts: dict[str, dict[str, int]]
-    sizes: dict[tuple[int, int], int]
-    unreadable: dict[str, str]
-    left_out: list[str]
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON; sizes as rows of width, height and number of images, the smallest first."""
-        return {
-            "counts": self.counts,
-            "sizes": [
-                [*size, n] for size, n in sorted(self.sizes.items(), key=lambda s: _area(s[0]))
-            ],
-            "unreadable": self.unreadable,
-            "left_out": self.left_out,
-        }
+def _n_bytes(pictures: Pictures, size: int, channels: int) -> int:
+    return channels * size**2 * len(pictures)
 
 
-def _area(size: tuple[int, int]) -> tuple[int, tuple[int, int]]:
-    return size[0] * size[1], size
+def _parted(pictures: Pictures, validation_fraction: float) -> tuple[Listing, Listing, Listing]:
+    """Images to train on, shuffled, for validation and for the test."""
+    train, *held_out = pictures.splits.values()
+    most = min(MOST_DRAWN, round(validation_fraction * len(train)))
+    drawn = max(1, most) * (2 - len(held_out))
+    if len(train) <= drawn:
+        raise UserError(
+            f"{pictures.place} holds too few images to set {drawn} aside for validation"
+        )
+    # Also where nothing is drawn, this shuffles the classes, so that calibration has all of them.
+    order = np.random.default_rng(SPLIT_SEED).permutation(len(train))
+    kept, aside = train[order[: len(train) - drawn]], train[order[len(train) - drawn :]]
+    if not held_out:
+        return kept, aside[: drawn // 2], aside[drawn // 2 :]
+    return kept, held_out[0] if len(held_out) == 2 else aside, held_out[-1]
 
 
-def inspect(path: str | Path) -> Inspection:
-    """Read all images of a set, to tell what is there and which are unreadable.
-
-    Args:
-        path: of the folder or CSV file, or ``folder:PATH@SIZE``.
-
-    Raises:
-        UserError: a folder is missing, has no classes, or not those of ``train``.
-    """
-    match = _NAME.fullmatch(str(path))
-    pictures = list_pictures(match["path"] if match else path)
-    sizes: Counter[tuple[int, int]] = Counter()
-    unreadable: dict[str, str] = {}
-    for listing in pictures.splits.values():
-        for part in listing.parts():
-            found: list[tuple[int, int]] = []
-            unreadable |= decode_all(part.paths(), lambda _i, image: found.append(image.size))  # noqa: B023
-            sizes.update(found)
-    counts = {name: listing.count(pictures.classes) for name, listing in pictures.splits.items()}
-    return Inspection(counts, dict(sizes), unreadable, list(pictures.left_out))
+def _refuse_empty(pictures: Pictures) -> None:
+    for name, listing in pictures.splits.items():
+        missing = [of for of, n in listing.count(pictures.classes).items() if not n]
+        if name == "train" and missing:
+            raise UserError(
+                f"{pictures.place}: no image of {shown(missing[0])} to train on can be read; "
+                "replace some, or leave the class out"
+            )
+        if not len(listing):
+            raise UserError(f"{pictures.place}: no image of {name} can be read; replace some")
 
 
 def _check(size: int, channels: int, validation_fraction: float) -> None:
     if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         raise UserError(f"size must be a positive integer, not {shown(size)}")
+    if shorter_side(size) ** 2 > MAX_PIXELS:
+        raise UserError(f"size={size} is more than an image may have; lower it")
     if channels not in {1, 3}:
         raise UserError(f"channels must be 1 (grey) or 3 (RGB), not {shown(channels)}")
     if not 0 < validation_fraction < 1:
@@ -235,10 +288,8 @@ def _check(size: int, channels: int, validation_fraction: float) -> None:
         )
 
 
-def _read(
-    listing: Listing, size: int, channels: int, unreadable: dict[str, str]
-) -> tuple[NDArray[np.uint8], Labels]:
-    """Bytes of shape ``(n, channels, size, size)``, and labels; adds what cannot be read."""
+def _read(listing: Listing, size: int, channels: int, unreadable: dict[str, str]) -> Split:
+    """Images of ``size``; adds what cannot be read."""
     from torchvision.transforms import CenterCrop, Compose, Resize
 
     square = Compose([Resize(size), CenterCrop(size)])
@@ -254,20 +305,20 @@ def _read(
             raise ValueError(f"it is too long for its width: {image.size}")
 
     unreadable |= decode_all(listing.paths(), keep, check)
-    return pixels, listing.labels
+    return split_of_bytes(pixels, listing.labels)
 
 
-def _refuse(unreadable: Mapping[str, str], place: Path, n: int) -> None:
-    """Refuse a set some of whose ``n`` images cannot be read."""
-    if len(unreadable) == 1:
-        ((path, reason),) = unreadable.items()
+def _refuse(bad: Mapping[str, str], pictures: Pictures) -> None:
+    """Refuse a set some of whose images cannot be read."""
+    place = pictures.place
+    if len(bad) == 1:
+        ((path, reason),) = bad.items()
         raise UserError(f"cannot read image {path}: {reason}")
-    if unreadable:
-        names = [
-            os.path.relpath(path, place if place.is_dir() else place.parent) for path in unreadable
-        ]
+    if bad:
+        base = place if place.is_dir() else place.parent
+        names = [os.path.relpath(path, base) for path in bad]
         listed = ", ".join((*names[:_LISTED], *["..."] * (len(names) > _LISTED)))
         raise UserError(
-            f"cannot read {len(names):,} of {n:,} images in {place}: {listed}; `apq-moo data "
-            f"check {shlex.quote(str(place))}` says which and why"
+            f"cannot read {len(names):,} of {len(pictures):,} images in {place}: {listed}; "
+            f"`apq-moo data check {shlex.quote(str(place))}` says which and why"
         )

@@ -1,13 +1,13 @@
-"""Image sets: train, validation and test splits as arrays, bytes where their files hold bytes."""
+"""Image sets: what all offer, and those in memory, as bytes where their files hold bytes."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,11 @@ class Split:
         pixels: Any = self.pixels[rows]
         return Split(pixels, self.labels[rows])
 
+    def parts(self, n: int) -> Iterator[Split]:
+        """All images, ``n`` at a time."""
+        for first in range(0, len(self), n):
+            yield self[first : first + n]
+
     @property
     def images(self) -> FloatImages:
         """All images as floats in [0, 1]; of bytes they are made anew each time."""
@@ -61,9 +66,88 @@ def joined(splits: Sequence[Split]) -> Split:
     return Split(pixels, np.concatenate([split.labels for split in splits]))
 
 
+class LabelledImages(Protocol):
+    """A split of an image set, in memory or in files."""
+
+    @property
+    def labels(self) -> Labels:
+        """Classes by number, shape ``(n,)``."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice | NDArray[np.integer[Any]]) -> Split:
+        """Some of the images, in memory."""
+        ...
+
+
+class ImageSource(Protocol):
+    """An image set, in memory or in files.
+
+    Where batches of it come from, :func:`apq_moo.supernet.sources.batches_of` says.
+    """
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the labels, where they have names."""
+        ...
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        ...
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of what tells it from others."""
+        ...
+
+    @property
+    def skipped(self) -> int:
+        """Images that were left out, since they cannot be read."""
+        ...
+
+    @property
+    def train(self) -> LabelledImages:
+        """What networks are trained on."""
+        ...
+
+    @property
+    def calibration(self) -> Split:
+        """Training images that calibrate, the same for every network."""
+        ...
+
+    @property
+    def validation(self) -> LabelledImages:
+        """The only images that a search ever sees."""
+        ...
+
+    @property
+    def test(self) -> LabelledImages:
+        """What is reported."""
+        ...
+
+    def split(self, name: str) -> LabelledImages:
+        """``train``, ``validation``, ``test`` or ``test_clean``."""
+        ...
+
+    def blocks(self, names: Sequence[str]) -> Iterator[Split]:
+        """All images of splits, one after the other, as many at a time as memory allows."""
+        ...
+
+    def calibrated_by(self, calibration: Split) -> Self:
+        """The same with other images that calibrate."""
+        ...
+
+
 @dataclass(frozen=True)
 class ImageSet:
-    """A data set as the search uses it.
+    """A data set in memory, as the search uses it.
 
     Attributes:
         name: its name.
@@ -75,6 +159,7 @@ class ImageSet:
         test_clean: the undistorted test images, where ``test`` is distorted; else the same.
         augment: draws augmented copies of a batch.
         classes: their names, in the order of the labels, where they have names.
+        skipped: images that were left out, since they cannot be read.
     """
 
     name: str
@@ -85,11 +170,26 @@ class ImageSet:
     test_clean: Split
     augment: Augment
     classes: tuple[str, ...] = ()
+    skipped: int = 0
 
     def split(self, name: str) -> Split:
         """A split by its attribute's name."""
         value: Split = getattr(self, name)
         return value
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        channels, height, width = self.train.pixels.shape[1:]
+        return channels, height, width
+
+    def blocks(self, names: Sequence[str]) -> Iterator[Split]:
+        """All images of splits together."""
+        yield joined([self.split(name) for name in names])
+
+    def calibrated_by(self, calibration: Split) -> Self:
+        """See :meth:`ImageSource.calibrated_by`."""
+        return replace(self, calibration=calibration)
 
     @cached_property
     def checksum(self) -> str:
@@ -145,13 +245,13 @@ def split_off_validation(
     return train, validation
 
 
-def check_images(space: Space, images: ImageSet) -> None:
+def check_images(space: Space, images: ImageSource) -> None:
     """Check that images fit a space.
 
     Raises:
         UserError: they differ in size, channels or number of classes.
     """
-    spec, shape = space.spec, images.train.pixels.shape[1:]
+    spec, shape = space.spec, images.shape
     wanted = (spec.input_channels, spec.input_size, spec.input_size)
     if shape != wanted:
         raise UserError(
@@ -167,5 +267,5 @@ def check_images(space: Space, images: ImageSet) -> None:
         )
 
 
-IMAGES: Registry[Callable[[], ImageSet]] = Registry("image set")
+IMAGES: Registry[Callable[[], ImageSource]] = Registry("image set")
 """Loaders by name. A loader takes no arguments."""

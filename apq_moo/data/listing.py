@@ -8,8 +8,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,20 @@ class Listing:
             np.array(sizes, np.int64),
         )
 
+    @staticmethod
+    def join(listings: Sequence[Listing]) -> Listing:
+        """Listings of one folder, one after the other."""
+        starts = np.cumsum([0, *(len(each.packed) for each in listings)])[:-1]
+        moved = list(zip(listings, starts, strict=True))
+        return Listing(
+            listings[0].base,
+            np.concatenate([each.packed for each in listings]),
+            np.concatenate([each.begins + start for each, start in moved]),
+            np.concatenate([each.ends + start for each, start in moved]),
+            np.concatenate([each.labels for each in listings]),
+            np.concatenate([each.sizes for each in listings]),
+        )
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -129,6 +143,14 @@ class Pictures:
     def paths(self) -> list[str]:
         """Where all images lie."""
         return list(chain.from_iterable(listing.paths() for listing in self.splits.values()))
+
+    def without(self, names: Container[str]) -> Pictures:
+        """The set without some images, by their names."""
+        kept = {}
+        for split, listing in self.splits.items():
+            rows = [row for row in range(len(listing)) if listing.name(row) not in names]
+            kept[split] = listing[np.array(rows, dtype=np.int64)]
+        return replace(self, splits=kept)
 
 
 def digest_of_listings(listings: Iterable[Listing]) -> str:

@@ -22,8 +22,8 @@ Pixels = NDArray[np.uint8] | NDArray[np.float32]
 _FLOATS = (np.arange(256, dtype=np.float32) / np.float32(255)).astype(np.float32)
 """By byte."""
 
-_CHUNK = 4096
-"""Images that are in double precision at a time."""
+_CHUNK = 2**22
+"""Pixels that are in double precision at a time."""
 
 
 def floats_of(pixels: Pixels) -> FloatImages:
@@ -44,7 +44,8 @@ def as_floats(pixels: Tensor) -> Tensor:
     if pixels.dtype != torch.uint8:
         return pixels
     found = torch.empty(pixels.shape, dtype=torch.float32, device=pixels.device)
-    for part, to in zip(pixels.split(_CHUNK), found.split(_CHUNK), strict=True):
+    some = max(1, _CHUNK // max(1, pixels[:1].numel()))
+    for part, to in zip(pixels.split(some), found.split(some), strict=True):
         to.copy_(part.double().div_(255))
     return found
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from apq_moo.data import ImageSet, load_images
-from apq_moo.data.images import Split
+from apq_moo.data import ImageSource, load_images
+from apq_moo.data.images import LabelledImages, Split
+from apq_moo.data.pixels import FloatImages
 from apq_moo.deploy.executing import execute
 from apq_moo.deploy.exporting import format_of
 from apq_moo.deploy.integers import IntegerNetwork, Singles
@@ -23,6 +25,11 @@ _C_MACS, _QONNX_MACS, _LEAST_IMAGES = 2e10, 2e8, 100
 
 SPLITS = ("validation", "test")
 _COMPARED = 64
+_PART = 512
+"""Images that the package runs at a time."""
+
+_FLOATS = 2**28
+"""Of the test images that are compared."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +109,7 @@ class Checked:
         return lines
 
 
-def images_for(network: IntegerNetwork, name: str | None = None) -> ImageSet:
+def images_for(network: IntegerNetwork, name: str | None = None) -> ImageSource:
     """The images that a network was made for, or others that it is to be checked on.
 
     Args:
@@ -117,7 +124,7 @@ def images_for(network: IntegerNetwork, name: str | None = None) -> ImageSet:
     if name is None and not isinstance(wanted, str):
         raise UserError("the network does not say which images it was made for; name some")
     images = load_images(str(name or wanted))
-    shape = images.test.pixels.shape[1:]
+    shape = images.shape
     if shape != network.image_shape:
         raise UserError(
             f"image set {images.name!r} has images of shape {shape}, and the network reads "
@@ -128,7 +135,7 @@ def images_for(network: IntegerNetwork, name: str | None = None) -> ImageSet:
     return images
 
 
-def logits_of(network: IntegerNetwork, images: ImageSet) -> dict[str, Singles]:
+def logits_of(network: IntegerNetwork, images: ImageSource) -> dict[str, Singles]:
     """The package's own logits by split of :data:`SPLITS`.
 
     They are computed by torch, several times faster, where that gives the bits of numpy's on the
@@ -138,16 +145,25 @@ def logits_of(network: IntegerNetwork, images: ImageSet) -> dict[str, Singles]:
 
     module, few = TorchNetwork(network), images.test[:_COMPARED].images
     same = np.array_equal(module_logits(module, few), execute(network, few))
-    found = {}
-    for split in SPLITS:
-        given = images.split(split).images
-        found[split] = module_logits(module, given) if same else execute(network, given)
-    return found
+    run = partial(module_logits, module) if same else partial(execute, network)
+    return {split: by_parts(run, images, split) for split in SPLITS}
+
+
+def by_parts(run: Callable[[FloatImages], Singles], images: ImageSource, split: str) -> Singles:
+    """Logits of all images of a split, few of which are floats at a time.
+
+    Args:
+        run: gives logits of shape ``(n, classes)`` of images.
+        images: the data set.
+        split: of it.
+    """
+    blocks = images.blocks([split])
+    return np.concatenate([run(part.images) for block in blocks for part in block.parts(_PART)])
 
 
 def check(
     path: str | Path,
-    images: ImageSet | str | None = None,
+    images: ImageSource | str | None = None,
     known: tuple[IntegerNetwork, dict[str, Singles]] | None = None,
 ) -> Checked:
     """Check a file of any format.
@@ -167,18 +183,19 @@ def check(
     network, runner = _RUNNERS[form.suffix](path)
     if policy != network.subnet:
         raise UserError(f"{path} has been altered: its graph has another policy than it says")
-    if not isinstance(images, ImageSet):
+    if images is None or isinstance(images, str):
         images = images_for(network, images)
     if known is not None and digest_of_network(known[0]) == digest_of_network(network):
         logits = known[1]
     else:
         logits = logits_of(network, images)
     accuracy = {split: right(logits[split], images.split(split)) for split in SPLITS}
-    name, runs, latency = runner(images.test, logits["test"])
+    few = images.test[: max(1, _FLOATS // int(np.prod(images.shape)))]
+    name, runs, latency = runner(few, logits["test"][: len(few)])
     return Checked(str(path), name, network, path.stat().st_size, accuracy, runs, latency)
 
 
-def right(logits: Singles, split: Split) -> float:
+def right(logits: Singles, split: LabelledImages) -> float:
     """Percent of rightly classified images."""
     return float(100 * np.mean(logits.argmax(1) == split.labels))
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from apq_moo.data import ImageSet, load_images
+from apq_moo.data import ImageSource, load_images
 from apq_moo.data.assets import SUPERNET, Assets, find_assets
 from apq_moo.data.pixels import as_floats
 from apq_moo.deploy.integers import Grid, IntegerLayer, IntegerNetwork, check_bits
@@ -25,7 +25,7 @@ from apq_moo.supernet.ranges import STORED_BITS, Range, needed
 
 
 def cut_out(
-    supernet: Supernet, subnet: Subnet, images: ImageSet, origin: Mapping[str, Any] | None = None
+    supernet: Supernet, subnet: Subnet, images: ImageSource, origin: Mapping[str, Any] | None = None
 ) -> IntegerNetwork:
     """Cut a subnet out of a supernet, with calibrated batch norms and the supernet's ranges.
 
@@ -64,7 +64,7 @@ def sliced(supernet: Supernet, subnet: Subnet) -> list[SlicedLayer]:
 def integer_network(
     folded: Sequence[FoldedLayer],
     space: Space,
-    images: ImageSet,
+    images: ImageSource,
     origin: Mapping[str, Any] | None = None,
 ) -> IntegerNetwork:
     """The integer network of folded layers.
@@ -97,7 +97,7 @@ class Inheritance:
 
     supernet: Supernet
     subnet: Subnet
-    images: ImageSet
+    images: ImageSource
     origin: dict[str, Any]
 
 
@@ -147,7 +147,7 @@ def cut_out_of_assets(
     return cut_out(left.supernet, left.subnet, left.images, left.origin)
 
 
-def names_of_classes(images: ImageSet, n: int) -> tuple[str, ...]:
+def names_of_classes(images: ImageSource, n: int) -> tuple[str, ...]:
     """The names of an image set's ``n`` classes; their numbers where they have none."""
     return images.classes or tuple(map(str, range(n)))
 

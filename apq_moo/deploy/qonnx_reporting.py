@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from apq_moo.data import ImageSet
-from apq_moo.deploy.checking import images_for, right
+from functools import partial
+
+from apq_moo.data import ImageSource
+from apq_moo.deploy.checking import by_parts, images_for, right
 from apq_moo.deploy.integers import IntegerNetwork
 from apq_moo.deploy.qonnx_readers import reader_lines
 from apq_moo.deploy.steps import changed
@@ -16,7 +18,7 @@ def export_lines(
     *,
     power_of_two: bool = False,
     equal_sums: bool = False,
-    images: ImageSet | None = None,
+    images: ImageSource | None = None,
 ) -> list[str]:
     """What a user is told.
 
@@ -31,12 +33,13 @@ def export_lines(
     found = changed(network, powers=power_of_two, sums=equal_sums)
     what = "powers of two as scales" if power_of_two else "one scale for both operands of a sum"
     try:
-        test = (images or images_for(network)).test
+        images = images or images_for(network)
     except UserError as error:
         cost = f"not compared on images: {error}"
     else:
         before, after = (
-            right(module_logits(TorchNetwork(each), test.images), test) for each in (network, found)
+            right(by_parts(partial(module_logits, TorchNetwork(each)), images, "test"), images.test)
+            for each in (network, found)
         )
         cost = f"{before:.2f} % of the test images right before, {after:.2f} % now"
     return [f"{what}: {cost}", *reader_lines(found)]

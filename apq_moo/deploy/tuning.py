@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from apq_moo.changes import refuse_other_settings
-from apq_moo.data import ImageSet
+from apq_moo.data import ImageSource
 from apq_moo.data.assets import Assets
 from apq_moo.data.pixels import as_floats
 from apq_moo.data.tables import SPLITS
@@ -31,11 +31,11 @@ from apq_moo.deploy.tunable import TunableNetwork
 from apq_moo.errors import UserError
 from apq_moo.files import growing, with_defaults
 from apq_moo.space import Space, Subnet, belonging, refuse_other_space
-from apq_moo.supernet.batches import Batches
 from apq_moo.supernet.checkpoint import load_tensors, save_tensors
 from apq_moo.supernet.devices import device_of
 from apq_moo.supernet.evaluation import FoldedLayer, calibrate, fold, infer
 from apq_moo.supernet.network import Supernet
+from apq_moo.supernet.sources import batches_of
 from apq_moo.threads import one_torch_thread
 
 FORMAT = "apq-moo fine-tuning 1"
@@ -193,7 +193,7 @@ class Tuner:
     """
 
     def __init__(
-        self, supernet: Supernet, subnet: Subnet, images: ImageSet, config: TuningConfig
+        self, supernet: Supernet, subnet: Subnet, images: ImageSource, config: TuningConfig
     ) -> None:
         self.config, self.images, self.subnet = config, images, subnet
         self._space, self._device = supernet.space, device_of(supernet)
@@ -220,7 +220,7 @@ class Tuner:
         self._learned = [*convolved, *others, *steps]
         self._average = [parameter.detach().clone() for parameter in self._learned]
         size = min(config.batch_size, len(images.train))
-        self._batches = Batches(images, size, config.seed, self._device)
+        self._batches = batches_of(images, size, config.seed, self._device)
         self.step = 0
         self.seconds = 0.0
 
@@ -294,13 +294,13 @@ class Tuner:
 
     def accuracy(self, folded: list[FoldedLayer], split: str) -> float:
         """Accuracy of a network in exact integers on a split, in percent."""
-        part = self.images.split(split)
         right = 0
-        for first in range(0, len(part), _CHUNK):
-            x = as_floats(torch.from_numpy(part.pixels[first : first + _CHUNK]).to(self._device))
-            found = infer(folded, x, quantised=True).argmax(1).cpu().numpy()
-            right += int(np.sum(found == part.labels[first : first + _CHUNK]))
-        return 100.0 * right / len(part)
+        for block in self.images.blocks([split]):
+            for part in block.parts(_CHUNK):
+                x = as_floats(torch.from_numpy(part.pixels).to(self._device))
+                found = infer(folded, x, quantised=True).argmax(1).cpu().numpy()
+                right += int(np.sum(found == part.labels))
+        return 100.0 * right / len(self.images.split(split))
 
     def integers(self, folded: list[FoldedLayer], origin: dict[str, Any]) -> IntegerNetwork:
         """A network in exact integers, ready to be stored and exported."""

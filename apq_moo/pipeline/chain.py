@@ -149,7 +149,8 @@ def make_assets(config: PipelineConfig, listener: Listener) -> None:
 
     space, folder = load_space(config.space), Path(config.folder)
     stages.check_trainable(space)
-    images, seed, n = images_of(space), config.seed, config.held_out
+    images = images_of(space, stream=config.stream, skip_unreadable=config.skip_unreadable)
+    seed, n = config.seed, config.held_out
     train = _training(config)
     samples = SampleConfig(config.fp, config.mp, n, n, config.finetune_steps, seed)
     settings = {
@@ -160,6 +161,8 @@ def make_assets(config: PipelineConfig, listener: Listener) -> None:
         "train": asdict(train),
         "samples": asdict(samples),
         "init": config.init,
+        "stream": config.stream,
+        "skip_unreadable": config.skip_unreadable,
     }
     if not (folder / _STATE).is_file():
         folders.load_named_folder.cache_clear()  # pictures may have changed since
@@ -236,6 +239,8 @@ def _begin(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
             raise UserError(f"{path} is damaged; name another folder")
         known = {
             "init": None,
+            "stream": False,
+            "skip_unreadable": False,
             **known,
             "train": with_defaults(known.get("train"), TrainConfig),
             "samples": with_defaults(known.get("samples"), SampleConfig),

@@ -27,6 +27,8 @@ class PipelineConfig:
         finetune_steps: quantisation-aware steps of each mixed-precision sample.
         init: what the supernet's weights begin with: a preset whose supernet ships, or a file of
             weights; default: at random.
+        stream: whether images of one's own stay in their files, however few they are.
+        skip_unreadable: whether those that cannot be read are left out.
         draw: how training draws subnets, one of :data:`apq_moo.space.DISTRIBUTIONS`.
         algo: of the search.
         objectives: of the search.
@@ -48,6 +50,8 @@ class PipelineConfig:
     held_out: int = 1000
     finetune_steps: int = 0
     init: str | None = None
+    stream: bool = False
+    skip_unreadable: bool = False
     draw: str = "uniform"
     algo: str = RunConfig.algo
     objectives: tuple[str, ...] = RunConfig.objectives
@@ -100,7 +104,7 @@ class PipelineConfig:
             value = getattr(self, name)
             if value != getattr(default, name):
                 text = ",".join(value) if isinstance(value, tuple) else str(value)
-                words += [f"--{name.replace('_', '-')}", text]
+                words += [f"--{name.replace('_', '-')}", *([] if value is True else [text])]
         for name, limit in self.limits.items():
             words += ["--max", f"{name}={limit!r}"]
         return shlex.join(words)

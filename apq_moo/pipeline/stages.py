@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 from apq_moo.arrays import FloatArray
 from apq_moo.data import load_images
 from apq_moo.data.assets import SAMPLES, SUPERNET, Assets, predictor_file, write_manifest
-from apq_moo.data.images import ImageSet, check_images
+from apq_moo.data.images import ImageSource, check_images
 from apq_moo.data.noise import few_images
 from apq_moo.data.samples import load_samples
 from apq_moo.data.tables import SPLITS
@@ -78,7 +78,8 @@ def train(
     out = Path(out)
     unfinished = out.with_suffix(".training")
     group, device = join(on)
-    trainer = Trainer(space, load_images(images), config, device, group, split=split)
+    loaded = load_images(images)
+    trainer = Trainer(space, loaded, config, device, group, split=split)
     with growing(out) if group.leads else nullcontext():
         if unfinished.is_file():
             trainer.load(unfinished)
@@ -94,6 +95,7 @@ def train(
                 out,
                 supernet,
                 images=images,
+                images_skipped=loaded.skipped,
                 seconds=trainer.seconds,
                 steps=config.steps,
                 train=asdict(config),
@@ -213,11 +215,13 @@ def evaluate(
     for number, kind in enumerate(("fp", "mp")):
         right = np.empty((n_random, n), dtype=bool)
         test = np.empty(n_random)
-        for i, subnet in enumerate(subnets):
-            right[i], tested = scorer.hits(subnet, SPLITS, quantised=kind == "mp")
-            test[i] = 100 * tested.mean()
+        for first_row in range(0, n_random, _AT_ONCE):
+            rows = slice(first_row, first_row + _AT_ONCE)
+            found_hits = scorer.hits(subnets[rows], SPLITS, quantised=kind == "mp")
+            right[rows] = [of_validation for of_validation, _ in found_hits]
+            test[rows] = [100 * of_test.mean() for _, of_test in found_hits]
             if callback is not None:
-                callback(number * n_random + i + 1, 2 * n_random)
+                callback(number * n_random + min(rows.stop, n_random), 2 * n_random)
         validation = 100 * right.mean(axis=1)
         halves = 100 * (right[:, first].mean(axis=1) - right[:, ~first].mean(axis=1)) / 2
         mean[kind] = float(validation.mean())
@@ -231,14 +235,14 @@ def evaluate(
 
 
 def _calibration_noise(
-    supernet: Supernet, data: ImageSet, subnets: Sequence[Subnet], rng: np.random.Generator
+    supernet: Supernet, data: ImageSource, subnets: Sequence[Subnet], rng: np.random.Generator
 ) -> dict[str, float]:
     found: dict[str, list[FloatArray]] = {"fp": [], "mp": []}
     for _ in range(_CALIBRATIONS):
         # With replacement, since a small set calibrates with all its training images.
         drawn = rng.integers(0, len(data.train), len(data.calibration))
         split = data.train[drawn]
-        scorer = Scorer(supernet, replace(data, calibration=split))
+        scorer = Scorer(supernet, data.calibrated_by(split))
         for kind, values in found.items():
             accuracies = scorer.accuracies(subnets, ["validation"], quantised=kind == "mp")
             values.append(accuracies[:, 0])
@@ -247,6 +251,9 @@ def _calibration_noise(
         for kind, values in found.items()
     }
 
+
+_AT_ONCE = 16
+"""Subnets that classify images while these are in memory."""
 
 _CALIBRATIONS, _RECALIBRATED = 4, 12
 """How many calibration sets are drawn anew, and for how many subnets."""
@@ -304,6 +311,7 @@ def manifest(
     table = load_samples(folder / SAMPLES, space)
     counts = table.counts()
     predictors = sorted(folder.glob(predictor_file("*")))
+    loaded = load_images(images)
     names = [SUPERNET, SAMPLES, *(str(path.relative_to(folder)) for path in predictors)]
     return write_manifest(
         folder,
@@ -315,7 +323,8 @@ def manifest(
         processor=processor(),
         threads=torch.get_num_threads(),
         images=images,
-        images_sha256=load_images(images).checksum,
+        images_sha256=loaded.checksum,
+        images_skipped=loaded.skipped,
         n_fp=counts["fp"],
         n_mp=counts["mp"],
         counts=counts,

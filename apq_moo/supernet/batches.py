@@ -1,4 +1,4 @@
-"""Augmented training batches, on the device where the images are needed."""
+"""Augmented batches of training images in memory, on the device where they are needed."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from torch import Tensor
 from apq_moo.data.augmentation import Augmentation, Erasing, apply
 from apq_moo.data.images import ImageSet
 from apq_moo.data.pixels import as_floats
+from apq_moo.supernet.distributed import ALONE, Group
+
+ORDER, AUGMENTATION, ERASING = 1, 5, 6
+"""Beside the seed, which stream of random numbers orders, augments and erases."""
 
 
 class Batches:
@@ -22,6 +26,7 @@ class Batches:
         seed: of order and augmentation.
         device: where batches are wanted.
         erasing: what is erased beyond the image set's own augmentation.
+        group: this process among those that share each batch.
     """
 
     def __init__(
@@ -31,12 +36,14 @@ class Batches:
         seed: int,
         device: torch.device,
         erasing: Erasing | None = None,
+        group: Group = ALONE,
     ) -> None:
         self.images = images
         self.size = size
         self.seed = seed
         self.device = device
         self.erasing = erasing
+        self.group = group
         self.per_epoch = len(images.train) // size
         self._labels = torch.from_numpy(images.train.labels).to(device)
         self._pixels: Tensor | None = None
@@ -44,19 +51,21 @@ class Batches:
             self._pixels = torch.from_numpy(images.train.pixels).to(device)
 
     def from_step(self, step: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """All batches from a step on, without end: images ``(size, c, h, w)`` and labels."""
+        """This process's share of all batches from a step on, without end.
+
+        Yields:
+            Images ``(size, c, h, w)`` and labels, where it shares them with no other.
+        """
         epoch, skip = divmod(step, self.per_epoch)
         while True:
             for number, (x, y) in enumerate(self._epoch(epoch, skip), start=skip):
-                if self.erasing is None:
-                    yield x, y
-                    continue
-                rng = np.random.default_rng([self.seed, 6, epoch, number])
-                yield self.erasing(x, rng), y
+                if self.erasing is not None:
+                    x = self.erasing(x, np.random.default_rng([self.seed, ERASING, epoch, number]))  # noqa: PLW2901
+                yield self.group.share(x), self.group.share(y)
             epoch, skip = epoch + 1, 0
 
     def _epoch(self, epoch: int, skip: int) -> Iterator[tuple[Tensor, Tensor]]:
-        rng = np.random.default_rng([self.seed, 1, epoch])
+        rng = np.random.default_rng([self.seed, ORDER, epoch])
         train, augment = self.images.train, self.images.augment
         copies = None if self._pixels is not None else augment(train.images, rng)
         order = rng.permutation(len(train))
@@ -69,7 +78,7 @@ class Batches:
                 continue
             assert isinstance(augment, Augmentation)
             assert self._pixels is not None
-            draws = np.random.default_rng([self.seed, 5, epoch, number])
+            draws = np.random.default_rng([self.seed, AUGMENTATION, epoch, number])
             pixels = self._pixels[places[part]]
             n, _, height, width = pixels.shape
             yield as_floats(apply(pixels, augment.draw(n, height, width, draws))), labels

@@ -7,20 +7,22 @@ al., CVPR 2020, section 3.2).
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from apq_moo.data.images import ImageSet
+from apq_moo.arrays import BoolArray
+from apq_moo.data.images import ImageSource
 from apq_moo.space import Subnet
 from apq_moo.supernet.backends import gradients_on
-from apq_moo.supernet.batches import Batches
 from apq_moo.supernet.gradients import Student
 from apq_moo.supernet.network import Supernet
 from apq_moo.supernet.scoring import Scorer
+from apq_moo.supernet.sources import batches_of
 
 
 @dataclass(frozen=True)
@@ -51,13 +53,13 @@ class FineTunedScorer(Scorer):
         config: of the fine-tuning.
     """
 
-    def __init__(self, supernet: Supernet, images: ImageSet, config: FineTuning) -> None:
+    def __init__(self, supernet: Supernet, images: ImageSource, config: FineTuning) -> None:
         self._inherited, self._tuned = supernet, copy.deepcopy(supernet)
         super().__init__(self._tuned, images)
         self._config = config
         self._gradients = gradients_on(self._tuned, config.label_smoothing)
         size = min(config.batch_size, len(images.train))
-        self._batches = Batches(images, size, config.seed, self._device)
+        self._batches = batches_of(images, size, config.seed, self._device)
 
     def tune(self, subnet: Subnet) -> Supernet:
         """Fine-tune a subnet at its bits, from the inherited weights.
@@ -80,10 +82,13 @@ class FineTunedScorer(Scorer):
         for tuned, inherited in pairs:
             tuned.copy_(inherited)
 
-    def _right(self, subnet: Subnet, splits: Sequence[str], *, quantised: bool) -> Sequence[Tensor]:
-        if quantised:
-            self.tune(subnet)
-        else:
-            self._restore()
-        self._evaluator.forget()
-        return super()._right(subnet, splits, quantised=quantised)
+    def _hits(
+        self, subnets: Sequence[Subnet], splits: Sequence[str], quantised: BoolArray
+    ) -> Iterator[Sequence[Tensor]]:
+        for subnet, at in zip(subnets, quantised, strict=True):
+            if at:
+                self.tune(subnet)
+            else:
+                self._restore()
+            self._evaluator.forget()
+            yield from super()._hits([subnet], splits, np.array([at]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from apq_moo.arrays import BoolArray, FloatArray
-from apq_moo.data.images import ImageSet, joined
+from apq_moo.data.images import ImageSource
 from apq_moo.space import Subnet
 from apq_moo.supernet.backends import evaluator_for
 from apq_moo.supernet.devices import device_of
@@ -24,12 +24,16 @@ _TIMED = 512
 _CALIBRATION = 3
 """How many classified images an image of the calibration takes as long as, about."""
 
+_KEPT_BYTES = 3 * 2**29
+"""Of images that are held ready for later calls."""
+
 
 class Scorer:
     """Counts what subnets of a supernet classify rightly.
 
     A subnet is calibrated once and classifies the images of all wanted splits in one pass; the
-    device is waited for when all subnets of a call are under way.
+    device is waited for when all subnets of a call are under way. Of images that memory does not
+    hold at once, all subnets of a call classify one block after the other.
 
     Args:
         supernet: the weights, on any device.
@@ -39,13 +43,14 @@ class Scorer:
         space: the supernet's.
     """
 
-    def __init__(self, supernet: Supernet, images: ImageSet) -> None:
+    def __init__(self, supernet: Supernet, images: ImageSource) -> None:
         self.space = supernet.space
         self._images = images
         self._device = device_of(supernet)
         self._calibration = torch.from_numpy(images.calibration.pixels).to(self._device)
         self._evaluator = evaluator_for(supernet, self._calibration)
         self._together: dict[tuple[str, ...], tuple[Any, Tensor]] = {}
+        self._kept_bytes = 0
 
     def count(
         self, subnets: Sequence[Subnet], splits: Sequence[str], *, quantised: bool | BoolArray
@@ -57,9 +62,9 @@ class Scorer:
             splits: of the image set, by their attributes' names.
             quantised: whether they run at their bits, one for all or shape ``(n,)``.
         """
+        at = np.broadcast_to(quantised, len(subnets))
         rows = [
-            torch.stack([part.sum() for part in self._right(subnet, splits, quantised=bool(at))])
-            for subnet, at in zip(subnets, np.broadcast_to(quantised, len(subnets)), strict=True)
+            torch.stack([part.sum() for part in parts]) for parts in self._hits(subnets, splits, at)
         ]
         found: NDArray[np.int32] = torch.stack(rows).cpu().numpy().astype(np.int32)
         return found
@@ -72,14 +77,21 @@ class Scorer:
         accuracies: FloatArray = 100.0 * (self.count(subnets, splits, quantised=quantised) / sizes)
         return accuracies
 
-    def hits(self, subnet: Subnet, splits: Sequence[str], *, quantised: bool) -> list[BoolArray]:
-        """Which images of each split a subnet classifies rightly, shape ``(images of it,)``."""
-        return [part.cpu().numpy() for part in self._right(subnet, splits, quantised=quantised)]
+    def hits(
+        self, subnets: Sequence[Subnet], splits: Sequence[str], *, quantised: bool
+    ) -> list[list[BoolArray]]:
+        """Which images of each split subnets classify rightly.
+
+        Returns:
+            For each subnet and split shape ``(images of it,)``.
+        """
+        at = np.full(len(subnets), quantised)
+        return [[part.cpu().numpy() for part in parts] for parts in self._hits(subnets, splits, at)]
 
     def estimate_s(self, subnet: Subnet, splits: Sequence[str]) -> float:
         """About how many seconds a subnet takes at its bits, calibration included."""
         part = self._evaluator.prepare(
-            torch.from_numpy(self._images.split(splits[0]).pixels[:_TIMED]).to(self._device)
+            torch.from_numpy(self._images.split(splits[0])[:_TIMED].pixels).to(self._device)
         )
         for _ in range(2):  # the first is slower
             begun = time.perf_counter()
@@ -89,15 +101,42 @@ class Scorer:
         calibration = _CALIBRATION * len(self._calibration)
         return seconds * max(1.0, (images + calibration) / (timed + calibration))
 
-    def _right(self, subnet: Subnet, splits: Sequence[str], *, quantised: bool) -> Sequence[Tensor]:
-        """Which images of each split are classified rightly; does not wait for the device."""
-        key = tuple(splits)
-        if key not in self._together:
-            together = joined([self._images.split(name) for name in splits])
-            images, labels = (torch.from_numpy(x) for x in (together.pixels, together.labels))
-            self._together[key] = self._evaluator.prepare(images), labels.to(self._device)
-        images, labels = self._together[key]
-        logits = self._evaluator.logits(subnet, images, quantised=quantised)
+    def _hits(
+        self, subnets: Sequence[Subnet], splits: Sequence[str], quantised: BoolArray
+    ) -> Iterator[Sequence[Tensor]]:
+        """Which images of each split each subnet classifies rightly, on the device.
+
+        Args:
+            subnets: members of the space.
+            splits: of the image set.
+            quantised: whether each runs at its bits, shape ``(n,)``.
+        """
+        parts: list[list[Tensor]] = [[] for _ in subnets]
+        for images, labels in self._blocks(splits):
+            for of, subnet, at in zip(parts, subnets, quantised, strict=True):
+                logits = self._evaluator.logits(subnet, images, quantised=bool(at))
+                of.append(logits.argmax(1) == labels)
         sizes = [len(self._images.split(name)) for name in splits]
-        right: Sequence[Tensor] = (logits.argmax(1) == labels).split(sizes)
-        return right
+        for of in parts:
+            yield torch.cat(of).split(sizes)
+
+    def _blocks(self, splits: Sequence[str]) -> Iterator[tuple[Any, Tensor]]:
+        """Images of splits as the evaluator reads them, and their labels, some at a time."""
+        key = tuple(splits)
+        if key in self._together:
+            yield self._together[key]
+            return
+        n = sum(len(self._images.split(name)) for name in splits)
+        for block in self._images.blocks(splits):
+            labels = torch.from_numpy(block.labels).to(self._device)
+            prepared = self._evaluator.prepare(torch.from_numpy(block.pixels)), labels
+            if len(block) == n:
+                self._keep(key, prepared, block.pixels.nbytes)
+            yield prepared
+
+    def _keep(self, key: tuple[str, ...], prepared: tuple[Any, Tensor], n_bytes: int) -> None:
+        if self._kept_bytes + n_bytes > _KEPT_BYTES:
+            self._together.clear()
+            self._kept_bytes = 0
+        self._together[key] = prepared
+        self._kept_bytes += n_bytes

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from apq_moo.arrays import IntArray
-from apq_moo.data import ImageSet, load_images
+from apq_moo.data import ImageSource, load_images
 from apq_moo.data.assets import SUPERNET, Assets
 from apq_moo.data.tables import MISSING, SPLITS, AccuracyTable, load_table
 from apq_moo.files import growing, sha256
@@ -48,7 +48,7 @@ def begin_table(space: Space, assets: Assets, X: IntArray, path: str | Path) -> 
 
 
 def _begin(
-    space: Space, X: IntArray, path: Path, data: ImageSet, header: dict[str, Any]
+    space: Space, X: IntArray, path: Path, data: ImageSource, header: dict[str, Any]
 ) -> AccuracyTable:
     table = _unmeasured(np.unique(X, axis=0), data, header)
     if path.exists():
@@ -99,6 +99,6 @@ def tabulate(
     )  # fmt: skip
 
 
-def _unmeasured(X: IntArray, images: ImageSet, header: dict[str, Any]) -> AccuracyTable:
+def _unmeasured(X: IntArray, images: ImageSource, header: dict[str, Any]) -> AccuracyTable:
     right = np.full((len(X), len(SPLITS)), MISSING, dtype=np.int32)
     return AccuracyTable(X, right, (len(images.validation), len(images.test)), header)

@@ -21,12 +21,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from apq_moo.data.augmentation import AUGMENTATIONS
-from apq_moo.data.images import ImageSet, check_images
+from apq_moo.data.images import ImageSource, check_images
 from apq_moo.errors import UserError
 from apq_moo.space import Space, Subnet
 from apq_moo.supernet.accumulation import Accumulated
 from apq_moo.supernet.backends import gradients_on
-from apq_moo.supernet.batches import Batches
 from apq_moo.supernet.beginning import Beginning, begin_with
 from apq_moo.supernet.checkpoint import save_tensors
 from apq_moo.supernet.distributed import ALONE, Group
@@ -38,6 +37,7 @@ from apq_moo.supernet.range_fitting import fit_ranges
 from apq_moo.supernet.recipe import TrainConfig
 from apq_moo.supernet.resuming import FORMAT, Parts, Reached, restore, snapshot
 from apq_moo.supernet.saving import Saving
+from apq_moo.supernet.sources import batches_of
 
 __all__ = ["FORMAT", "SPLITS", "Progress", "TrainConfig", "Trainer"]
 
@@ -76,7 +76,7 @@ class Trainer:
 
     Args:
         space: the space.
-        images: the data set; only ``train`` and ``augment`` are used.
+        images: the data set; it is trained on its ``train``.
         config: settings.
         device: where to train.
         group: this process among others that train the same supernet.
@@ -96,7 +96,7 @@ class Trainer:
     def __init__(
         self,
         space: Space,
-        images: ImageSet,
+        images: ImageSource,
         config: TrainConfig,
         device: torch.device | str = "cpu",
         group: Group = ALONE,
@@ -135,9 +135,10 @@ class Trainer:
         self.seconds = 0.0
         self._gradients = self._way()
         self._drawing = Drawing(space, config)
-        self._batches = Batches(
-            images, size, config.seed, self.device, AUGMENTATIONS[config.augmentation]
-        )
+        self._batches = batches_of(
+            images, size, config.seed, self.device, AUGMENTATIONS[config.augmentation],
+            ALONE if self._shares_subnets else group,
+        )  # fmt: skip
 
     def begin(self, source: str | Path) -> Beginning:
         """Begin with the weights of a network of the same family, before the first step.
@@ -181,8 +182,6 @@ class Trainer:
         except torch.cuda.OutOfMemoryError:
             pass  # what its traceback holds goes with it
         del self._gradients
-        if not self._shares_subnets:
-            x, y = self.group.share(x), self.group.share(y)
         share = len(x)
         part = math.ceil(share / self.config.accumulation)
         students = [first] if self.alone else [first, *self._drawing.students(self.step)]
@@ -193,7 +192,6 @@ class Trainer:
         others = self._drawing.students(self.step) if self.alone is None else []
         if self._shares_subnets:
             return self._update_shared(x, y, [first, *others])
-        x, y = self.group.share(x), self.group.share(y)
         smaller = others[(len(others) + 1) // 2 :] if self.config.momentum_groups else []
         loss = self._gradients.step(x, y, [first, *others[: len(others) - len(smaller)]])
         logits = self._gradients.logits

@@ -32,7 +32,7 @@ def test_counts_are_the_evaluator_s(nets, image_set, subnets, quantised):
     percent = scorer.accuracies(subnets, SPLITS, quantised=quantised)
     sizes = [len(image_set.split(name)) for name in SPLITS]
     np.testing.assert_array_equal(percent, 100.0 * (found / np.array(sizes)))
-    hits = scorer.hits(subnets[0], SPLITS, quantised=quantised)
+    (hits,) = scorer.hits(subnets[:1], SPLITS, quantised=quantised)
     assert [len(part) for part in hits] == sizes
     assert [part.sum() for part in hits] == found[0].tolist()
 
