@@ -8,12 +8,13 @@ run forward and backward in it, over those that are run to score a network.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from apq_moo.arrays import FloatArray
 from apq_moo.data import load_images
 from apq_moo.data.assets import SUPERNET, Assets, find_assets
-from apq_moo.data.images import ImageSet
+from apq_moo.data.images import ImageSource
 from apq_moo.errors import UserError
 from apq_moo.problems.accuracy import AccuracySource
 from apq_moo.space import Subnet, superspace
@@ -40,7 +41,7 @@ def supernet_assets(assets: Assets) -> Assets:
     return find_assets(superspace(assets.space)) if part else assets
 
 
-def load_trained(assets: Assets) -> tuple[Supernet, ImageSet]:
+def load_trained(assets: Assets) -> tuple[Supernet, ImageSource]:
     """A supernet on the CPU, and the images that it was made from.
 
     Raises:
@@ -59,14 +60,20 @@ def load_trained(assets: Assets) -> tuple[Supernet, ImageSet]:
 
 
 def require_trained(source: AccuracySource) -> None:
-    """Check, before anything is loaded, that a space has a supernet.
+    """Check, before a search, that a space has a supernet, and that its images are here.
 
     Raises:
-        UserError: it has not.
+        UserError: it has not, or they are not.
     """
     assets = supernet_assets(find_assets(source.space, source.assets))
     if not assets.has(SUPERNET):
         raise UserError(f"{assets.folder} has none; name a folder of assets that has one")
+    _check_images(assets.images)
+
+
+@lru_cache(maxsize=8)
+def _check_images(name: str) -> None:
+    load_images(name)
 
 
 class TrainedNetwork:
@@ -108,9 +115,9 @@ class TrainedNetwork:
             size: images of a batch; see :meth:`batch`.
             seed: of their order and augmentation.
         """
-        from apq_moo.supernet.batches import Batches
+        from apq_moo.supernet.sources import batches_of
 
-        return Batches(self._images, self.batch(size), seed, self._device).from_step(0)
+        return batches_of(self._images, self.batch(size), seed, self._device).from_step(0)
 
     def gates(self, batch: tuple[Tensor, Tensor], path: Sequence[StagePath]) -> GateGradients:
         """See :func:`apq_moo.supernet.gates.gate_gradients`."""
