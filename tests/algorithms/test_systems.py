@@ -23,7 +23,9 @@ FREE = ["spos"]
 
 CONTROLS = ["mobilenetv2-8bit", "uniform-width", "uniform-bits", "greedy", "milp"]
 
-PIPELINES = ["uniform-width+uniform-bits"]
+PIPELINES = ["uniform-width+uniform-bits", "amc+haq:amc__episodes=8:haq__episodes=8"]
+
+AGENTS = [f"{name}:hidden=8:episodes=8:warmup=2" for name in ("amc", "haq")]
 
 
 class TestFreeSystems(AlgorithmConformance):
@@ -46,11 +48,26 @@ class TestControls(AlgorithmConformance):
         return lambda share: under_a_share(space, 0.8 + share)
 
 
-def under_a_share(space, share, objectives=("acc",)):
-    problem = limited_problem(space)
-    free = problem.with_limits({})
-    cost = free.costs(reference_network(free)[None])["latency"][0]
-    return problem.with_limits({"latency": share * cost}, objectives)
+class TestAgents(AlgorithmConformance):
+    """On a space where latency and energy hardly know bits, so that size is limited."""
+
+    @pytest.fixture
+    def space(self):
+        return load_space("tiny")
+
+    @pytest.fixture(params=AGENTS)
+    def algorithm(self, request):
+        return ALGORITHMS.get(request.param)
+
+    @pytest.fixture
+    def make_problem(self, space):
+        return lambda share: under_a_share(space, 0.85 + share, limit="size")
+
+
+def under_a_share(space, share, objectives=("acc",), limit="latency"):
+    free = limited_problem(space).with_limits({limit: 1e9})
+    cost = free.costs(reference_network(free)[None])[limit][0]
+    return free.with_limits({limit: share * cost}, objectives)
 
 
 def drive(name, problem, budget, seed=0, points=None):
@@ -95,7 +112,7 @@ def test_a_budget_cuts_the_last_batch_and_all_is_handed_back():
     assert [len(part) for part in ask(within(once(), 0), None)[1]] == [0, 0]
 
 
-@pytest.mark.parametrize("name", [*FREE, *CONTROLS, *PIPELINES])
+@pytest.mark.parametrize("name", [*FREE, *CONTROLS, *PIPELINES, *AGENTS])
 def test_returned_networks_meet_the_limits_by_the_tables(name, digits):
     """Costs are computed again layer by layer, not from what the search gathered."""
     share = 1.0 if name == "mobilenetv2-8bit" else 0.9
@@ -127,6 +144,8 @@ def test_parameters_are_named_and_checked():
         "uniform-width+uniform-bits:a=1": r"has no parameter 'a'; it has stages, uniform-width__",
         "uniform-width+uniform-bits:uniform-bits__a=1": "uniform-bits has no parameter 'a'; it has",
         "uniform-width+uniform-bits:stages=1/x": "stages are multiples of the limits above 0 and",
+        "amc:lbound=0.9:rbound=0.5": "amc: 0 < lbound <= rbound <= 1 must hold, not lbound=0.9 and",
+        "haq:agent=dqn": "haq: agent is one of ddpg, ",
         "spos:top": "'top' in 'spos:top': write NAME:PARAMETER=VALUE, such as",
     }.items():
         with pytest.raises(UserError, match=said):

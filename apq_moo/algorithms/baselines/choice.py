@@ -6,14 +6,15 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TypeAlias
 
 import numpy as np
 
 from apq_moo.algorithms.baselines.reference import nearest_blocks
-from apq_moo.arrays import BoolArray, IntArray
+from apq_moo.arrays import BoolArray, FloatArray, IntArray
 from apq_moo.errors import UserError
 from apq_moo.hardware import CostTable
-from apq_moo.problems import APQProblem
+from apq_moo.problems import APQProblem, FeasibleRegion
 from apq_moo.problems.feasibility import cheap_network
 from apq_moo.space import Space
 from apq_moo.space.spec import FIELDS
@@ -107,6 +108,32 @@ class Choice:
         """
         blocks = np.flatnonzero(self._shallowest).tolist()
         return float(table.fixed + sum(table.blocks[b][self.open[b]].min() for b in blocks))
+
+
+Limits: TypeAlias = Sequence[tuple[CostTable, float]]
+
+
+def broken(region: FeasibleRegion, index: IntArray) -> Limits:
+    """The limits of a region that a network breaks, shape ``(n_blocks,)``."""
+    return [(table, limit) for table, limit in region.limits if table.gather(index[None]) > limit]
+
+
+def saved(limits: Limits, index: IntArray, block: int) -> FloatArray:
+    """What each configuration of a block would save a network, relative to limits.
+
+    Args:
+        limits: of which the sum is taken.
+        index: the network, shape ``(n_blocks,)``; the block runs in it.
+        block: which.
+
+    Returns:
+        Shape ``(block_sizes[b],)``.
+    """
+    total = np.zeros(len(limits[0][0].blocks[block]) if limits else 0)
+    for table, limit in limits:
+        costs = table.blocks[block]
+        total += (costs[index[block]] - costs) / max(limit, _TINY)
+    return total
 
 
 def brought_under(choice: Choice, index: IntArray) -> IntArray:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from apq_moo.algorithms.baselines.choice import Choice, brought_under
+from apq_moo.algorithms.baselines.choice import Choice, broken, brought_under, saved
 from apq_moo.algorithms.baselines.reference import reference_network
 from apq_moo.algorithms.baselines.sensitivities import Sensitivities
 from apq_moo.algorithms.baselines.system import Asking, System, Target
@@ -102,32 +102,22 @@ class Greedy(SensitivityControl):
         blocks = np.flatnonzero(space.layout.active(index[None])[0]).tolist()
         genes = space.layout.split(space.layout.genes)
         for _ in range(int(space.n_options.sum())):
-            over = [(t, limit) for t, limit in region.limits if t.gather(index[None])[0] > limit]
-            runs = region.options.feasible_blocks(index[None])[0]
+            over = broken(region, index)
+            if not over:
+                break
             best, move = np.inf, None
             for b in blocks:
-                near = choice.open[b].copy()
-                if runs[b]:
-                    near &= (genes[b][:-1] != genes[b][index[b]]).sum(axis=1) == 1
-                saved = _saved(over, b, index[b]) if runs[b] else np.ones(len(near))
-                rows = np.flatnonzero(near & (saved > 0))
+                near = (genes[b][:-1] != genes[b][index[b]]).sum(axis=1) == 1
+                less = saved(over, index, b)
+                rows = np.flatnonzero(near & choice.open[b] & (less > 0))
                 if len(rows):
-                    price = (gains[b][index[b]] - gains[b][rows]) / saved[rows]
+                    price = (gains[b][index[b]] - gains[b][rows]) / less[rows]
                     if price.min() < best:
                         best, move = price.min(), (b, rows[price.argmin()])
             if move is None:
                 break
             index[move[0]] = move[1]
         return brought_under(choice, index)
-
-
-def _saved(over: Any, block: int, number: int) -> FloatArray:
-    """What each configuration of a block saves, relative to the limits that are broken."""
-    saved: FloatArray = sum(
-        ((t.blocks[block][number] - t.blocks[block]) / max(limit, 1e-100) for t, limit in over),
-        start=np.zeros(()),
-    )
-    return saved
 
 
 class Milp(SensitivityControl):

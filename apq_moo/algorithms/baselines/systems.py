@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from apq_moo.algorithms.baselines.amc import Amc
 from apq_moo.algorithms.baselines.controls import Greedy, Milp
 from apq_moo.algorithms.baselines.dnas import Dnas
+from apq_moo.algorithms.baselines.haq import Haq
 from apq_moo.algorithms.baselines.proxylessnas import ProxylessNAS
 from apq_moo.algorithms.baselines.spos import Spos
 from apq_moo.algorithms.baselines.system import System
@@ -45,6 +47,18 @@ SYSTEMS: tuple[tuple[type[System], str, str], ...] = (
         "Z. Guo et al., Single Path One-Shot Neural Architecture Search with Uniform Sampling, "
         "ECCV 2020",
         "evolution of scored networks, none twice, limits kept by sampling",
+    ),
+    (
+        Amc,
+        "Y. He et al., AMC: AutoML for Model Compression and Acceleration on Mobile Devices, ECCV "
+        "2018",
+        "an agent chooses the reference network's channels, never more than the limits leave",
+    ),
+    (
+        Haq,
+        "K. Wang et al., HAQ: Hardware-Aware Automated Quantization with Mixed Precision, CVPR "
+        "2019",
+        "an agent chooses the reference network's bits, decremented until the limits are met",
     ),
     (
         ProxylessNAS,

@@ -1,0 +1,124 @@
+"""Searches by agents that learn from the accuracies of the networks they make."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from apq_moo.algorithms.base import check_least
+from apq_moo.algorithms.baselines.choice import Choice
+from apq_moo.algorithms.baselines.ddpg import Ddpg, Settings
+from apq_moo.algorithms.baselines.decisions import Decisions
+from apq_moo.algorithms.baselines.reference import reference_network
+from apq_moo.algorithms.baselines.system import Asking, System, Target
+from apq_moo.arrays import FloatArray, IntArray
+from apq_moo.errors import UserError, shown
+
+AGENTS = {
+    "ddpg": "what the authors trained",
+    "random": "uniform actions, which learn nothing: a control",
+}
+
+
+class Agent(Protocol):
+    """Acts, and learns from episodes."""
+
+    def act(self, state: FloatArray) -> float:
+        """An action from 0 to 1, for a state of shape ``(n_state,)``."""
+
+    def learn(self, states: FloatArray, actions: FloatArray, reward: float) -> None:
+        """Take in an episode; see :class:`Ddpg`."""
+
+
+class RandomAgent:
+    """Uniform actions.
+
+    Args:
+        rng: source of randomness.
+    """
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._rng = rng
+
+    def act(self, state: FloatArray) -> float:
+        """See :class:`Agent`."""
+        del state
+        return float(self._rng.random())
+
+    def learn(self, states: FloatArray, actions: FloatArray, reward: float) -> None:
+        """See :class:`Agent`."""
+
+
+class AgentSystem(System):
+    """An agent makes a network in each episode; the accuracy of a known one is not asked for again.
+
+    Args:
+        episodes: for a target; 0 for as many as its budget.
+        warmup: episodes of random actions, at most a quarter of all.
+        agent: see :data:`AGENTS`.
+        hidden: width of both hidden layers of actor and critic.
+        faithful: slips to repeat.
+
+    Attributes:
+        decay: of the noise, each episode after the warm-up.
+        replay: episodes that are remembered.
+        reward_scale: reward for a point of accuracy.
+
+    Raises:
+        UserError: a parameter is out of range.
+    """
+
+    decay: ClassVar[float]
+    replay: ClassVar[int]
+    reward_scale: ClassVar[float]
+
+    def __init__(self, episodes: int, warmup: int, agent: str, hidden: int, faithful: str) -> None:
+        check_least(0, episodes=episodes, warmup=warmup)
+        check_least(1, hidden=hidden)
+        if agent not in AGENTS:
+            raise UserError(
+                f"{self.title}: agent is one of {', '.join(AGENTS)}, not {shown(agent)}"
+            )
+        self.episodes, self.warmup, self.agent, self.hidden = episodes, warmup, agent, hidden
+        self._choose_slips(faithful)
+
+    @abstractmethod
+    def decisions(self, choice: Choice) -> Decisions:
+        """What the agent decides.
+
+        Args:
+            choice: the networks that it can choose.
+        """
+
+    def _make_agent(self, decisions: Decisions, episodes: int, rng: np.random.Generator) -> Agent:
+        if self.agent == "random":
+            return RandomAgent(rng)
+        warmup = min(self.warmup, episodes // 4) + self.repeats("late-warmup")
+        settings = Settings(warmup, decay=self.decay, replay=self.replay, hidden=self.hidden)
+        return Ddpg(decisions.n_state, settings, rng)
+
+    def reach(self, target: Target, base: IntArray | None = None) -> Asking[Any]:
+        """See :class:`System`."""
+        start = reference_network(target.problem) if base is None else base
+        choice = Choice(target.problem, start, self.fields or (), self.title)
+        decisions = self.decisions(choice)
+        if not decisions.n_steps:  # a stage before left nothing to choose
+            yield decisions.cheapest[None]
+            return
+        episodes = self.episodes or target.budget
+        agent = self._make_agent(decisions, episodes, target.rng)
+        known: dict[bytes, float] = {}
+        for _ in range(episodes):
+            states, actions, done = [decisions.reset()], [], False
+            while not done:
+                actions.append(agent.act(states[-1]))
+                state, done = decisions.step(actions[-1])
+                states.append(state)
+            index = decisions.network()
+            key = index.tobytes()
+            if key not in known:
+                (accuracy,) = yield index[None]
+                known[key] = float(accuracy)
+            agent.learn(np.array(states), np.array(actions), self.reward_scale * known[key])
