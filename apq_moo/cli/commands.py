@@ -7,6 +7,7 @@ from apq_moo.cli import (  # noqa: F401
     hardware_commands,
     measuring_commands,
     pipeline_commands,
+    planning_commands,
     predictor_commands,
     run_commands,
     samples_commands,

@@ -82,12 +82,16 @@ _OPTIONS = {
     "n": "--end-to-end",
     "part": "--part",
     "pop_size": "--pop-size",
+    "pue": "--pue",
     "power_of_two": "--power-of-two",
+    "efficiency": "--efficiency",
+    "epochs": "--epochs",
     "equal_sums": "--equal-sums",
     "row": "--breakdown",
     "skip_unreadable": "--skip-unreadable",
     "steps": "--steps",
     "stream": "--stream",
+    "watts": "--watts",
     "warmup_steps": "--warmup-steps",
 }
 """The option that stands for an argument of the library."""

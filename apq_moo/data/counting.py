@@ -1,0 +1,28 @@
+"""How many training images a set has, without reading those of a folder."""
+
+from __future__ import annotations
+
+from apq_moo.data import folders, load_images
+from apq_moo.data.images import IMAGES
+from apq_moo.data.listing import list_pictures
+
+_SPLITS = 3
+
+
+def training_images(name: str) -> int:
+    """Count the training images of a set, without those that validation gets.
+
+    Args:
+        name: of an image set, ``folder:PATH@SIZE``, or the path of a folder or CSV file.
+
+    Raises:
+        UserError: there is no such set or folder.
+    """
+    if name in IMAGES:
+        return len(load_images(name).train)
+    rest = name.removeprefix(folders.PREFIX)
+    path, at, _ = rest.rpartition("@")
+    splits = list_pictures(path if at else rest).splits
+    n = len(splits["train"])
+    missing = _SPLITS - len(splits)  # each of them is drawn from the training images
+    return n - missing * max(1, round(folders.VALIDATION_FRACTION * n))
