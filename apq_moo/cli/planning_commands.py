@@ -165,14 +165,16 @@ def _show(made: Plan, figures: Figures, assumed: Assumptions) -> None:
     from apq_moo.supernet.planning import WATTS
 
     memory = "not measured" if made.memory_gib is None else f"{made.memory_gib:.1f} GiB"
+    gpu = figures.kind == "cuda"
+    published = f" ({_short(made.co2e_kg_published)} by the paper's rate)" if gpu else ""
     rows = {
         "steps": f"{made.steps:,} of {made.batch_size:,} images ({made.epochs:.1f} epochs)",
         "images a second": _short(made.images_per_s),
         "days": _short(made.hours / 24),
-        "GPU hours" if figures.kind == "cuda" else "CPU hours": _short(made.gpu_hours),
+        "GPU hours" if gpu else "CPU hours": _short(made.gpu_hours),
         "memory of a device": memory,
         "energy": f"{_short(made.kwh)} kWh",
-        "CO2e": f"{_short(made.co2e_kg)} kg ({_short(made.co2e_kg_published)} by the paper's rate)",
+        "CO2e": f"{_short(made.co2e_kg)} kg{published}",
     }
     table = Table(title=f"{made.images:,} images on {assumed.gpus} devices", show_header=False)
     for name, value in rows.items():

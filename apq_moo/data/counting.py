@@ -24,5 +24,5 @@ def training_images(name: str) -> int:
     path, at, _ = rest.rpartition("@")
     splits = list_pictures(path if at else rest).splits
     n = len(splits["train"])
-    missing = _SPLITS - len(splits)  # each of them is drawn from the training images
-    return n - missing * max(1, round(folders.VALIDATION_FRACTION * n))
+    drawn = max(1, min(folders.MOST_DRAWN, round(folders.VALIDATION_FRACTION * n)))
+    return n - drawn * (_SPLITS - len(splits))

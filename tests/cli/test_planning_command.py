@@ -14,7 +14,14 @@ def test_a_plan_is_measured_kept_and_made_anew(call, refused):
     assert "800 of 8 images (1.0 epochs)" in made.out
     assert "1 passes of 4 random images" in made.out
     assert "0.9 of 2 times that on 2 devices, 150 W each" in made.out
+    assert "paper" not in made.out
     kept = json.loads(Path("plan.json").read_text())
+    on_gpu = kept["figures"] | {"kind": "cuda", "memory_bytes": 2**31}
+    Path("gpu.json").write_text(json.dumps(on_gpu))
+    shown = call(*PLAN, "--steps", "800", "--figures", "gpu.json", "--watts", "300").out
+    assert "by the paper's rate" in shown
+    assert "2.0 GiB" in shown
+    assert "300 W each" in shown
     again = call(*PLAN, "--epochs", "2", "--gpus", "4", "--figures", "plan.json", "--json")
     found = json.loads(again.out)
     assert found["figures"] == kept["figures"]
@@ -48,4 +55,6 @@ def test_images_are_counted_by_name(call, refused):
     assert "write a number from 1" in refused(*common, "--images", "0")
     assert "image folder" in refused(*common, "--images", "none")
     assert "--images N" in refused("supernet", "plan", "--space", "imagenet")
-    assert "batch size" not in refused(*common, "--images", "12", "--batch-size", "64")
+    assert "--batch-size 64 is more than the 12" in refused(
+        "supernet", "plan", "--images", "12", "--batch-size", "64"
+    )
