@@ -100,6 +100,9 @@ def test_the_commands_about_systems(tmp_path):
     for arguments in commands("# Systems", SYSTEMS):
         call(arguments)
     assert len(list((tmp_path / "runs").glob("*/front.csv"))) == 2
+    for arguments in commands("All of them at equal cost", SYSTEMS):
+        call(arguments)
+    assert (tmp_path / "runs" / "systems" / "comparison.md").is_file()
 
 
 @pytest.mark.usefixtures("hurried")

@@ -2,6 +2,7 @@
 
 from apq_moo.cli import (  # noqa: F401
     bench_commands,
+    comparison_commands,
     data_commands,
     deploy_commands,
     hardware_commands,

@@ -90,6 +90,7 @@ _OPTIONS = {
     "row": "--breakdown",
     "skip_unreadable": "--skip-unreadable",
     "steps": "--steps",
+    "targets": "--targets",
     "stream": "--stream",
     "watts": "--watts",
     "warmup_steps": "--warmup-steps",

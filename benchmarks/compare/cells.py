@@ -40,6 +40,8 @@ def _search(cell: Cell) -> Outcome:
         "ok",
         evaluations=len(archive),
         measured=search.measured,
+        gradient_steps=search.gradient_steps or 0,
+        gradient_evaluations=search.gradient_evaluations or 0,
         seconds={"load": search.seconds, "search": float(trace.seconds[-1])},
         genotypes=front.X,
         front=front.F,

@@ -55,6 +55,8 @@ class Outcome:
         error: why it failed.
         evaluations: of all objectives.
         measured: networks that were evaluated on a supernet for it.
+        gradient_steps: that were taken on a supernet.
+        gradient_evaluations: that these were charged as, beside those that were made.
         seconds: of loading and searching.
         genotypes: genotypes of the non-dominated feasible networks of all that were evaluated,
             ``(n, n_var)``.
@@ -70,6 +72,8 @@ class Outcome:
     error: str = ""
     evaluations: int = 0
     measured: int = 0
+    gradient_steps: int = 0
+    gradient_evaluations: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     genotypes: NDArray[np.integer[Any]] = field(default_factory=lambda: np.empty((0, 0), np.uint8))
     front: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
@@ -124,6 +128,8 @@ class _Facts:
     evaluations: int
     measured: int
     seconds: dict[str, float]
+    gradient_steps: int = 0
+    gradient_evaluations: int = 0
 
 
 class Store:

@@ -34,13 +34,14 @@ OUTPUTS = {
 FOLDERS = {
     ("run", "--out"),
     ("bench", "--out"),
+    ("compare-systems", "--out"),
     ("pipeline", "--out"),
     ("data", "download", "--folder"),
     ("deploy", "-o"),
     ("export", "-o"),
 }
 """And of ``export``, whose formats are tested with it, a file."""
-INPUTS = {"--supernet", "--samples", "--resume", "--plan"}
+INPUTS = {"--supernet", "--samples", "--resume", "--plan", "--rates"}
 
 
 @pytest.fixture

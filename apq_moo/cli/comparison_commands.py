@@ -1,0 +1,115 @@
+"""The command that compares systems at equal cost: ``compare-systems``."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from apq_moo.cli.app import app, err, progress, say
+from apq_moo.cli.options import OnOption, as_options, parse_limits
+from apq_moo.cli.stopping import going_on
+from apq_moo.defaults import MAX_JOBS
+from apq_moo.errors import UserError
+from apq_moo.texts import by_commas
+
+if TYPE_CHECKING:
+    from apq_moo.benchmarks.compare.store import Outcome
+
+
+@app.command(name="compare-systems")
+def compare_systems(
+    space: Annotated[str | None, typer.Option(help="A preset or a TOML file.")] = None,
+    targets: Annotated[
+        int | None,
+        typer.Option(help="Limits on latency: 100 to 70 % of MobileNetV2's, 3 of them."),
+    ] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option("--max", metavar="NAME=VALUE", help="A target; repeat it for more."),
+    ] = None,
+    systems: Annotated[str | None, typer.Option(help="Algorithms, by commas.")] = None,
+    budget: Annotated[
+        int | None, typer.Option(help="Evaluations of a system for each target.")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="Searches of each.")] = None,
+    predictor: Annotated[str | None, typer.Option(help="Where accuracies come from.")] = None,
+    device: Annotated[str | None, typer.Option(help="The cost model.")] = None,
+    assets: Annotated[str | None, typer.Option(help="A folder of assets.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, max=MAX_JOBS, help="Searches at a time.")] = 1,
+    measure: Annotated[
+        bool, typer.Option(help="Measure the best networks on validation and test images.")
+    ] = True,
+    on: OnOption = None,
+    rates: Annotated[
+        Path | None, typer.Option(help="TOML file of what an hour takes; default: the paper's.")
+    ] = None,
+    seconds_per_evaluation: Annotated[
+        float | None,
+        typer.Option(min=0, help="Count hours by evaluations; default: the seconds measured."),
+    ] = None,
+    deployments: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="N of the hours in all, in the CSV file.")
+    ] = 40,
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="Its folder; default: a new one under runs/.")
+    ] = None,
+    resume: Annotated[Path | None, typer.Option(help="Continue the comparison there.")] = None,
+) -> None:
+    """Compare systems under common targets, and what each of them spends."""
+    from apq_moo.benchmarks.systems.comparison import Comparison, Limit, settings_of
+    from apq_moo.benchmarks.systems.ledger import Rates
+    from apq_moo.benchmarks.systems.tables import MARKDOWN, Pricing, write_tables
+
+    if targets is not None and limit:
+        raise UserError("--targets chooses limits, and --max gives them: leave one out")
+    pricing = Pricing(
+        Rates() if rates is None else Rates.read(rates), seconds_per_evaluation, deployments
+    )
+    given: dict[str, Any] = {
+        "space": space,
+        "targets": targets,
+        "limits": limit and tuple(Limit(*pair) for pair in parse_limits(limit).items()),
+        "systems": systems and by_commas(systems),
+        "budget": budget,
+        "seeds": seeds,
+        "predictor": predictor,
+        "device": device,
+        "assets": assets,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    if resume is None:
+        name = f"{datetime.now():%Y%m%d-%H%M%S}-systems"
+        comparison = Comparison.create(folder or Path("runs") / name, settings_of(**given))
+    elif given or folder is not None:
+        raise UserError("--resume DIR continues the comparison there: leave out what it is of")
+    else:
+        comparison = Comparison.open(resume)
+    begun = time.monotonic()
+
+    def kept() -> str:
+        where = shlex.quote(str(comparison.folder))
+        return f"what ended is kept: go on with apq-moo compare-systems --resume {where}"
+
+    with going_on(kept):
+        with progress("searches") as bar:
+
+            def tell(done: int, total: int, outcome: Outcome | None) -> None:
+                bar(done, total)
+                if outcome is not None and not outcome.ok:
+                    what = f"{outcome.cell.label}, seed {outcome.cell.config.seed}"
+                    say(f"failed: {what}: {as_options(outcome.error)}", err)
+
+            done, failed = comparison.run(jobs=jobs, callback=tell)
+        with progress("measuring") as bar:
+            write_tables(comparison, pricing, measure=measure, on=on, callback=bar)
+    for line in (comparison.folder / MARKDOWN).read_text(encoding="utf-8").splitlines():
+        say(line)
+    say(f"{done} searches, {time.monotonic() - begun:.1f} s, in {comparison.folder}")
+    if failed:
+        say(f"{failed} failed: apq-moo compare-systems --resume {comparison.folder}", err)
+        raise typer.Exit(1)

@@ -1,0 +1,1 @@
+"""Systems that APQ is compared with, at equal cost: what they find, and what they spend."""
