@@ -96,6 +96,15 @@ def test_the_commands_about_searching(section, tmp_path):
     )
 
 
+def test_an_environment_of_a_system():
+    pytest.importorskip("stable_baselines3")
+    (code,) = blocks("python", "Agents of other libraries", SYSTEMS)
+    names = {}
+    exec(compile(code, "systems.md", "exec"), names)  # noqa: S102
+    assert names["reward"] == 0
+    assert names["state"].shape == (13,)
+
+
 def test_the_commands_about_systems(tmp_path):
     for arguments in commands("# Systems", SYSTEMS):
         call(arguments)

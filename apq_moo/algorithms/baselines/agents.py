@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar, Protocol
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -15,11 +17,30 @@ from apq_moo.algorithms.baselines.reference import reference_network
 from apq_moo.algorithms.baselines.system import Asking, System, Target
 from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.errors import UserError, shown
+from apq_moo.problems import APQProblem
+
+if TYPE_CHECKING:
+    from apq_moo.algorithms.baselines.environment import NetworkEnvironment
 
 AGENTS = {
     "ddpg": "what the authors trained",
+    "td3": "of stable-baselines3; needs the extra apq-moo[rl]",
     "random": "uniform actions, which learn nothing: a control",
 }
+
+
+def require_rl(what: str) -> None:
+    """Check that the libraries of the extra ``rl`` are installed.
+
+    Raises:
+        UserError: one is not.
+    """
+    for name in ("gymnasium", "stable_baselines3"):
+        if find_spec(name) is None:
+            raise UserError(
+                f"{what} needs {name.replace('_', '-')}: pip install 'apq-moo[rl]'; agents that "
+                "need nothing more are ddpg and random"
+            )
 
 
 class Agent(Protocol):
@@ -81,6 +102,8 @@ class AgentSystem(System):
             raise UserError(
                 f"{self.title}: agent is one of {', '.join(AGENTS)}, not {shown(agent)}"
             )
+        if agent == "td3":
+            require_rl(f"{self.title}:agent=td3")
         self.episodes, self.warmup, self.agent, self.hidden = episodes, warmup, agent, hidden
         self._choose_slips(faithful)
 
@@ -92,10 +115,44 @@ class AgentSystem(System):
             choice: the networks that it can choose.
         """
 
+    def environment(
+        self, problem: APQProblem, score: Callable[[IntArray], float] | None = None
+    ) -> NetworkEnvironment:
+        """What the agent decides, for agents of other libraries.
+
+        Args:
+            problem: with the limits.
+            score: the reward of a network, given as block configurations of shape ``(n_blocks,)``;
+                by default its accuracy at the scale of the authors' rewards.
+
+        Raises:
+            UserError: gymnasium is not installed, the limits are out of reach, there is nothing to
+                choose, or there is neither ``score`` nor an accuracy.
+        """
+        require_rl("an environment")
+        from apq_moo.algorithms.baselines.environment import NetworkEnvironment
+
+        self.admit(problem)
+        accuracy, scale = problem.accuracy, self.reward_scale
+        if score is None:
+            if accuracy is None:
+                raise UserError("this problem has no accuracies: pass score, or make one with acc")
+            source = accuracy
+
+            def score(index: IntArray) -> float:
+                return scale * float(source(index[None])[0])
+
+        choice = Choice(problem, reference_network(problem), self.fields or (), self.title)
+        return NetworkEnvironment(self.decisions(choice), score)
+
     def _make_agent(self, decisions: Decisions, episodes: int, rng: np.random.Generator) -> Agent:
         if self.agent == "random":
             return RandomAgent(rng)
         warmup = min(self.warmup, episodes // 4) + self.repeats("late-warmup")
+        if self.agent == "td3":
+            from apq_moo.algorithms.baselines.td3 import Td3
+
+            return Td3(decisions, episodes, warmup, self.hidden, rng)
         settings = Settings(warmup, decay=self.decay, replay=self.replay, hidden=self.hidden)
         return Ddpg(decisions.n_state, settings, rng)
 
