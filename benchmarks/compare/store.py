@@ -55,8 +55,6 @@ class Outcome:
         error: why it failed.
         evaluations: of all objectives.
         measured: networks that were evaluated on a supernet for it.
-        gradient_steps: that were taken on a supernet.
-        gradient_evaluations: that these were charged as, beside those that were made.
         seconds: of loading and searching.
         genotypes: genotypes of the non-dominated feasible networks of all that were evaluated,
             ``(n, n_var)``.
@@ -65,6 +63,8 @@ class Outcome:
         marks: numbers of evaluations, ascending.
         curve: hypervolume of all that was evaluated until then, at each mark.
         curve_seconds: seconds of searching until then.
+        gradient_steps: that were taken on a supernet.
+        gradient_evaluations: that these were charged as, beside those that were made.
     """
 
     cell: Cell
@@ -72,8 +72,6 @@ class Outcome:
     error: str = ""
     evaluations: int = 0
     measured: int = 0
-    gradient_steps: int = 0
-    gradient_evaluations: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     genotypes: NDArray[np.integer[Any]] = field(default_factory=lambda: np.empty((0, 0), np.uint8))
     front: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
@@ -81,6 +79,8 @@ class Outcome:
     marks: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     curve: FloatArray = field(default_factory=lambda: np.empty(0))
     curve_seconds: FloatArray = field(default_factory=lambda: np.empty(0))
+    gradient_steps: int = 0
+    gradient_evaluations: int = 0
 
     @property
     def ok(self) -> bool:
