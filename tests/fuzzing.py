@@ -35,6 +35,8 @@ from apq_moo.benchmarks.compare.plan import BenchPlan
 from apq_moo.benchmarks.compare.store import NAME, Outcome, Store
 from apq_moo.benchmarks.compare.tables import indicators_of, latex_table, markdown_table
 from apq_moo.benchmarks.report import page, sections
+from apq_moo.benchmarks.systems import comparison as comparing
+from apq_moo.benchmarks.systems.ledger import Rates
 from apq_moo.cli.hardware_commands import _describe
 from apq_moo.data import load_images
 from apq_moo.data.assets import find_assets
@@ -776,6 +778,28 @@ def audit(folder):
     return folder / "audit.json"
 
 
+def comparison(folder):
+    given = {"space": "tiny", "systems": ["random", "spos:top=5"], "budget": 40, "seeds": 2}
+    given |= {"targets": [{"quantity": "latency", "value": 0.1}], "predictor": "table"}
+    found = {"format": comparing.FORMAT, "settings": given}
+    found["refused"] = {"latency-0.1": {"spos:top=5": "it cannot"}}
+    (folder / comparing.FILE).write_text(json.dumps(found))
+    return folder / comparing.FILE
+
+
+def read_comparison(path):
+    """Up to what is carried out."""
+    known = comparing.Comparison.open(path.parent)
+    for target in known.settings.targets:
+        assert comparing.title_of(target) in known.refused
+        known.settings.plan(target, known.settings.systems).cells()
+
+
+def rates(folder):
+    (folder / "rates.toml").write_text("kw = 0.7\nkg_per_kwh = 0.3\nusd_low = 2\nusd_high = 4\n")
+    return folder / "rates.toml"
+
+
 def pipeline(folder):
     (folder / "pipeline.json").write_text(json.dumps({"settings": SETTINGS, "seconds": {"a": 1.0}}))
     return folder / "pipeline.json"
@@ -861,6 +885,8 @@ FORMATS = {
     "warm start": (lambda f: run_folder(f) / "front.csv", csv_of, start_from),
     "policy.json": (policy, text_of, start_from),
     "manifest.json": (assets, text_of, read_assets),
+    "comparison.json": (comparison, text_of, read_comparison),
+    "rates.toml": (rates, lines_of, Rates.read),
     "audit.json": (audit, text_of, lambda path: sections.audit(read_json(path))),
     "pipeline.json": (pipeline, text_of, lambda path: _begin(path.parent, SETTINGS)),
     "image.png": (lambda f: images(f, "png"), png_of, read_images),

@@ -6,6 +6,7 @@ an ordinary benchmark (:mod:`apq_moo.benchmarks.compare`), whose cells are never
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,9 +23,9 @@ from apq_moo.benchmarks.compare import bench
 from apq_moo.benchmarks.compare.plan import BenchPlan
 from apq_moo.benchmarks.compare.store import Outcome, Store
 from apq_moo.defaults import DEFAULT_SPACE
-from apq_moo.errors import UserError
+from apq_moo.errors import UserError, shown
 from apq_moo.files import is_file, read_json, write_json
-from apq_moo.hardware import find_device
+from apq_moo.hardware import ACC, QUANTITIES, find_device
 from apq_moo.problems import APQProblem
 from apq_moo.problems.measured import exact_name
 from apq_moo.problems.tabulated import NAME as TABLE
@@ -55,10 +56,25 @@ class Limit:
     Attributes:
         quantity: a cost.
         value: the most that networks may cost, in the quantity's unit.
+
+    Raises:
+        UserError: it is no cost, or no number above 0.
     """
 
     quantity: str
     value: float
+
+    def __post_init__(self) -> None:
+        costs = [name for name in QUANTITIES if name != ACC]
+        if self.quantity not in costs:
+            raise UserError(
+                f"a target is a limit on a cost, not on {shown(self.quantity)}; known: "
+                f"{', '.join(costs)}"
+            )
+        if not 0 < self.value < math.inf:
+            raise UserError(
+                f"the limit of {self.quantity} must be a number above 0, not {shown(self.value)}"
+            )
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ from apq_moo.errors import UserError
 from apq_moo.files import read_toml
 from apq_moo.problems import is_measured
 from apq_moo.problems.trained import supernet_assets
-from apq_moo.reading import Must, read
+from apq_moo.reading import number, read
 
 _HOUR_S = 3600.0
 
-_Rate = Annotated[float, Must("a number from 0 to 1,000,000", lambda x: 0 <= x <= 1e6)]
+_Rate = Annotated[float, number(0, 1e6)]
 
 LB_PER_KG = 2.2046226
 

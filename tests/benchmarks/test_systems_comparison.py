@@ -250,6 +250,13 @@ def test_what_cannot_be_compared_is_refused(settings, tmp_path, finished):
         Comparison.open(tmp_path)
     with pytest.raises(UserError, match="leave one out"):
         settings_of(space="tiny", targets=2, limits=(Limit("latency", 1.0),))
+    for target, said in (
+        (("acc", 90), "a limit on a cost, not on 'acc'; known: latency, energy"),
+        (("../x", 1), r"not on '\.\./x'"),
+        (("latency", 0.0), "the limit of latency must be a number above 0, not 0"),
+    ):
+        with pytest.raises(UserError, match=said):
+            Limit(*target)
     with pytest.raises(UserError, match="targets=0: from 1 to 100"):
         settings_of(space="tiny", targets=0)
     file = tmp_path / "comparison.json"
