@@ -18,12 +18,15 @@ from apq_moo.study.epsilon_constraint import with_parts
 from apq_moo.testing import AlgorithmConformance
 from apq_moo.testing.strategies import limited_problem
 
-FREE = ["spos"]
+FREE = ["spos", "chamnet:batch=10:samples=20:predictions=200:finals=3"]
 """Choose among all networks; the others keep most genes of a reference network."""
 
 CONTROLS = ["mobilenetv2-8bit", "uniform-width", "uniform-bits", "greedy", "milp"]
 
-PIPELINES = ["uniform-width+uniform-bits", "amc+haq:amc__episodes=8:haq__episodes=8"]
+PIPELINES = [
+    "uniform-width+uniform-bits",
+    "amc+haq:stages=1.25:amc__hidden=8:amc__episodes=6:haq__hidden=8:haq__episodes=6",
+]
 
 AGENTS = [f"{name}:hidden=8:episodes=8:warmup=2" for name in ("amc", "haq")]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from apq_moo.algorithms.baselines.amc import Amc
+from apq_moo.algorithms.baselines.chamnet import ChamNet
 from apq_moo.algorithms.baselines.controls import Greedy, Milp
 from apq_moo.algorithms.baselines.dnas import Dnas
 from apq_moo.algorithms.baselines.haq import Haq
@@ -47,6 +48,12 @@ SYSTEMS: tuple[tuple[type[System], str, str], ...] = (
         "Z. Guo et al., Single Path One-Shot Neural Architecture Search with Uniform Sampling, "
         "ECCV 2020",
         "evolution of scored networks, none twice, limits kept by sampling",
+    ),
+    (
+        ChamNet,
+        "X. Dai et al., ChamNet: Towards Efficient Network Design through Platform-Aware Model "
+        "Adaptation, CVPR 2019",
+        "a Gaussian process grown by active sampling, then evolution on its predictions",
     ),
     (
         Amc,
