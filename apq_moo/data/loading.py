@@ -34,10 +34,10 @@ BUFFER_BYTES = 2**29
 MAX_FILE_BYTES = 2**28
 """Of an image's file."""
 
-_AHEAD = 4
+AHEAD = 4
 """Pieces that each worker reads ahead."""
 
-_MOST_IN_PIECE = 32
+_MOST_IN_PIECE = 128
 _MOST_WORKERS = 16
 _VARIABLE = "APQ_MOO_WORKERS"
 
@@ -97,9 +97,14 @@ class Squares:
     def __getitem__(self, piece: Piece) -> tuple[Any, str]:
         """Bytes of shape ``(n, size, size, channels)``, and what is wrong with an image, if any."""
         import torch
+        from torch.utils.data import get_worker_info
 
         shape = (len(piece.rows), self.size, self.size, self.channels)
-        found = torch.empty(shape, dtype=torch.uint8)
+        if get_worker_info() is None:
+            found = torch.empty(shape, dtype=torch.uint8)
+        else:  # where they are handed over, so that nothing is copied
+            shared = torch.UntypedStorage._new_shared(len(piece.rows) * self.bytes_each)
+            found = torch.empty(0, dtype=torch.uint8).set_(shared).view(shape)
         pixels = found.numpy()
         for i, (row, place) in enumerate(zip(piece.rows, piece.places, strict=True)):
             try:
@@ -187,7 +192,7 @@ def workers() -> int:
 
 def piece_size(bytes_each: int) -> int:
     """Images of a piece, so that what is read ahead stays below :data:`BUFFER_BYTES`."""
-    n = BUFFER_BYTES // (max(1, workers()) * _AHEAD * bytes_each)
+    n = BUFFER_BYTES // (max(1, workers()) * AHEAD * bytes_each)
     return max(1, min(_MOST_IN_PIECE, n))
 
 
@@ -241,7 +246,7 @@ def read_all(
             num_workers=n,
             collate_fn=_as_it_is,
             pin_memory=pin,
-            prefetch_factor=_AHEAD if n else None,
+            prefetch_factor=AHEAD if n else None,
             multiprocessing_context="fork" if forked else None,
             worker_init_fn=partial(_begin, os.getpid()),
             generator=torch.Generator(),

@@ -95,6 +95,9 @@ class StreamedBatches:
         side = self._reader.size
         pieces = squares(self._reader, self._pieces(step), pin=self.device.type == "cuda")
         for share in self._shares(step):
+            if len(share.rows) <= self._piece:
+                yield share, next(pieces).to(self.device, non_blocking=True)
+                continue
             shape = (len(share.rows), side, side, self._reader.channels)
             pixels = torch.empty(shape, dtype=torch.uint8, device=self.device)
             for first in range(0, len(share.rows), self._piece):

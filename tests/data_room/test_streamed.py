@@ -253,5 +253,5 @@ def test_what_is_read_ahead_is_bounded(monkeypatch, n, size):
     monkeypatch.setenv("APQ_MOO_WORKERS", str(n))
     each = 3 * size**2
     images = loading.piece_size(each)
-    assert 1 <= images <= 32
-    assert images == 1 or n * loading._AHEAD * images * each <= loading.BUFFER_BYTES
+    assert 1 <= images <= 128
+    assert images == 1 or n * loading.AHEAD * images * each <= loading.BUFFER_BYTES

@@ -3,10 +3,13 @@
 import os
 import subprocess
 import sys
+from importlib.resources import files
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from sklearn.datasets import load_digits
 
 from apq_moo.space import Space, SpaceSpec
 from apq_moo.supernet.network import Supernet
@@ -123,6 +126,19 @@ def part():
     return PART
 
 
+def pictured_digits(folder, n=110):
+    """A space whose images are digits in files, of which all but 20 are to train on."""
+    preset = files("apq_moo.space") / "presets" / "digits.toml"
+    text = preset.read_text().replace('images = "digits"', 'images = "folder:set@8-grey-stream"')
+    (folder / "streamed.toml").write_text(text)
+    data = load_digits()
+    for i, (image, label) in enumerate(zip(data.images[:n], data.target, strict=False)):
+        place = folder / "set" / ("test" if i < 20 else "train") / str(label)
+        place.mkdir(parents=True, exist_ok=True)
+        picture = Image.fromarray((image * 255 / 16).astype(np.uint8))
+        picture.resize((12, 16)).save(place / f"{i}.png")
+
+
 SCRIPT = """
 import os, sys, torch
 from contextlib import redirect_stdout
@@ -171,6 +187,8 @@ for name, command in {
     " --sync-batch-norm -o two.safetensors",
     "collect": f"samples collect --space digits --supernet {shipped} --fp 12 --mp 25 --held-out 3"
     " --jobs 1 -o two.npz",
+    "streamed": "supernet train --space streamed.toml --steps 3 --warmup-steps 2 --batch-size 64"
+    " --sync-batch-norm -o two.safetensors",
     "exhaust": "samples exhaust --space part.toml -o two.npz",
 }.items():
     os.chdir(top / name)
@@ -209,8 +227,9 @@ def torchrun():
 def by_two(torchrun, tmp_path_factory):
     """Folders of what two processes made, all started once; and what both printed."""
     top = tmp_path_factory.mktemp("two")
-    for name in ("gradients", "norms", "images", "synced", "collect", "exhaust"):
+    for name in ("gradients", "norms", "images", "synced", "streamed", "collect", "exhaust"):
         (top / name).mkdir()
+    pictured_digits(top / "streamed")
     (top / "exhaust" / "part.toml").write_text(PART)
     (top / "script.py").write_text(SCRIPT)
     torchrun("script.py", folder=top)

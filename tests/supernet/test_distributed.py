@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from apq_moo.data import images_of, load_images
 from apq_moo.data.assets import SUPERNET, find_assets
 from apq_moo.data.samples import load_samples
 from apq_moo.errors import UserError
@@ -117,6 +118,19 @@ def test_two_processes_share_images_and_statistics(by_two, image_set):
     )
     assert distance(one, two) < 1e-2 * distance(one, other)
     assert distance(one, two) < 0.1 * distance(one, apart)
+
+
+def test_two_processes_share_images_in_files(by_two):
+    """Just what one process does, but for the order in which sums are taken."""
+    folder = by_two("streamed")
+    assert by_two.printed("streamed").count("trained 3 steps") == 1
+    space = load_space(folder / "streamed.toml")
+    two, _ = load_supernet(folder / "two.safetensors", space)
+    images = load_images(images_of(space))
+    config = TrainConfig(steps=3, warmup_steps=2, batch_size=64, sync_batch_norm=True)
+    begun = Trainer(space, images, config).supernet
+    one = Trainer(space, images, config).run()
+    assert 0 < distance(one, two) < 1e-3 * distance(one, begun)
 
 
 def test_two_processes_share_the_subnets(torchrun, tmp_path, image_set):
