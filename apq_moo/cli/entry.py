@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     A user's mistake prints one line and exits with code 2, Ctrl-C with 130 and SIGTERM with 143.
     """
+    if "WORLD_SIZE" in os.environ:  # of torchrun; torch, not imported yet, would log a page
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     given = _with_defaults(sys.argv[1:] if arguments is None else arguments)
     try:
         with stoppable(), _named():

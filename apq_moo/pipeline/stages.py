@@ -33,6 +33,7 @@ from apq_moo.supernet.network import Supernet
 from apq_moo.supernet.sampling import collect
 from apq_moo.supernet.scoring import Scorer
 from apq_moo.supernet.training import Progress, TrainConfig, Trainer
+from apq_moo.supernet.watching import watched
 from apq_moo.versions import processor, versions
 
 __all__ = ["Evaluation", "collect", "complete", "evaluate", "fit_predictors", "manifest", "train"]
@@ -89,20 +90,21 @@ def train(
             if group.leads:
                 began(begun)
         group.wait()  # all have read it
-        supernet = trainer.run(checkpoint=unfinished, callback=callback)
-        if group.leads:
-            save_supernet(
-                out,
-                supernet,
-                images=images,
-                images_skipped=loaded.skipped,
-                seconds=trainer.seconds,
-                steps=config.steps,
-                train=asdict(config),
-                **({} if trainer.begun is None else {"begun": asdict(trainer.begun)}),
-            )
-            unfinished.unlink(missing_ok=True)
-        group.wait()
+        with watched(group, device):
+            supernet = trainer.run(checkpoint=unfinished, callback=callback)
+            if group.leads:
+                save_supernet(
+                    out,
+                    supernet,
+                    images=images,
+                    images_skipped=loaded.skipped,
+                    seconds=trainer.seconds,
+                    steps=config.steps,
+                    train=asdict(config),
+                    **({} if trainer.begun is None else {"begun": asdict(trainer.begun)}),
+                )
+                unfinished.unlink(missing_ok=True)
+            group.wait()
     return trainer.seconds
 
 

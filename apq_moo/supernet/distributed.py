@@ -9,7 +9,8 @@ several.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,24 @@ from torch import Tensor, distributed, nn
 
 from apq_moo.errors import UserError
 from apq_moo.supernet.devices import torch_device
+from apq_moo.workers import WorkerLostError
+
+
+@contextmanager
+def _heard() -> Iterator[None]:
+    """A message whose sender is gone is a mistake that is told in one line.
+
+    Raises:
+        WorkerLostError: another process ended, or cannot be reached.
+    """
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise WorkerLostError(
+            "another process ended, or cannot be reached; see what it said, and start all again"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -57,7 +76,8 @@ class Group:
                 parameter.grad = torch.zeros_like(parameter)
             grads.append(parameter.grad)
         flat = torch.cat([grad.flatten() for grad in grads])
-        distributed.all_reduce(flat)
+        with _heard():
+            distributed.all_reduce(flat)
         flat /= over
         parts = flat.split([grad.numel() for grad in grads])
         torch._foreach_copy_(grads, [p.view_as(g) for p, g in zip(parts, grads, strict=True)])
@@ -81,7 +101,8 @@ class Group:
     def mean(self, values: Tensor) -> Tensor:
         """The mean over the processes."""
         if self.size > 1:
-            distributed.all_reduce(values)
+            with _heard():
+                distributed.all_reduce(values)
         return values / self.size
 
     def gather(self, values: Tensor) -> Tensor:
@@ -89,13 +110,15 @@ class Group:
         if self.size == 1:
             return values[None]
         found = [torch.empty_like(values) for _ in range(self.size)]
-        distributed.all_gather(found, values)
+        with _heard():
+            distributed.all_gather(found, values)
         return torch.stack(found)
 
     def wait(self) -> None:
         """Return when all processes are here."""
         if self.size > 1:
-            distributed.barrier()
+            with _heard():
+                distributed.barrier()
 
 
 ALONE = Group()
@@ -117,6 +140,7 @@ def join(on: str) -> tuple[Group, torch.device]:
 
     Raises:
         UserError: there is no such device, or not one for each process.
+        WorkerLostError: the others cannot be reached.
     """
     if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
         return ALONE, torch_device(on)
@@ -126,5 +150,6 @@ def join(on: str) -> tuple[Group, torch.device]:
     if not distributed.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        with _heard():
+            distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return Group(distributed.get_rank(), distributed.get_world_size()), device
