@@ -116,7 +116,7 @@ def test_slips_of_amc(under):
     """Each changes what it says, from the same actions, and nothing else."""
     problem, rng = under(0.5), np.random.default_rng(3)
     plain = channels(problem)
-    actions = rng.random((100, plain.n_steps))
+    actions = rng.random((30, plain.n_steps))
     states, networks = zip(*(act(plain, row) for row in actions), strict=True)
     table, limit = problem.tables["latency"], problem.constraints["latency"]
     up = np.array([act(channels(problem, round_up=True), row)[1] for row in actions])

@@ -8,7 +8,14 @@ import pytest
 SMALL = ("--space", "tiny", "--predictor", "table", "--budget", "120", "--sweep", "3")
 
 
-@pytest.mark.parametrize("name", ["uniform-width", "spos:size=10:top=3:mutants=5:crossovers=5"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "uniform-width",
+        "spos:size=10:top=3:mutants=5:crossovers=5",
+        "amc+haq:stages=1/1.5:amc__agent=random:haq__hidden=8:haq__episodes=4",
+    ],
+)
 def test_systems_run(call, name):
     assert call("run", "--algo", name, *SMALL, "--out", "a").code == 0
     record = json.loads(Path("a/run.json").read_text())
@@ -35,7 +42,8 @@ def test_what_a_system_cannot_do_is_one_line(refused):
 
 
 def test_systems_in_a_benchmark(call):
-    algos = "uniform-bits,spos:size=10:top=3:mutants=5:crossovers=5,random"
+    spos = "spos:size=10:top=3:mutants=5:crossovers=5"
+    algos = f"uniform-bits,uniform-width+milp:milp__chooses=bits,{spos},random"
     given = ("bench", *SMALL[:4], "--algos", algos, "--seeds", "1", "--budget", "300")
     outcome = call(*given, "--sweep", "2", "--pop-size", "20", "--out", "b")
     assert outcome.code == 0

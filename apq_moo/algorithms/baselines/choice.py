@@ -54,7 +54,9 @@ class Choice:
         space = self.problem.space
         active = space.layout.active(self.base[None])[0]
         kept = np.array([field not in self.fields for field in FIELDS])
-        like = np.where(active, self.base, nearest_blocks(self.problem))
+        like = self.base
+        if DEPTH in self.fields:
+            like = np.where(active, self.base, nearest_blocks(self.problem))
         genes = space.layout.split(space.layout.genes)
         masks = []
         for b, feasible in enumerate(self.problem.region.options.feasible):
