@@ -36,8 +36,23 @@ def going_on(kept: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except (Stopped, WorkerLostError) as stop:
-        stop.add_note(kept())
+        with _deaf():  # torch takes a signal in a file that it reads for damage
+            stop.add_note(kept())
         raise
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Within, Ctrl-C and SIGTERM do nothing: what stops has been stopped already."""
+    if current_thread() is not main_thread():  # where Python sets no handlers
+        yield
+        return
+    before = {n: signal.signal(n, signal.SIG_IGN) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

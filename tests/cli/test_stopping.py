@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from apq_moo.algorithms.strategy import Context
+from apq_moo.cli.stopping import Stopped, going_on, stoppable
 from apq_moo.data.samples import load_samples
 from apq_moo.files import growing
 from apq_moo.space import load_space
@@ -42,6 +43,16 @@ def stopping(monkeypatch, owner, name, number, *, at):
         return real(*given, **options)
 
     monkeypatch.setattr(owner, name, stop)
+
+
+def test_a_second_signal_does_not_disturb_what_is_said():
+    def kept():
+        os.kill(os.getpid(), signal.SIGTERM)
+        return "all is kept"
+
+    with pytest.raises(Stopped) as told, stoppable(), going_on(kept):
+        raise Stopped(signal.SIGTERM)
+    assert told.value.__notes__ == ["all is kept"]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
