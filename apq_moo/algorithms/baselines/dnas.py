@@ -24,7 +24,7 @@ from apq_moo.space.spec import ROLES
 FORWARDS = ("composite", "gumbel", "hard")
 
 _PASSES = 3
-"""A batch forward, and backward by weights and by activations."""
+"""A batch forward, and backward by weights and by activations; rounding to a width is another."""
 
 _HOTTEST, _COOLING = 5.0, 0.025 * 90
 """Temperature of the first step, and by which power of e it has fallen at the end."""
@@ -64,12 +64,12 @@ class Dnas(TrainedChoices):
         self,
         forward: str = "composite",
         share: float = 0.5,
-        trials: int = 4,
+        trials: int = 3,
         steps: int = 1000,
-        rate: float = 0.05,
+        rate: float = 0.1,
         loss: str = "add",
         weight: float = 0.1,
-        batch_size: int = 256,
+        batch_size: int = 64,
         steps_per_evaluation: float = 0.0,
         faithful: str = "",
     ) -> None:
@@ -89,7 +89,8 @@ class Dnas(TrainedChoices):
         """See :class:`TrainedChoices`."""
         yield from ()  # it asks for no scores
         network, model = self._trained(target.problem), trial.model
-        price = self._price(network, _PASSES)
+        counts = [len(model.space.spec.bits[role]) for role in ROLES]
+        price = self._price(network, _PASSES + float(np.mean(counts)))
         steps = min(self.steps, int(self.share * trial.evaluations / price))
         batches = network.batches(self.batch_size, int(trial.rng.integers(2**31)))
         adam = Adam(len(model.logits), self.rate)

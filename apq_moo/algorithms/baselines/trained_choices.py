@@ -279,7 +279,7 @@ class TrainedChoices(System):
         """
         if self.steps_per_evaluation:
             return 1 / self.steps_per_evaluation
-        return network.batch(self.batch_size) * passes / network.evaluation_images
+        return network.price(self.batch_size, passes)
 
     @staticmethod
     def _pay(target: Target, evaluations: float) -> None:
