@@ -52,7 +52,7 @@ def window(image: Picture, shorter: int, size: int, place: float = MIDDLE) -> Pi
     left, top = (round(place * (side - size)) for side in (wide, tall))
     box = (left, top, left + size, top + size)
     if (wide, tall) == image.size:
-        return image.crop(box)
+        return image if box == (0, 0, wide, tall) else image.crop(box)
     across, down = image.width / wide, image.height / tall
     part = (
         left * across,

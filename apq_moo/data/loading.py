@@ -155,7 +155,7 @@ def read(listing: Listing, row: int, use: Callable[[Picture], object]) -> None:
         raise ValueError(f"it has more than {MAX_FILE_BYTES:,} bytes")
     path = listing.path(row)
     try:
-        with Path(path).open("rb") as file:
+        with Path(path).open("rb", buffering=0) as file:
             content = file.read(size + 1)
     except FileNotFoundError:
         if not size:  # as when it was listed, such as a link to nothing
@@ -261,7 +261,9 @@ def read_all(
         except StopIteration:
             return
         except (RuntimeError, OSError, EOFError) as error:
-            lost = _WORKER in str(error) or any(not worker.is_alive() for worker in begun)
+            # What it had begun to hand over breaks off before the system knows of its end.
+            broken = isinstance(error, ConnectionError | EOFError) or _WORKER in str(error)
+            lost = broken or any(not worker.is_alive() for worker in begun)
             if not lost:
                 raise
         if lost:

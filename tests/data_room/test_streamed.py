@@ -179,6 +179,26 @@ def test_a_worker_that_is_killed_is_told(tmp_path, monkeypatch):
     assert set(active_children()) <= before
 
 
+@pytest.mark.parametrize(
+    "error",
+    [ConnectionResetError(104, "reset"), EOFError(), RuntimeError("DataLoader worker (pid 1) ...")],
+)
+def test_a_worker_that_is_lost_while_it_hands_over(tmp_path, monkeypatch, error):
+    """Its end is noticed by what breaks off, whether or not the system has told of it."""
+
+    def breaking(_loader):
+        raise error
+        yield
+
+    monkeypatch.setattr(loading, "_quietly_begun", breaking)
+    images = load_image_folder(fill(tmp_path / "set", 2), size=8, stream=True)
+    with pytest.raises(WorkerLostError, match="was killed"):
+        images.test[:]
+    error = OSError(5, "another")
+    with pytest.raises(OSError, match="another"):
+        images.test[:]
+
+
 def test_unreadable_images_are_skipped_and_counted(tmp_path, monkeypatch):
     place = fill(tmp_path / "set")
     bad = [place / "train/a/03.png", place / "train/b/11.png", place / "test/a/00.png"]
