@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test test-slow lint types clean
+.PHONY: run test test-slow types dist clean
 
 run: $(VENV)/bin/apq-moo
 	$(BIN)/apq-moo run --algo apq-ga --objectives acc,latency
@@ -34,6 +34,13 @@ $(VENV)/bin/apq-moo: pyproject.toml | $(VENV)/bin/python
 $(STAMP): pyproject.toml | $(VENV)/bin/python
 	$(BIN)/pip install --quiet -e .[dev]
 	touch $@
+
+# What is released: built, checked, and the wheel run from an empty environment in another folder.
+dist: $(STAMP)
+	rm -rf build dist
+	$(BIN)/python -m build --quiet
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python tests/distribution.py dist
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
