@@ -65,7 +65,7 @@ from apq_moo.hardware import (
 from apq_moo.hardware.compiled import _read as read_compiled
 from apq_moo.hardware.measuring.campaign import Campaign, CampaignFile
 from apq_moo.hardware.measuring.timing import Rule
-from apq_moo.pipeline.chain import _begin
+from apq_moo.pipeline.chain import _EARLIER, _begin
 from apq_moo.predictors import PREDICTORS, Recipe, create_predictor, load_predictor, published
 from apq_moo.predictors.storage import read_state, write_state
 from apq_moo.predictors.training import initial_weights
@@ -806,10 +806,10 @@ def pipeline(folder):
 
 
 SETTINGS = {
+    **_EARLIER,
     "train": asdict(TrainConfig()),
     "samples": asdict(SampleConfig()),
     "space": "digits",
-    "init": None,
 }
 
 

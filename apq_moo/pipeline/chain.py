@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from apq_moo.supernet.training import TrainConfig
 
 _STATE = "pipeline.json"
+_EARLIER = {"init": None, "stream": False, "skip_unreadable": False}
+"""Settings that earlier versions did not know, as they were then."""
+
 _RUN = "run"
 _DIGESTS = {"space": "digest", "pictures": "pictures"}
 """What may have changed since, and what its checksum is called among the settings."""
@@ -238,9 +241,7 @@ def _begin(folder: Path, settings: dict[str, Any]) -> dict[str, Any]:
         ):
             raise UserError(f"{path} is damaged; name another folder")
         known = {
-            "init": None,
-            "stream": False,
-            "skip_unreadable": False,
+            **_EARLIER,
             **known,
             "train": with_defaults(known.get("train"), TrainConfig),
             "samples": with_defaults(known.get("samples"), SampleConfig),
