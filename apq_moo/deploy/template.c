@@ -8,7 +8,7 @@
 
 #include <float.h>
 
-#if FLT_EVAL_METHOD != 0
+#if FLT_EVAL_METHOD != 0 && FLT_EVAL_METHOD != 16 /* 16: also halves in their own */
 #error "floats must be evaluated in their own precision (on 32-bit x86: -msse2 -mfpmath=sse)"
 #endif
 #ifdef __FAST_MATH__

@@ -21,6 +21,7 @@ OUTPUTS = {
     ("predictor", "fit", "additive", "-o"): ".safetensors",
     ("predictor", "compare", "-o"): ".csv",
     ("predictor", "compare", "--picture"): PICTURE,
+    ("supernet", "plan", "-o"): ".json",
     ("lut", "build", "-o"): ".npz, .parquet or .json",
     ("lut", "import", "l.json", "-o"): ".npz, .parquet or .json",
     ("lut", "measure", "-o"): ".npz, .parquet or .json",
@@ -41,7 +42,7 @@ FOLDERS = {
     ("export", "-o"),
 }
 """And of ``export``, whose formats are tested with it, a file."""
-INPUTS = {"--supernet", "--samples", "--resume", "--plan", "--rates"}
+INPUTS = {"--supernet", "--samples", "--resume", "--plan", "--figures", "--rates"}
 
 
 @pytest.fixture

@@ -278,6 +278,10 @@ OWN = (
 )
 
 
+def untimed(text):
+    return re.sub(r"[0-9.]+ s, in ", "", text)
+
+
 @pytest.mark.usefixtures("brief")
 def test_a_pipeline_of_own_pictures(call, refused, tmp_path, monkeypatch):
     """Begun in one working folder, continued in another; what changed since is told."""
@@ -348,7 +352,7 @@ def test_a_pipeline_of_own_pictures(call, refused, tmp_path, monkeypatch):
         assert "has classes = 3, but image set " in refused(*command, *assets)
     shutil.rmtree("my spaces/my pictures")
     again = call("pipeline", *given, *OWN)
-    assert again.out.splitlines()[:-1] == made.out.splitlines()[:-1]
+    assert untimed(again.out) == untimed(made.out)
 
 
 def test_a_space_that_is_edited_during_its_pipeline(call, monkeypatch):
@@ -396,7 +400,7 @@ def test_a_search_that_cannot_work_is_refused_before_training(refused, monkeypat
     monkeypatch.setattr(stages, "train", None)
     assert "unknown algorithm 'foo'" in refused("pipeline", *TINY, "--algo", "foo")
     assert "unknown objective 'x'" in refused("pipeline", *TINY, "--objectives", "acc,x")
-    assert "smallest that works is 4800" in refused("pipeline", *TINY, "--budget", "4799")
+    assert "smallest that works is 600" in refused("pipeline", *TINY, "--budget", "599")
     assert not Path("made/pipeline.json").exists()
 
 

@@ -20,6 +20,7 @@ from apq_moo.problems import AccuracySource
 from apq_moo.problems.evaluated import Evaluated
 from apq_moo.results import run as results
 from apq_moo.study.config import RunConfig
+from apq_moo.study.folder import LOCK
 from apq_moo.study.kept import kept_by
 from apq_moo.study.record import Recorder, Trace, evaluated, finished, row_type
 from apq_moo.study.search import Search
@@ -119,7 +120,8 @@ def test_killed_at_any_moment(name):
     # A round of the released search also predicts its Top_k anew; the exact one is a single round.
     most = {"exact": whole, "apq-ga-released": 3 * POP}.get(name, POP * POINTS)
     assert whole <= logged() <= whole + kills * most
-    left = {path.name for path in Path("a").iterdir()}
+    # Of a process that was killed at its very end, a lock that nobody holds may stay.
+    left = {path.name for path in Path("a").iterdir()} - {LOCK}
     assert left == {"run.json", "front.csv", "front.png", "history.csv", "archive.npz"}
 
 
