@@ -72,7 +72,7 @@ def test_damaged_copies():
     assert sum(f["read"] > 0 for f in found) >= FORMATS - 3
 
 
-CASES = 500
+CASES = 250
 
 
 @pytest.mark.slow

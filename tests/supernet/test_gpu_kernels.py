@@ -203,7 +203,16 @@ def _kernels(supernet, distillation="kl"):
 
 
 @pytest.mark.parametrize(
-    ("quantised", "distillation"), [(False, "alpha"), (True, "kl"), ("clipped", "kl")]
+    ("spatial", "quantised", "distillation"),
+    [
+        ("planes", False, "alpha"),
+        ("planes", True, "kl"),
+        ("planes", "clipped", "kl"),
+        ("patches", True, "kl"),
+        pytest.param("patches", False, "alpha", marks=pytest.mark.slow),
+        pytest.param("patches", "clipped", "kl", marks=pytest.mark.slow),
+    ],
+    indirect=["spatial"],
 )
 def test_gradients_are_autograd_s(supernet, spatial, quantised, distillation):
     """Relative to their norm; the shift behind a projection that feeds a norm has none."""
