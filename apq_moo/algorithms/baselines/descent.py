@@ -75,7 +75,7 @@ class Adam:
 class WeightSearch:
     """Looks for the least weight of the cost under which results meet a limit.
 
-    It doubles (or halves) until results lie on both sides, then halves the interval of logarithms.
+    It goes up or down by 4 until results lie on both sides, then halves the interval of logarithms.
 
     Args:
         first: where it begins.

@@ -73,13 +73,11 @@ class Dnas(TrainedChoices):
         steps_per_evaluation: float = 0.0,
         faithful: str = "",
     ) -> None:
-        self.forward = forward
-        self.share, self.trials, self.steps, self.rate = share, trials, steps, rate
-        self.loss, self.weight, self.batch_size = loss, weight, batch_size
-        self.steps_per_evaluation = steps_per_evaluation
-        self._check()
+        super().__init__(
+            share, trials, steps, rate, loss, weight, batch_size, steps_per_evaluation, faithful
+        )
         self._known(forward=(forward, FORWARDS))
-        self._choose_slips(faithful)
+        self.forward = forward
 
     def distribution(self, choice: Choice) -> Distribution:
         """See :class:`TrainedChoices`."""

@@ -91,14 +91,12 @@ class ProxylessNAS(TrainedChoices):
         steps_per_evaluation: float = 0.0,
         faithful: str = "",
     ) -> None:
-        self.estimator, self.levels, self.draws = estimator, levels, draws
-        self.share, self.trials, self.steps, self.rate = share, trials, steps, rate
-        self.loss, self.weight, self.batch_size = loss, weight, batch_size
-        self.steps_per_evaluation = steps_per_evaluation
+        super().__init__(
+            share, trials, steps, rate, loss, weight, batch_size, steps_per_evaluation, faithful
+        )
         check_least(1, levels=levels, draws=draws)
-        self._check()
         self._known(estimator=(estimator, ESTIMATORS))
-        self._choose_slips(faithful)
+        self.estimator, self.levels, self.draws = estimator, levels, draws
 
     @property
     def descends(self) -> bool:

@@ -2,7 +2,7 @@
 
 Such a system has no hard limit: a cost in its loss pulls towards one. So its budget goes to several
 trials, each of which trains a distribution under another weight of the cost, and scores the most
-probable network and draws that meet the limits; the weight is halved or doubled until the most
+probable network and draws that meet the limits; the weight goes up or down until the most
 probable network just meets them.
 """
 
@@ -165,6 +165,7 @@ class TrainedChoices(System):
         batch_size: training images of a step.
         steps_per_evaluation: gradient steps that count as one scored network; 0 to count the images
             that a step runs, forward and backward, over those of scoring a network.
+        faithful: slips to repeat.
 
     Raises:
         UserError: a parameter is out of range.
@@ -173,34 +174,34 @@ class TrainedChoices(System):
     without_gradients: ClassVar[str] = ""
     """What to use where there is no supernet, for the message."""
 
-    share: float
-    trials: int
-    steps: int
-    rate: float
-    loss: str
-    weight: float
-    batch_size: int
-    steps_per_evaluation: float
-
-    def _check(self) -> None:
-        """Check the parameters.
-
-        Raises:
-            UserError: one is out of range.
-        """
-        check_least(1, trials=self.trials, steps=self.steps, batch_size=self.batch_size)
-        if not 0 <= self.share < 1:
-            raise UserError(f"{self.title}: share must lie in [0, 1), not {shown(self.share)}")
-        for name in ("rate", "weight"):
-            value = getattr(self, name)
+    def __init__(
+        self,
+        share: float,
+        trials: int,
+        steps: int,
+        rate: float,
+        loss: str,
+        weight: float,
+        batch_size: int,
+        steps_per_evaluation: float,
+        faithful: str,
+    ) -> None:
+        check_least(1, trials=trials, steps=steps, batch_size=batch_size)
+        if not 0 <= share < 1:
+            raise UserError(f"{self.title}: share must lie in [0, 1), not {shown(share)}")
+        for name, value in (("rate", rate), ("weight", weight)):
             if not 0 < value < math.inf:
                 raise UserError(f"{self.title}: {name} must be positive, not {shown(value)}")
-        if not 0 <= self.steps_per_evaluation < math.inf:
+        if not 0 <= steps_per_evaluation < math.inf:
             raise UserError(
                 f"{self.title}: steps_per_evaluation must be positive, or 0 to count images, not "
-                f"{shown(self.steps_per_evaluation)}"
+                f"{shown(steps_per_evaluation)}"
             )
-        self._known(loss=(self.loss, LOSSES))
+        self._known(loss=(loss, LOSSES))
+        self.share, self.trials, self.steps, self.rate = share, trials, steps, rate
+        self.loss, self.weight, self.batch_size = loss, weight, batch_size
+        self.steps_per_evaluation = steps_per_evaluation
+        self._choose_slips(faithful)
         self._network: TrainedNetwork | None = None
 
     def _known(self, **chosen: tuple[str, tuple[str, ...]]) -> None:
