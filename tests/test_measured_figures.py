@@ -342,7 +342,7 @@ SEARCHES = {
 def _measured_searches(space: str) -> tuple[dict[str, Any], str]:
     """The results of a space, and the table of it and what follows."""
     found = json.loads((DOCS / "data" / f"{space}-measured-search.json").read_text())
-    page = (DOCS / "search.md").read_text()
+    page = (DOCS / "searching.md").read_text()
     (table,) = [part for part in page.split("\n\n") if f" on `{space}` | 100 |" in part]
     assert set(found["runs"]) == set(SEARCHES)
     return found, table
@@ -359,7 +359,7 @@ def test_measured_networks_to_a_regret():
         cells = [f"{medians[name][n]:.5f}" for n in (100, 250, 500)]
         assert _row(title, table) == [*cells, last, str(len(found["runs"][name]))]
     assert len(found["runs"]["surrogate"]) == len(found["runs"]["nsga2"]) == 31
-    page = " ".join((DOCS / "search.md").read_text().split())
+    page = " ".join((DOCS / "searching.md").read_text().split())
     times = until["nsga2"] / until["surrogate"]
     assert f"NSGA-II measures {times:.0f} times as many networks" in page
     seconds = np.median([run["cpu_s"] for run in found["runs"]["surrogate"].values()])

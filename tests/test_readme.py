@@ -13,7 +13,7 @@ from apq_moo.cli import main
 
 README = Path(__file__).parent.parent / "README.md"
 HARDWARE = README.parent / "docs" / "hardware.md"
-SEARCH = README.parent / "docs" / "search.md"
+SEARCH = README.parent / "docs" / "searching.md"
 SYSTEMS = README.parent / "docs" / "systems.md"
 BENCHMARK = README.parent / "docs" / "benchmark.md"
 DEPLOY = README.parent / "docs" / "deploy.md"

@@ -186,7 +186,7 @@ def tiny():
 
 
 def test_a_few_measured_networks_make_the_front(tiny):
-    """Of 40,960; NSGA-II needs about 800 for a regret of 0.001 (docs/search.md)."""
+    """Of 40,960; NSGA-II needs about 800 for a regret of 0.001 (docs/searching.md)."""
     parts = measured(tiny, 80, None)
     found = Evaluated.join(parts)
     assert [len(part) for part in parts] == [30, *[10] * 5]
