@@ -167,7 +167,7 @@ def check_suffix(path: str | Path, *allowed: str) -> str:
     """
     suffix = Path(path).suffix.lower()
     if suffix not in allowed:
-        *others, last = allowed
+        *others, last = (one or "no suffix" for one in allowed)
         known = f"{', '.join(others)} or {last}" if others else last
         raise UserError(f"{path}: name a file that ends in {known}")
     return suffix

@@ -104,6 +104,7 @@ def say_json(value: Any) -> None:
 
 _SUFFIXES = {
     "policy": (".json",),
+    "released policy": (".json", ""),
     "plan": (".json",),
     "weights": (".safetensors",),
     "exported": (".safetensors", ".onnx", ".pt2", ".c"),

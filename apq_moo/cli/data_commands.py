@@ -101,10 +101,15 @@ def _tell(found: Inspection) -> None:
         each = ", ".join(f"{name} {n:,}" for name, n in counts.items())
         say(f"{split}: {sum(counts.values()):,} images of {len(counts)} classes: {each}")
     if found.sizes:
-        (width, height), largest = (
+        smallest, largest = (
             extreme(found.sizes, key=lambda size: size[0] * size[1]) for extreme in (min, max)
         )
-        say(f"sizes: from {width}x{height} to {largest[0]}x{largest[1]} pixels")
+        often = max(sorted(found.sizes), key=lambda size: found.sizes[size])
+        texts = [f"{width}x{height}" for width, height in (smallest, largest, often)]
+        say(
+            f"sizes: from {texts[0]} to {texts[1]} pixels, most often {texts[2]} "
+            f"({found.sizes[often]:,} images); shorter side: median {found.shorter_side}"
+        )
     if found.left_out:
         say(f"left out, since they are no images by their suffix: {len(found.left_out):,} files")
         for path in found.left_out:

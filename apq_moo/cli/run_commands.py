@@ -319,21 +319,27 @@ def pick(
     limit: LimitOption = None,
     knee: Annotated[bool, typer.Option("--knee", help="The knee of the front.")] = False,
     file: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The policy; default: policy.json in RUN.")
+        Path | None,
+        typer.Option("--out", "-o", help="The policy; default: policy.json (or arch) in RUN."),
     ] = None,
+    form: Annotated[
+        str, typer.Option("--format", help="json, or apq: as the code released with APQ reads it.")
+    ] = "json",
     overwrite: Annotated[bool, typer.Option(help="Replace an earlier policy.")] = False,
 ) -> None:
     """Pick a network from all that a run evaluated, under limits of now, and write its policy."""
-    from apq_moo.files import write_json
     from apq_moo.hardware import QUANTITIES
     from apq_moo.results.pick import pick as choose
+    from apq_moo.results.policies import APQ, NAMES, PUBLISHED, check_format, write_policy
+    from apq_moo.space import load_space
     from apq_moo.study.folder import RunFolder
 
+    check_format(form)
     folder = RunFolder.open(run)
-    path = file or folder.path / "policy.json"
-    check_output("policy", path, overwrite=overwrite)
+    path = file or folder.path / NAMES[form]
+    check_output("released policy" if form == APQ else "policy", path, overwrite=overwrite)
     found = choose(folder, parse_limits(limit or ()), knee=knee)
-    write_json(path, found.subnet.to_dict())
+    known = write_policy(path, load_space(folder.at_hand.space), found.subnet, form)
     worth = ", ".join(
         f"{name} {value:.5g} {QUANTITIES.get(name).unit}" for name, value in found.values.items()
     )
@@ -344,6 +350,8 @@ def pick(
             f"pointwise W{block.w_pw}A{block.a_pw}, depthwise W{block.w_dw}A{block.a_dw}"
         )
     say(f"{path}")
+    if not known:
+        say(f"the code released with APQ evaluates networks of {PUBLISHED} only, so not this", err)
 
 
 @app.command()

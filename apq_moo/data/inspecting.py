@@ -32,6 +32,22 @@ class Inspection:
     unreadable: dict[str, str]
     left_out: list[str]
 
+    @property
+    def shorter_side(self) -> int:
+        """The (lower) median of the shorter sides of the images that can be read, in pixels.
+
+        0 where none can be.
+        """
+        count: Counter[int] = Counter()
+        for size, n in self.sizes.items():
+            count[min(size)] += n
+        half, seen = count.total() / 2, 0
+        for side in sorted(count):
+            seen += count[side]
+            if seen >= half:
+                return side
+        return 0
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON; sizes as rows of width, height and number of images, the smallest first."""
         rows = [[*size, n] for size, n in self.sizes.items()]

@@ -189,6 +189,8 @@ def list_pictures(path: str | Path) -> Pictures:
 
 def _of_folder(place: Path) -> Pictures:
     if not place.is_dir():
+        if place.suffix.lower() == CSV_SUFFIX:
+            raise UserError(f"image list {str(place)!r} is no file; name a CSV file that is there")
         raise UserError(f"image folder {str(place)!r} is no folder; write {SYNTAX}")
     held_out = [name for name in SPLITS[1:] if (place / name).is_dir()]
     if not held_out or not (place / SPLITS[0]).is_dir():

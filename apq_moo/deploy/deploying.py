@@ -17,9 +17,10 @@ from apq_moo.deploy.preprocessing import preprocessing
 from apq_moo.deploy.storage import save_network
 from apq_moo.deploy.tuning import Tuned, TuningConfig, finetune
 from apq_moo.errors import UserError, shown
-from apq_moo.files import check_writable, is_folder, read_json, write_json, write_text
+from apq_moo.files import check_writable, is_folder, write_json, write_text
 from apq_moo.hardware import QUANTITIES, TableDevice, cost_table, find_device
 from apq_moo.results.pick import pick
+from apq_moo.results.policies import read_policy
 from apq_moo.space import Space, Subnet, load_space
 from apq_moo.study.folder import RunFolder
 from apq_moo.versions import processor, versions
@@ -61,7 +62,7 @@ def choose(
         source: a run's folder, or a policy as JSON.
         limits: see :func:`apq_moo.results.pick.pick`; of runs only.
         knee: likewise.
-        space: of a policy, by default the preset that it names.
+        space: of a policy, see :func:`apq_moo.results.policies.read_policy`.
         assets: instead of the run's, or those that ship with the package.
 
     Raises:
@@ -76,10 +77,7 @@ def choose(
                 f"{source} is a network that was written before; name a policy (.json), a run, or "
                 "the network's own file (.safetensors) where one is read"
             )
-        subnet = Subnet.from_dict(read_json(source))
-        loaded = load_space(space or subnet.space)
-        loaded.encode([subnet])
-        return Chosen(loaded, subnet, assets, {})
+        return Chosen(*read_policy(source, space), assets, {})
     if space is not None:
         raise UserError(f"space={space}: the run in {source} has a space of its own")
     folder = RunFolder.open(source)

@@ -1,4 +1,8 @@
-"""Reading the dictionaries that the code released with APQ uses for a network."""
+"""The dictionaries that the code released with APQ uses for a network, read and written.
+
+That code (https://github.com/mit-han-lab/apq, ``search.py`` and ``test.py``) keeps a network in a
+file ``arch``, as a list of two dictionaries: its architecture, and its bits.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,60 @@ _BIT_KEYS = {
     "a_dw": "dw_a_bits_setting",
 }
 
+_ARCHITECTURE = ("wid", "ks", "e", "d")
+
 _MAX_NUMBER = 65536
+
+
+def is_released(item: Any) -> bool:
+    """Whether something is meant as a released dictionary, in one or in two parts."""
+    if isinstance(item, list | tuple) and len(item) == 2:
+        return all(isinstance(part, dict) for part in item) and "ks" in item[0]
+    return isinstance(item, dict) and "ks" in item
+
+
+def joined(item: Any) -> dict[str, Any]:
+    """What :func:`is_released`, in one part."""
+    return item if isinstance(item, dict) else {**item[1], **item[0]}
+
+
+def in_two_parts(released: dict[str, Any]) -> list[dict[str, Any]]:
+    """A released dictionary as the file ``arch`` holds it: the architecture, and the bits."""
+    return [
+        {key: released[key] for key in _ARCHITECTURE},
+        {key: released[key] for key in _BIT_KEYS.values()},
+    ]
+
+
+def write_released(subnet: Subnet, spec: SpaceSpec, plans: Sequence[BlockPlan]) -> dict[str, Any]:
+    """Turn a subnet into a released dictionary, what :func:`read_released` reads.
+
+    Blocks beyond their stage's depth get the smallest kernel, the fewest channels and the most
+    bits, as the released code gives them: it applies the rule on 7x7 kernels to these too.
+
+    Args:
+        subnet: a member of the space.
+        spec: the space.
+        plans: its blocks.
+    """
+    depths = [0] * len(spec.stages)
+    for block in subnet.blocks:
+        depths[block.stage] += 1
+    chosen = iter(subnet.blocks)
+    released: dict[str, Any] = {"wid": None, "ks": [], "e": [], "d": depths}
+    released |= {key: [] for key in _BIT_KEYS.values()}
+    for plan in plans:
+        kernel, channels = (plan.options[name][0] for name in ("kernel", "channels"))
+        bits = {role: plan.options[role][-1] for role in ROLES}
+        if plan.position < depths[plan.stage]:
+            block = next(chosen)
+            kernel, channels = block.kernel, block.channels
+            bits = {role: getattr(block, role) for role in ROLES}
+        released["ks"].append(kernel)
+        released["e"].append(channels / plan.c_in)
+        for role, key in _BIT_KEYS.items():
+            released[key].append(bits[role])
+    return released
 
 
 def read_released(data: dict[str, Any], spec: SpaceSpec, plans: Sequence[BlockPlan]) -> Subnet:

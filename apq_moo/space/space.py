@@ -16,7 +16,7 @@ from apq_moo.errors import UserError, shown
 from apq_moo.space.encoding import Encoding
 from apq_moo.space.layers import Layer
 from apq_moo.space.plan import fixed_layers, forbidden_configurations, listed
-from apq_moo.space.released import read_released
+from apq_moo.space.released import is_released, joined, read_released, write_released
 from apq_moo.space.spec import FIELDS, SpaceSpec
 from apq_moo.space.subnet import Block, Subnet
 
@@ -154,14 +154,15 @@ class Space(Encoding):
             subnets.append(Subnet(self.name, tuple(blocks)))
         return subnets
 
-    def encode(self, subnets: Sequence[Subnet | dict[str, Any]]) -> IntArray:
+    def encode(self, subnets: Sequence[Subnet | dict[str, Any] | list[dict[str, Any]]]) -> IntArray:
         """The canonical genotypes of networks, shape ``(n, n_var)``.
 
         The forbidden rules are not checked; :meth:`valid` tells which rows obey them.
 
         Args:
             subnets: :class:`Subnet` objects, their JSON form, or the released code's dictionaries
-                (keys ``ks``, ``e``, ``d`` and ``pw_w_bits_setting`` and so on).
+                (keys ``ks``, ``e``, ``d`` and ``pw_w_bits_setting`` and so on), also in two parts,
+                architecture and bits, as its files ``arch`` hold them.
 
         Raises:
             UserError: one is malformed, or has a depth or an option that this space lacks.
@@ -172,12 +173,26 @@ class Space(Encoding):
             row[list(blocks)] = numbers
         return self.from_block_index(index)
 
-    def _read(self, item: Subnet | dict[str, Any]) -> Subnet:
+    def _read(self, item: Any) -> Subnet:
         if isinstance(item, Subnet):
             return item
-        if isinstance(item, dict) and "ks" in item:
-            return read_released(item, self.spec, self.plans)
+        if is_released(item):
+            return read_released(joined(item), self.spec, self.plans)
         return Subnet.from_dict(item)
+
+    def released(self, X: ArrayLike) -> list[dict[str, Any]]:
+        """The networks of a genotype matrix as the released code's dictionaries.
+
+        The inverse of :meth:`encode`. That code takes networks of the space ``imagenet``; its files
+        hold what :func:`apq_moo.space.released.in_two_parts` makes of a dictionary.
+
+        Args:
+            X: see :meth:`decode`.
+
+        Raises:
+            UserError: see :meth:`check`.
+        """
+        return [write_released(subnet, self.spec, self.plans) for subnet in self.decode(X)]
 
     def _places(self, subnet: Subnet) -> list[tuple[int, int]]:
         """For each block of a network which of the space's it is, and its configuration's number.

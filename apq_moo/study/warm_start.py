@@ -10,6 +10,7 @@ from apq_moo.errors import UserError
 from apq_moo.files import is_folder, parse_json, read_csv, read_json
 from apq_moo.problems import APQProblem
 from apq_moo.space import Space, belonging, load_space, refuse_other_space
+from apq_moo.space.released import is_released
 from apq_moo.study.inputs import SPACE
 
 EXACT = "exact"
@@ -46,9 +47,10 @@ def read_networks(source: str, space: Space) -> IntArray:
             said |= belonging(load_space(copy)) if copy.is_file() else {}
             said["digest"] = data[SPACE]
             refuse_other_space(said, space, f"warm_start={source}: that run")
-    if path.suffix == ".json":
+    if path.suffix in {".json", ""}:
         data = read_json(path)
-        return space.encode(data if isinstance(data, list) else [data])
+        several = isinstance(data, list) and not is_released(data)
+        return space.encode(data if several else [data])
     columns = read_csv(path)
     if "subnet" not in columns:
         raise UserError(f"{path} is no table with a column 'subnet'")

@@ -145,7 +145,7 @@ def test_a_folder_is_checked(call, refused, tmp_path):
     assert outcome.out.splitlines() == [
         "train: 4 images of 2 classes: a 2, b 2",
         "test: 2 images of 2 classes: a 1, b 1",
-        "sizes: from 10x9 to 11x9 pixels",
+        "sizes: from 10x9 to 11x9 pixels, most often 10x9 (4 images); shorter side: median 9",
         "unreadable: 0",
     ]
     assert call("data", "check", "folder:my pictures@8-grey") == outcome
@@ -178,14 +178,18 @@ def test_without_a_command_help_is_shown(capsys):
     assert "download" in capsys.readouterr().out
 
 
-def test_a_list_is_checked(call, tmp_path):
+def test_a_list_is_checked(call, refused, tmp_path):
     for i in range(3):
         Image.new("L", (10, 9 + i)).save(tmp_path / f"{i}.png")
+    line = refused("data", "check", "set.csv")
+    assert line == (
+        f"error: image list '{tmp_path / 'set.csv'}' is no file; name a CSV file that is there"
+    )
     Path("set.csv").write_text("class,file\ny,0.png\nx,1.png\ny,2.png\n")
     outcome = call("data", "check", "set.csv")
     assert outcome.code == 0, outcome
     assert outcome.out.splitlines() == [
         "train: 3 images of 2 classes: x 1, y 2",
-        "sizes: from 10x9 to 10x11 pixels",
+        "sizes: from 10x9 to 10x11 pixels, most often 10x9 (1 images); shorter side: median 10",
         "unreadable: 0",
     ]

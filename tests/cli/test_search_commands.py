@@ -157,6 +157,23 @@ def test_the_knee_is_where_the_front_bends(call, run):
     assert f"acc {-F[:, 0].min():.5g} %" in best
 
 
+def test_a_policy_as_the_released_code_reads_it(call, refused, run):
+    assert call("pick", "r").code == 0
+    policy = json.loads(Path("r/policy.json").read_text())
+    outcome = call("pick", "r", "--format", "apq")
+    assert outcome.code == 0, outcome
+    assert outcome.out.splitlines()[-1] == "r/arch"
+    assert "evaluates networks of imagenet only" in outcome.err
+    space = load_space("digits")
+    pair = json.loads(Path("r/arch").read_text())
+    assert (space.encode([pair]) == space.encode([policy])).all()
+    assert call("lut", "plot", "--subnet", "r/policy.json", "-o", "a.png").code == 0
+    assert "r/arch exists; add --overwrite" in refused("pick", "r", "--format", "apq")
+    line = refused("pick", "r", "--format", "apq", "-o", "arch.txt")
+    assert line == "error: arch.txt: name a file that ends in .json or no suffix"
+    assert "--format onnx: write one of json, apq" in refused("pick", "r", "--format", "onnx")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

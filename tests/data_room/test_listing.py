@@ -162,7 +162,7 @@ def test_a_list_that_is_no_text(tmp_path):
     (tmp_path / "set.csv").write_bytes(b"file,class\n\xff\xfe,a\n")
     with pytest.raises(UserError, match=r"set\.csv is malformed: .*utf-8"):
         list_pictures(tmp_path / "set.csv")
-    with pytest.raises(UserError, match="is no folder"):
+    with pytest.raises(UserError, match="is no file; name a CSV file"):
         list_pictures(tmp_path / "none.csv")
 
 
