@@ -291,19 +291,15 @@ def test_every_transition_carries_the_final_reward():
     agent = Ddpg(2, Settings(warmup=5, replay=2), np.random.default_rng(0))
     states = np.arange(8.0).reshape(4, 2)
     agent.learn(states, np.array([0.1, 0.2, 0.3]), 0.7)
-    assert [(a, r, going) for _, a, r, _, going in agent.memory] == [
-        (0.1, 0.7, 1.0),
-        (0.2, 0.7, 1.0),
-        (0.3, 0.7, 0.0),
+    expected = [  # state, action, reward, next state, whether it goes on
+        [0, 1, 0.1, 0.7, 2, 3, 1],
+        [2, 3, 0.2, 0.7, 4, 5, 1],
+        [4, 5, 0.3, 0.7, 6, 7, 0],
     ]
-    assert [(s.tolist(), n.tolist()) for s, _, _, n, _ in agent.memory] == [
-        ([0, 1], [2, 3]),
-        ([2, 3], [4, 5]),
-        ([4, 5], [6, 7]),
-    ]
+    assert agent.memory.tolist() == np.array(expected, dtype=np.float32).tolist()
     for reward in (0.8, 0.9):
         agent.learn(states, np.array([0.1, 0.2, 0.3]), reward)
-    assert [r for _, _, r, _, _ in agent.memory] == [0.8] * 3 + [0.9] * 3
+    assert agent.memory[:, 3].tolist() == pytest.approx([0.8] * 3 + [0.9] * 3)
 
 
 def test_noise_is_a_truncated_normal():
@@ -322,8 +318,8 @@ def test_an_update_by_hand():
     agent = Ddpg(3, settings, rng)
     states, actions = rng.random((5, 3)), rng.random(4)
 
-    def weights(of):
-        return [w.detach().clone().requires_grad_() for w in of]
+    def weights(of):  # torch's own have a row for each output
+        return [w.t().clone().requires_grad_() for w in of.weights]
 
     actor, critic = weights(agent.actor), weights(agent.critic)
     slow_actor, slow_critic = weights(agent.actor), weights(agent.critic)
@@ -359,8 +355,8 @@ def test_an_update_by_hand():
                 for s, w in zip(slow, new, strict=True):
                     s.copy_(0.99 * s + 0.01 * w)
     for found, expected in ((agent.actor, actor), (agent.critic, critic)):
-        for f, e in zip(found, expected, strict=True):
-            torch.testing.assert_close(f, e, rtol=1e-4, atol=1e-6)
+        for f, e in zip(found.weights, expected, strict=True):
+            torch.testing.assert_close(f.t(), e.detach(), rtol=1e-4, atol=1e-6)
 
 
 def test_it_learns_where_the_reward_is():

@@ -3,27 +3,23 @@
 T. Lillicrap et al., Continuous Control with Deep Reinforcement Learning, ICLR 2016. All transitions
 of an episode carry its final reward, from which a moving average of batches' means is taken.
 
-Randomness comes from the generator that is handed over alone.
+Randomness comes from the generator that is handed over alone. Networks are so small that torch's
+bookkeeping would take longer than their matrices: their gradients are written out.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from copy import deepcopy
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 import torch
 from scipy.special import ndtr, ndtri
 from torch import Tensor
-from torch.nn import functional as F
 
 from apq_moo.arrays import FloatArray
 from apq_moo.threads import one_torch_thread
-
-Weights: TypeAlias = list[Tensor]
-"""Matrices and biases of layers in turn."""
 
 
 @dataclass(frozen=True)
@@ -64,22 +60,34 @@ class Ddpg:
         n_state: numbers of a state.
         settings: see :class:`Settings`.
         rng: source of all randomness.
+        device: where the networks lie.
+
+    Attributes:
+        memory: transitions, the oldest first, as rows of a state, an action, a reward, the next
+            state, and 0 for the last of an episode or else 1.
     """
 
-    def __init__(self, n_state: int, settings: Settings, rng: np.random.Generator) -> None:
-        self._settings, self._rng = settings, rng
-        width = settings.hidden
-        self.actor = _layers([(n_state, width), (width, width), (width, 1)], rng)
-        self.critic = _layers([(n_state, width), (1, width), (width, width), (width, 1)], rng)
-        self._followers = deepcopy((self.actor, self.critic))
+    def __init__(
+        self,
+        n_state: int,
+        settings: Settings,
+        rng: np.random.Generator,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self._settings, self._rng, self._device = settings, rng, device
+        self._n_state, width = n_state, settings.hidden
+        top = [(width, width), (width, 1)]
+        self.actor = Network.drawn([(n_state, width), *top], rng, device)
+        self.critic = Network.drawn([(n_state, width), (1, width), *top], rng, device)
+        self._slow_actor, self._slow_critic = self.actor.copy(), self.critic.copy()
         self._optimizers = [
-            torch.optim.Adam(weights, lr=lr, fused=True)
-            for weights, lr in (
+            torch.optim.Adam([network.vector], lr=lr, fused=True)
+            for network, lr in (
                 (self.actor, settings.actor_lr),
                 (self.critic, settings.critic_lr),
             )
         ]
-        self.memory: deque[tuple[FloatArray, float, float, FloatArray, float]] = deque()
+        self.memory = np.empty((0, 2 * n_state + 3), dtype=np.float32)
         self._mean: float | None = None
         self._episode = 0
 
@@ -92,7 +100,8 @@ class Ddpg:
         if self._episode < self._settings.warmup:
             return float(self._rng.random())
         with torch.no_grad(), one_torch_thread():
-            center = float(_act(self.actor, _tensor(state[None]))[0, 0])
+            row = torch.from_numpy(state[None].astype(np.float32)).to(self._device)
+            center = float(_act(self.actor, row)[-1])
         past = self._episode - self._settings.warmup
         return self._noisy(center, self._settings.sigma * self._settings.decay**past)
 
@@ -113,67 +122,135 @@ class Ddpg:
             reward: of the episode.
         """
         n = len(actions)
-        for i, action in enumerate(actions.tolist()):
-            going = float(i + 1 < n)
-            self.memory.append((states[i], action, reward, states[i + 1], going))
-        while len(self.memory) > self._settings.replay * n:
-            self.memory.popleft()
+        going = np.arange(n) + 1 < n
+        rows = np.column_stack([states[:-1], actions, np.full(n, reward), states[1:], going])
+        known = np.vstack([self.memory, rows.astype(np.float32)])
+        self.memory = known[-self._settings.replay * n :]
         self._episode += 1
         if self._episode > self._settings.warmup:
-            with one_torch_thread():
+            with torch.no_grad(), one_torch_thread():
                 for _ in range(n):
                     self._update()
 
     def _update(self) -> None:
+        """One step of the critic, then of the actor, then of their followers."""
         s = self._settings
-        rows = self._rng.choice(len(self.memory), min(s.batch, len(self.memory)), replace=False)
-        state, action, reward, following, going = (
-            _tensor(np.array(column))
-            for column in zip(*(self.memory[i] for i in rows), strict=True)
-        )
-        mean = float(reward.mean())
+        chosen = self._rng.choice(len(self.memory), min(s.batch, len(self.memory)), replace=False)
+        batch = torch.from_numpy(self.memory[chosen])
+        mean = float(batch[:, self._n_state + 1].mean())
         self._mean = mean if self._mean is None else self._mean + s.rate * (mean - self._mean)
-        with torch.no_grad():
-            slow_actor, slow_critic = self._followers
-            worth = _judge(slow_critic, following, _act(slow_actor, following))[:, 0]
-            wanted = reward - self._mean + s.discount * going * worth
-        missed = F.mse_loss(_judge(self.critic, state, action[:, None])[:, 0], wanted)
-        _descend(self._optimizers[1], self.critic, missed)
-        judged = _judge(self.critic, state, _act(self.actor, state))
-        _descend(self._optimizers[0], self.actor, -judged.mean())
-        with torch.no_grad():
-            for slow, new in zip(self._followers, (self.actor, self.critic), strict=True):
-                for follower, weights in zip(slow, new, strict=True):
-                    follower.lerp_(weights, s.tau)
+        parts = batch.to(self._device).split([self._n_state, 1, 1, self._n_state, 1], dim=1)
+        state, following = parts[0], parts[3]
+        action, reward, going = (parts[i][:, 0] for i in (1, 2, 4))
+
+        _, _, acted = _act(self._slow_actor, following)
+        _, _, worth = _judge(self._slow_critic, following, acted)
+        wanted = reward - self._mean + s.discount * going * worth
+        first, second, judged = _judge(self.critic, state, action)
+        slope = _back(self.critic, first, second, 2 / len(state) * (judged - wanted))
+        _keep(self.critic.slopes[:2], state, slope)
+        _keep(self.critic.slopes[2:4], action[:, None], slope)
+        self._optimizers[1].step()
+
+        first, second, acted = _act(self.actor, state)
+        rise = torch.full_like(acted, -1 / len(state))
+        slope = _back(self.critic, *_judge(self.critic, state, acted)[:2], rise, weights=False)
+        rise = slope.mv(self.critic.weights[2][0]) * acted * (1 - acted)
+        _keep(self.actor.slopes[:2], state, _back(self.actor, first, second, rise))
+        self._optimizers[0].step()
+
+        self._slow_actor.vector.lerp_(self.actor.vector, s.tau)
+        self._slow_critic.vector.lerp_(self.critic.vector, s.tau)
 
 
-def _layers(shapes: list[tuple[int, int]], rng: np.random.Generator) -> Weights:
-    """Uniform weights and biases, as torch's linear layers begin with."""
-    return [
-        _tensor(rng.uniform(-(n_in**-0.5), n_in**-0.5, shape)).requires_grad_()
-        for n_in, n_out in shapes
-        for shape in ((n_out, n_in), (n_out,))
-    ]
+class Network:
+    """Layers whose weights are views of one vector, and their gradients of another.
+
+    Args:
+        vector: all weights.
+        shapes: inputs and outputs of each layer.
+
+    Attributes:
+        vector: as given; its ``grad`` holds the gradients.
+        weights: a matrix, shape ``(n_in, n_out)``, and a bias of each layer in turn.
+        slopes: their gradients.
+    """
+
+    def __init__(self, vector: Tensor, shapes: Sequence[tuple[int, int]]) -> None:
+        self.vector, self._shapes = vector, shapes
+        vector.grad = torch.zeros_like(vector)
+        self.weights, self.slopes = self._views(vector), self._views(vector.grad)
+
+    @classmethod
+    def drawn(
+        cls,
+        shapes: Sequence[tuple[int, int]],
+        rng: np.random.Generator,
+        device: torch.device | str,
+    ) -> Network:
+        """One of uniform weights and biases, as torch's linear layers begin with."""
+        parts = []
+        for n_in, n_out in shapes:
+            bound = n_in**-0.5
+            parts.append(rng.uniform(-bound, bound, (n_out, n_in)).T.ravel())
+            parts.append(rng.uniform(-bound, bound, n_out))
+        vector = torch.from_numpy(np.concatenate(parts).astype(np.float32))
+        return cls(vector.to(device), shapes)
+
+    def copy(self) -> Network:
+        """The same with a vector of its own."""
+        return Network(self.vector.clone(), self._shapes)
+
+    def _views(self, vector: Tensor) -> list[Tensor]:
+        shapes = [shape for n_in, n_out in self._shapes for shape in ((n_in, n_out), (n_out,))]
+        parts = vector.split([math.prod(shape) for shape in shapes])
+        return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
-def _tensor(array: FloatArray) -> Tensor:
-    return torch.from_numpy(np.asarray(array, dtype=np.float32))
+def _act(actor: Network, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Both hidden layers, shape ``(n, hidden)``, and actions, ``(n,)``."""
+    weight, bias = actor.weights[:2]
+    first = torch.addmm(bias, state, weight).relu_()
+    second, out = _above(actor, first)
+    return first, second, out.sigmoid_()
 
 
-def _act(weights: Weights, state: Tensor) -> Tensor:
-    """Actions, shape ``(n, 1)``."""
-    hidden = F.relu(F.linear(state, *weights[0:2]))
-    return F.linear(F.relu(F.linear(hidden, *weights[2:4])), *weights[4:6]).sigmoid()
+def _judge(critic: Network, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Both hidden layers, shape ``(n, hidden)``, and what actions are worth, ``(n,)``."""
+    weight, bias, of_action, bias_too = critic.weights[:4]
+    first = torch.addmm(bias + bias_too, state, weight).addr_(action, of_action[0]).relu_()
+    return first, *_above(critic, first)
 
 
-def _judge(weights: Weights, state: Tensor, action: Tensor) -> Tensor:
-    """What actions are worth, shape ``(n, 1)``."""
-    hidden = F.relu(F.linear(state, *weights[0:2]) + F.linear(action, *weights[2:4]))
-    return F.linear(F.relu(F.linear(hidden, *weights[4:6])), *weights[6:8])
+def _above(network: Network, first: Tensor) -> tuple[Tensor, Tensor]:
+    """The second hidden layer and the output behind the first."""
+    weight, bias, last, last_bias = network.weights[-4:]
+    second = torch.addmm(bias, first, weight).relu_()
+    return second, torch.addmv(last_bias, second, last[:, 0])
 
 
-def _descend(optimizer: torch.optim.Optimizer, weights: Weights, loss: Tensor) -> None:
-    """A step along the gradient of these weights alone."""
-    for tensor, gradient in zip(weights, torch.autograd.grad(loss, weights), strict=True):
-        tensor.grad = gradient
-    optimizer.step()
+def _back(
+    network: Network, first: Tensor, second: Tensor, slope: Tensor, *, weights: bool = True
+) -> Tensor:
+    """The gradient before the first hidden layer's ReLU, shape ``(n, hidden)``.
+
+    Args:
+        network: whose layers these are.
+        first: its first hidden layer.
+        second: its second.
+        slope: the gradient of its output, shape ``(n,)``.
+        weights: whether the gradients of the weights behind the first hidden layer are kept.
+    """
+    inner, last = network.weights[-4], network.weights[-2]
+    if weights:
+        _keep(network.slopes[-2:], second, slope[:, None])
+    at_second = torch.outer(slope, last[:, 0]).mul_(second.sign_())
+    if weights:
+        _keep(network.slopes[-4:-2], first, at_second)
+    return at_second.mm(inner.t()).mul_(first.sign_())
+
+
+def _keep(slopes: Sequence[Tensor], inputs: Tensor, slope: Tensor) -> None:
+    """Keep the gradients of a layer's matrix and bias, from that of its output."""
+    torch.mm(inputs.t(), slope, out=slopes[0])
+    torch.sum(slope, 0, out=slopes[1])
