@@ -36,7 +36,9 @@ from apq_moo.benchmarks.compare.store import NAME, Outcome, Store
 from apq_moo.benchmarks.compare.tables import indicators_of, latex_table, markdown_table
 from apq_moo.benchmarks.report import page, sections
 from apq_moo.benchmarks.systems import comparison as comparing
+from apq_moo.benchmarks.systems import measuring as keeping
 from apq_moo.benchmarks.systems.ledger import Rates
+from apq_moo.benchmarks.systems.settings import Limit, Settings
 from apq_moo.cli.hardware_commands import _describe
 from apq_moo.data import load_images
 from apq_moo.data.assets import find_assets
@@ -779,10 +781,10 @@ def audit(folder):
 
 
 def comparison(folder):
-    given = {"space": "tiny", "systems": ["random", "spos:top=5"], "budget": 40, "seeds": 2}
+    given = {"space": "tiny", "systems": ["random", "spos:top=5"], "budgets": [40], "seeds": 2}
     given |= {"targets": [{"quantity": "latency", "value": 0.1}], "predictor": "table"}
     found = {"format": comparing.FORMAT, "settings": given}
-    found["refused"] = {"latency-0.1": {"spos:top=5": "it cannot"}}
+    found["refused"] = {"latency-0.1-40": {"spos:top=5": "it cannot"}}
     (folder / comparing.FILE).write_text(json.dumps(found))
     return folder / comparing.FILE
 
@@ -790,9 +792,22 @@ def comparison(folder):
 def read_comparison(path):
     """Up to what is carried out."""
     known = comparing.Comparison.open(path.parent)
-    for target in known.settings.targets:
-        assert comparing.title_of(target) in known.refused
-        known.settings.plan(target, known.settings.systems).cells()
+    for case in known.settings.cases:
+        assert case.title in known.refused
+        known.settings.plan(case, known.settings.systems).cells()
+
+
+def accuracies(folder):
+    X = SPACE.sample(3, np.random.default_rng(0))
+    keeping.write_arrays(folder / keeping.FILE, {"X": X, "accuracies": np.full((3, 2), 90.0)})
+    return folder / keeping.FILE
+
+
+def read_accuracies(path):
+    settings = Settings((Limit("latency", 1.0),), ("random",), SPACE.name)
+    for x, row in keeping.known_accuracies(path.parent, settings).items():
+        assert len(np.frombuffer(x, dtype=np.int64)) == SPACE.n_var
+        assert row.shape == (2,)
 
 
 def rates(folder):
@@ -886,6 +901,7 @@ FORMATS = {
     "policy.json": (policy, text_of, start_from),
     "manifest.json": (assets, text_of, read_assets),
     "comparison.json": (comparison, text_of, read_comparison),
+    "accuracies.npz": (accuracies, npz_of, read_accuracies),
     "rates.toml": (rates, lines_of, Rates.read),
     "audit.json": (audit, text_of, lambda path: sections.audit(read_json(path))),
     "pipeline.json": (pipeline, text_of, lambda path: _begin(path.parent, SETTINGS)),

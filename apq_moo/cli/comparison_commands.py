@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from apq_moo.cli.app import app, err, progress, say
-from apq_moo.cli.options import OnOption, as_options, parse_limits
+from apq_moo.cli.options import as_options, each_limit, numbers
 from apq_moo.cli.stopping import going_on
 from apq_moo.defaults import MAX_JOBS
 from apq_moo.errors import UserError
@@ -34,7 +34,8 @@ def compare_systems(
     ] = None,
     systems: Annotated[str | None, typer.Option(help="Algorithms, by commas.")] = None,
     budget: Annotated[
-        int | None, typer.Option(help="Evaluations of a system for each target.")
+        str | None,
+        typer.Option(metavar="N,...", help="Evaluations of a system for each target, by commas."),
     ] = None,
     seeds: Annotated[int | None, typer.Option(help="Searches of each.")] = None,
     predictor: Annotated[str | None, typer.Option(help="Where accuracies come from.")] = None,
@@ -44,7 +45,16 @@ def compare_systems(
     measure: Annotated[
         bool, typer.Option(help="Measure the best networks on validation and test images.")
     ] = True,
-    on: OnOption = None,
+    search: Annotated[
+        bool, typer.Option(help="Carry out what has not ended; without, only tables are written.")
+    ] = True,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DEVICE,...",
+            help="Where torch measures: cpu, cuda, or cuda:0,cuda:1, on which searches take turns.",
+        ),
+    ] = None,
     rates: Annotated[
         Path | None, typer.Option(help="TOML file of what an hour takes; default: the paper's.")
     ] = None,
@@ -61,9 +71,11 @@ def compare_systems(
     resume: Annotated[Path | None, typer.Option(help="Continue the comparison there.")] = None,
 ) -> None:
     """Compare systems under common targets, and what each of them spends."""
-    from apq_moo.benchmarks.systems.comparison import Comparison, Limit, settings_of
+    from apq_moo.benchmarks.systems.comparison import Comparison
     from apq_moo.benchmarks.systems.ledger import Rates
-    from apq_moo.benchmarks.systems.tables import MARKDOWN, Pricing, write_tables
+    from apq_moo.benchmarks.systems.rows import Pricing
+    from apq_moo.benchmarks.systems.settings import Limit, settings_of
+    from apq_moo.benchmarks.systems.tables import MARKDOWN, write_tables
 
     if targets is not None and limit:
         raise UserError("--targets chooses limits, and --max gives them: leave one out")
@@ -73,9 +85,9 @@ def compare_systems(
     given: dict[str, Any] = {
         "space": space,
         "targets": targets,
-        "limits": limit and tuple(Limit(*pair) for pair in parse_limits(limit).items()),
+        "limits": limit and tuple(Limit(*pair) for pair in each_limit(limit)),
         "systems": systems and by_commas(systems),
-        "budget": budget,
+        "budgets": budget and numbers(budget, "--budget"),
         "seeds": seeds,
         "predictor": predictor,
         "device": device,
@@ -89,6 +101,7 @@ def compare_systems(
         raise UserError("--resume DIR continues the comparison there: leave out what it is of")
     else:
         comparison = Comparison.open(resume)
+    devices = by_commas(on) if on else ()
     begun = time.monotonic()
 
     def kept() -> str:
@@ -104,9 +117,12 @@ def compare_systems(
                     what = f"{outcome.cell.label}, seed {outcome.cell.config.seed}"
                     say(f"failed: {what}: {as_options(outcome.error)}", err)
 
-            done, failed = comparison.run(jobs=jobs, callback=tell)
+            done, failed = comparison.ended(), 0
+            if search:
+                done, failed = comparison.run(jobs=jobs, on=devices, callback=tell)
         with progress("measuring") as bar:
-            write_tables(comparison, pricing, measure=measure, on=on, callback=bar)
+            first = devices[0] if devices else None
+            write_tables(comparison, pricing, measuring=measure, on=first, callback=bar)
     for line in (comparison.folder / MARKDOWN).read_text(encoding="utf-8").splitlines():
         say(line)
     say(f"{done} searches, {time.monotonic() - begun:.1f} s, in {comparison.folder}")

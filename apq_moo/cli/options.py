@@ -152,6 +152,20 @@ def parse_limits(texts: Iterable[str]) -> dict[str, float]:
         UserError: one is malformed, not a finite number, or given twice.
     """
     limits: dict[str, float] = {}
+    for name, number in each_limit(texts):
+        if name in limits:
+            raise UserError(f"--max {name} is given twice")
+        limits[name] = number
+    return limits
+
+
+def each_limit(texts: Iterable[str]) -> list[tuple[str, float]]:
+    """Read ``NAME=VALUE`` limits, perhaps several of one name.
+
+    Raises:
+        UserError: one is malformed, or not a finite number.
+    """
+    limits = []
     for text in texts:
         name, equals, value = text.partition("=")
         try:
@@ -162,7 +176,5 @@ def parse_limits(texts: Iterable[str]) -> dict[str, float]:
             raise UserError(
                 f"--max {text!r}: write NAME=VALUE with a finite number, such as latency=0.2"
             )
-        if name in limits:
-            raise UserError(f"--max {name} is given twice")
-        limits[name] = number
+        limits.append((name, number))
     return limits

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -158,60 +159,117 @@ def run(
     scheduler: str | None = None,
     callback: Callable[[int, int, Outcome | None], None] = lambda _done, _total, _outcome: None,
 ) -> tuple[int, int]:
-    """Carry out the cells that are not in the store yet.
+    """Carry out the cells that are not in the store yet; see :func:`run_all`."""
+    return run_all([store], jobs=jobs, backend=backend, scheduler=scheduler, callback=callback)
+
+
+def run_all(
+    stores: Sequence[Store],
+    *,
+    jobs: int = 1,
+    backend: str = "loky",
+    scheduler: str | None = None,
+    on: Sequence[str] = (),
+    callback: Callable[[int, int, Outcome | None], None] = lambda _done, _total, _outcome: None,
+) -> tuple[int, int]:
+    """Carry out the cells of benchmarks that are not in their stores yet, all by the same workers.
 
     Args:
-        store: of the benchmark.
+        stores: of the benchmarks, no two of which have a cell in common.
         jobs: cells at a time.
         backend: of joblib, one of :data:`BACKENDS`.
         scheduler: of a dask or ray cluster; by default one is started here for ``jobs`` cells.
+        on: where torch measures accuracies; cells take turns on these. By default on a GPU if
+            there is one.
         callback: told ``(cells done, in all, the latest)``, at first with None.
 
     Returns:
         How many cells are done, and how many have failed.
 
     Raises:
-        UserError: see :func:`check_backend`; an algorithm whose plug-in is gone; other versions of
-            the package or its libraries, or other data, than those that the benchmark was begun
-            with; another process carries it out; or a worker was killed.
+        UserError: see :func:`check_backend`; an algorithm whose plug-in is gone; where cells are
+            left, other versions of the package or its libraries, or other data, than those that a
+            benchmark was begun with; another process carries one out; or a worker was killed.
     """
     check_backend(backend, scheduler)
+    total = 0
+    todo: list[Cell] = []
+    homes: dict[str, Store] = {}
+    for store in stores:
+        cells = store.plan.cells()
+        left = _left(store, cells)
+        total += len(cells)
+        todo += left.values()
+        homes |= dict.fromkeys(left, store)
+    finished, failed = total - len(todo), 0
+    callback(finished, total, None)
+    if not todo:
+        return finished, 0
+    todo.sort(key=lambda cell: (cell.config.seed, -cell.config.budget))  # what takes longest first
+    if on:
+        todo = [
+            replace(cell, config=replace(cell.config, on=on[i % len(on)]))
+            for i, cell in enumerate(todo)
+        ]
+    working = list({id(store): store for store in homes.values()}.values())
+    seconds = dict.fromkeys((store.folder for store in working), 0.0)
+    begun = time.perf_counter()
+    with (
+        _alone(working),
+        Meter() as meter,
+        _cluster(backend, jobs, scheduler),
+        closing(_carried_out(todo, jobs, backend)) as outcomes,
+    ):
+        for outcome in outcomes:
+            store = homes[outcome.cell.key]
+            store.put(outcome)
+            seconds[store.folder] += sum(outcome.seconds.values())
+            finished += outcome.ok
+            failed += not outcome.ok
+            callback(finished + failed, total, outcome)
+    spent = {"seconds": time.perf_counter() - begun, **meter.figures()}
+    for store in working:
+        # Of what was spent together each has its share of the searching.
+        share = seconds[store.folder] / (sum(seconds.values()) or 1.0) if working[1:] else 1.0
+        own = {k: v * share if isinstance(v, float) else v for k, v in spent.items()}
+        known = store.about().get("cost", [])
+        store.note(cost=[*known, {**own, "jobs": jobs, "backend": backend}])
+        _note_bounds(store)
+    return finished, failed
+
+
+def _left(store: Store, cells: Sequence[Cell]) -> dict[str, Cell]:
+    """The cells that are not in a store yet, by key, after whatever forbids to go on was checked.
+
+    Raises:
+        UserError: see :func:`run_all`.
+    """
+    done = store.finished()
+    left = {key: cell for cell, key in zip(cells, keys(cells), strict=True) if key not in done}
+    if not left:
+        return {}
     then, now = store.about().get("versions"), versions()
     if then != now:
         raise UserError(
             f"{store.folder} was begun with other versions ({changed(then, now)}); begin a new "
             "benchmark, so that its cells can be compared"
         )
-    cells = store.plan.cells()
-    done = store.finished()
-    todo = [cell for cell, key in zip(cells, keys(cells), strict=True) if key not in done]
-    finished, failed = len(cells) - len(todo), 0
-    callback(finished, len(cells), None)
-    if not todo:
-        return finished, 0
-    for algo in {cell.config.algo for cell in todo}:
+    for algo in {cell.config.algo for cell in left.values()}:
         ALGORITHMS.get(algo)
     if done:
         known = store.about().get("data", {})  # which earlier versions did not note
         for part, found in data_of(store.plan).items():
             refuse_changes(found, known.get(part), str(store.folder))
-    begun = time.perf_counter()
-    with (
-        alone(store.folder),
-        Meter() as meter,
-        _cluster(backend, jobs, scheduler),
-        closing(_carried_out(todo, jobs, backend)) as outcomes,
-    ):
-        for outcome in outcomes:
-            store.put(outcome)
-            finished += outcome.ok
-            failed += not outcome.ok
-            callback(finished + failed, len(cells), outcome)
-    spent = store.about().get("cost", [])
-    entry = {"seconds": time.perf_counter() - begun, "jobs": jobs, "backend": backend}
-    store.note(cost=[*spent, {**entry, **meter.figures()}])
-    _note_bounds(store)
-    return finished, failed
+    return left
+
+
+@contextmanager
+def _alone(stores: Sequence[Store]) -> Iterator[None]:
+    """Keep other processes out of all of them."""
+    with ExitStack() as locks:
+        for store in stores:
+            locks.enter_context(alone(store.folder))
+        yield
 
 
 def _note_bounds(store: Store) -> None:

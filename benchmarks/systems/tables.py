@@ -1,264 +1,90 @@
-"""The table of a comparison in the paper's form, as Markdown and CSV."""
+"""The tables of a comparison in the paper's form, as Markdown and CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
-from apq_moo.arrays import FloatArray, IntArray
-from apq_moo.benchmarks.compare.store import Outcome
-from apq_moo.benchmarks.systems.comparison import Comparison, Limit, costs_again, title_of
-from apq_moo.benchmarks.systems.ledger import DesignCost, Rates, Spending, spent_once
-from apq_moo.data.assets import find_assets
-from apq_moo.errors import UserError
+from apq_moo.benchmarks.systems.anytime import curve_rows, curves_of, draw_curves
+from apq_moo.benchmarks.systems.comparison import Comparison
+from apq_moo.benchmarks.systems.ledger import DesignCost
+from apq_moo.benchmarks.systems.measuring import known_accuracies, measure
+from apq_moo.benchmarks.systems.results import Results, most_accurate, results_of
+from apq_moo.benchmarks.systems.rows import Pricing, Row, Spread, networks_of, rows_of
+from apq_moo.benchmarks.systems.settings import Case, title_of
+from apq_moo.benchmarks.systems.significance import (
+    PairedTest,
+    all_pairs,
+    paired_tests,
+    seeds_needed,
+)
 from apq_moo.files import write_text
-from apq_moo.problems.measured import exact_source
-from apq_moo.space import load_space
 
 MARKDOWN, CSV, NETWORKS = "comparison.md", "comparison.csv", "networks.csv"
-
-SHOWN = ("latency", "energy", "bitops")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One system under one target; medians over seeds.
-
-    Attributes:
-        target: the limit.
-        system: its name.
-        seeds: searches that came to their end.
-        found: of them, those that found a network within the limit.
-        violations: networks that were returned and exceed the limit by the tables.
-        acc: accuracy in percent as it was searched by.
-        acc_low: lower quartile.
-        acc_high: upper quartile.
-        acc_val_true: as measured on validation images.
-        acc_test: as measured on test images.
-        latency: in ms.
-        energy: in mJ.
-        bitops: in G.
-        evaluations: networks that were scored.
-        gradient_steps: on the supernet.
-        charged: evaluations in all, gradient steps included.
-        hours_once: that went to what all targets share.
-        hours: for one target.
-        kwh: of these.
-        co2e_kg: of these.
-        usd_low: of these.
-        usd_high: of these.
-        hours_in_all: for a number of deployments.
-        note: why there is nothing.
-    """
-
-    target: str
-    system: str
-    seeds: int = 0
-    found: int = 0
-    violations: int = 0
-    acc: float | None = None
-    acc_low: float | None = None
-    acc_high: float | None = None
-    acc_val_true: float | None = None
-    acc_test: float | None = None
-    latency: float | None = None
-    energy: float | None = None
-    bitops: float | None = None
-    evaluations: float | None = None
-    gradient_steps: float | None = None
-    charged: float | None = None
-    hours_once: float | None = None
-    hours: float | None = None
-    kwh: float | None = None
-    co2e_kg: float | None = None
-    usd_low: float | None = None
-    usd_high: float | None = None
-    hours_in_all: float | None = None
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Pricing:
-    """How what was spent becomes money.
-
-    Attributes:
-        rates: of an hour.
-        seconds_per_evaluation: see :meth:`Spending.hours`.
-        deployments: N of the total.
-    """
-
-    rates: Rates = field(default_factory=Rates)
-    seconds_per_evaluation: float | None = None
-    deployments: int = 40
+TESTS, CURVES, PICTURE = "tests.csv", "curves.csv", "curves.png"
 
 
 def write_tables(
     comparison: Comparison,
     pricing: Pricing,
     *,
-    measure: bool = True,
+    measuring: bool = True,
     on: str | None = None,
     callback: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> list[Row]:
-    """Make the rows of a comparison, and write them into its folder.
+    """Make all that is said of a comparison, and write it into its folder.
 
     Args:
         comparison: as far as it has come.
         pricing: of the costs.
-        measure: whether accuracies of the best networks are measured (or looked up), each once.
+        measuring: whether accuracies of the best networks are measured (or looked up), each once.
         on: where torch measures.
         callback: told ``(networks measured, in all)``.
 
     Raises:
         UserError: networks cannot be measured, or a file not be written.
     """
-    best = {
-        target: {
-            name: [most_accurate(outcome) for outcome in of if outcome.ok]
-            for name, of in comparison.outcomes(target).items()
-        }
-        for target in comparison.settings.targets
-    }
-    measured: dict[bytes, FloatArray] = {}
-    if measure:
-        networks = [x for of in best.values() for found in of.values() for x in found]
-        measured = _measured(comparison, [x for x in networks if x is not None], on, callback)
-    rows: list[Row] = []
-    single: list[dict[str, Any]] = []
-    for target in comparison.settings.targets:
-        refused = comparison.refused[title_of(target)]
-        outcomes = comparison.outcomes(target)
-        for system in comparison.settings.systems:
-            if system in refused:
-                rows.append(Row(title_of(target), system, note=refused[system]))
-                continue
-            row, cells = _row(comparison, target, outcomes.get(system, []), system, measured)
-            rows.append(_priced(row, comparison, pricing, outcomes.get(system, [])))
-            single += cells
-    write_text(comparison.folder / CSV, _csv([_plain(row) for row in rows]))
-    write_text(comparison.folder / NETWORKS, _csv(single))
-    write_text(comparison.folder / MARKDOWN, markdown(comparison, rows, pricing))
+    settings, folder = comparison.settings, comparison.folder
+    outcomes = {case: comparison.outcomes(case) for case in settings.cases}
+    if measuring:
+        ended = [o for of in outcomes.values() for found in of.values() for o in found if o.ok]
+        best = [network for o in ended if (network := most_accurate(o)) is not None]
+        measured = measure(folder, settings, best, on, callback)
+    else:
+        measured = known_accuracies(folder, settings)
+    results = results_of(comparison, outcomes, measured)
+    tests = _tests(results)
+    rows = rows_of(results, [test for test in tests if test.accuracy == "validation"], pricing)
+    curves = curves_of(results)
+    write_text(folder / CSV, as_csv([row.plain() for row in rows]))
+    write_text(folder / NETWORKS, as_csv(networks_of(results)))
+    write_text(folder / TESTS, as_csv([_test_row(test) for test in tests]))
+    write_text(folder / CURVES, as_csv(curve_rows(curves)))
+    if curves:
+        draw_curves(folder / PICTURE, results, curves)
+    write_text(folder / MARKDOWN, markdown(results, rows, pricing))
     return rows
 
 
-def most_accurate(outcome: Outcome) -> IntArray | None:
-    """The most accurate network that a search found within the limits, ``(n_var,)``; or None."""
-    if not len(outcome.front):
-        return None
-    found: IntArray = outcome.genotypes[int(outcome.front[:, 0].argmin())].astype(np.int64)
-    return found
+def _tests(results: Results) -> list[PairedTest]:
+    """All pairs of systems, each case being a family, on validation and on test images."""
+    return [
+        test
+        for case in results.settings.cases
+        for on in ("validation", "test")
+        for test in paired_tests(results, all_pairs(results, case), on)
+    ]
 
 
-def _measured(
-    comparison: Comparison,
-    networks: Sequence[IntArray],
-    on: str | None,
-    callback: Callable[[int, int], None],
-) -> dict[bytes, FloatArray]:
-    """Accuracies on validation and test images, by network."""
-    if not networks:
-        return {}
-    settings = comparison.settings
-    X = np.unique(np.array(networks), axis=0)
-    source = exact_source(load_space(settings.space), settings.assets, on)
-    found = source.measure(X, lambda done: callback(done, len(X)))
-    return {x.tobytes(): row for x, row in zip(X, found, strict=True)}
+def _test_row(test: PairedTest) -> dict[str, Any]:
+    return {**asdict(test), "seedless": " ".join(test.seedless)}
 
 
-def _row(
-    comparison: Comparison,
-    target: Limit,
-    outcomes: Sequence[Outcome],
-    system: str,
-    measured: dict[bytes, FloatArray],
-) -> tuple[Row, list[dict[str, Any]]]:
-    """A row without prices, and what it is the median of."""
-    name, limit = target.quantity, target.value
-    ended = [outcome for outcome in outcomes if outcome.ok]
-    names = tuple(dict.fromkeys([*SHOWN, name]))
-    cells: list[dict[str, Any]] = []
-    violations = 0
-    for outcome in ended:
-        best = most_accurate(outcome)
-        if best is None:
-            continue
-        returned = outcome.genotypes.astype(np.int64)
-        violations += int((costs_again(comparison.settings, returned, (name,))[name] > limit).sum())
-        costs = costs_again(comparison.settings, best[None], names)
-        val, test = measured.get(best.tobytes(), (None, None))
-        (subnet,) = load_space(comparison.settings.space).decode(best[None])
-        cells.append(
-            {
-                "target": title_of(target),
-                "system": system,
-                "seed": outcome.cell.config.seed,
-                "acc": -float(outcome.front[:, 0].min()),
-                "acc_val_true": None if val is None else float(val),
-                "acc_test": None if test is None else float(test),
-                **{cost: float(costs[cost][0]) for cost in SHOWN},
-                "subnet": subnet.to_dict(),
-            }
-        )
-    failed = next((outcome.error for outcome in outcomes if not outcome.ok), "")
-    values = {
-        column: _median([cell[column] for cell in cells])
-        for column in ("acc", "acc_val_true", "acc_test", *SHOWN)
-    }
-    accs = [cell["acc"] for cell in cells]
-    low, high = np.quantile(accs, [0.25, 0.75]).tolist() if accs else (None, None)
-    note = failed or ("" if accs else "no search ended" if not ended else "nothing found")
-    row = Row(
-        title_of(target), system, len(ended), len(cells), violations,
-        acc_low=low, acc_high=high, note=note, **values,
-    )  # fmt: skip
-    return row, cells
-
-
-def _priced(row: Row, comparison: Comparison, pricing: Pricing, outcomes: Sequence[Outcome]) -> Row:
-    spent = [Spending.of(outcome) for outcome in outcomes if outcome.ok]
-    if not spent:
-        return row
-    settings = comparison.settings
-    hours = float(np.median([each.hours(pricing.seconds_per_evaluation) for each in spent]))
-    try:
-        assets = find_assets(load_space(settings.space), settings.assets)
-        once = spent_once(assets, settings.predictor)
-    except UserError:  # nothing was trained
-        once = None
-    cost = DesignCost(once, hours)
-    low, high = pricing.rates.usd(hours)
-    return Row(
-        **{
-            **_plain(row),
-            "evaluations": float(np.median([each.evaluations for each in spent])),
-            "gradient_steps": float(np.median([each.gradient_steps for each in spent])),
-            "charged": float(np.median([each.charged for each in spent])),
-            "hours_once": once,
-            "hours": hours,
-            "kwh": pricing.rates.kwh(hours),
-            "co2e_kg": pricing.rates.co2e_kg(hours),
-            "usd_low": low,
-            "usd_high": high,
-            "hours_in_all": cost.total(pricing.deployments),
-        }
-    )
-
-
-def _median(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.median(known)) if known else None
-
-
-def _plain(row: Row) -> dict[str, Any]:
-    return {item.name: getattr(row, item.name) for item in fields(row)}
-
-
-def _csv(rows: Sequence[dict[str, Any]]) -> str:
+def as_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """Rows of the same columns; what is None is left empty."""
     text = io.StringIO()
     if rows:
         writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
@@ -272,10 +98,8 @@ def _number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def _quartiles(row: Row) -> str:
-    if row.acc is None or row.acc_low is None or row.acc_high is None:
-        return "-"
-    return f"{row.acc:.2f} ({row.acc_low:.2f}-{row.acc_high:.2f})"
+def _spread(found: Spread | None) -> str:
+    return "-" if found is None else f"{found.median:.2f} ({found.q1:.2f}-{found.q3:.2f})"
 
 
 def _range(row: Row) -> str:
@@ -284,11 +108,15 @@ def _range(row: Row) -> str:
     return f"{row.usd_low:.2g}-{row.usd_high:.2g}"
 
 
-_COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
+_Column = tuple[str, Callable[[Row], str]]
+
+_COLUMNS: tuple[_Column, ...] = (
     ("system", lambda row: row.system),
-    ("acc %", _quartiles),
-    ("validation %", lambda row: _number(row.acc_val_true, ".2f")),
-    ("test %", lambda row: _number(row.acc_test, ".2f")),
+    ("acc %", lambda row: _spread(row.acc)),
+    ("validation %", lambda row: _spread(row.acc_val_true)),
+    ("test %", lambda row: _spread(row.acc_test)),
+    ("regret", lambda row: _spread(row.regret)),
+    ("better/worse", lambda row: f"{row.better}/{row.worse}"),
     ("latency ms", lambda row: _number(row.latency, ".4g")),
     ("energy mJ", lambda row: _number(row.energy, ".4g")),
     ("BitOps G", lambda row: _number(row.bitops, ".4g")),
@@ -302,12 +130,11 @@ _COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
 )
 
 
-def markdown(comparison: Comparison, rows: Sequence[Row], pricing: Pricing) -> str:
-    """The rows, target by target, with what the columns mean."""
-    settings = comparison.settings
-    rates = pricing.rates
+def markdown(results: Results, rows: Sequence[Row], pricing: Pricing) -> str:
+    """The rows, case by case, with what the columns mean."""
+    settings, rates = results.settings, pricing.rates
     lines = [
-        f"# Systems on `{settings.space}`, {settings.budget:,} evaluations for each target",
+        f"# Systems on `{settings.space}`",
         "",
         f"Medians of {settings.seeds} seeds (quartiles) on one supernet whose weights stay; `acc` "
         f"is by `{settings.predictor}`, latency and energy are of `{settings.device}`. A budget "
@@ -316,18 +143,53 @@ def markdown(comparison: Comparison, rows: Sequence[Row], pricing: Pricing) -> s
         f"{rates.kg_per_kwh:.3g} kg a kWh) and cloud cost ({rates.usd_low:.3g} to "
         f"{rates.usd_high:.3g} dollars an hour) are of one "
         "deployment, from "
-        f"{_clock(pricing)}. `above`: returned networks over the limit.",
+        f"{_clock(pricing)}. `regret`: points of validation accuracy below the best of all "
+        "networks within the limit, where a table knows it. `better/worse`: how many systems are "
+        "significantly worse and better on validation images (signed-rank tests by seed, Holm's "
+        f"correction over all pairs, 0.05; `{TESTS}`). `above`: returned networks over the limit.",
     ]
-    for target in settings.targets:
-        lines += ["", f"## {target.quantity} <= {target.value:g}", ""]
-        own = [row for row in rows if row.target == title_of(target)]
-        shown = [row for row in own if row.seeds]
-        if shown:
-            lines.append(f"| {' | '.join(name for name, _ in _COLUMNS)} |")
-            lines.append("|" + "---|" * len(_COLUMNS))
-            lines += [f"| {' | '.join(text(row) for _, text in _COLUMNS)} |" for row in shown]
+    for case in settings.cases:
+        lines += ["", f"## {heading(case)}", ""]
+        own = [row for row in rows if (row.target, row.budget) == _where(case)]
+        lines += _table([row for row in own if row.seeds], results.optima[case.target])
+        lines += _caution(results, case)
         lines += [f"\n`{row.system}`: {row.note}" for row in own if row.note]
     return "\n".join(lines) + "\n"
+
+
+def heading(case: Case) -> str:
+    """A case in words."""
+    target = case.target
+    return f"{target.quantity} <= {target.value:g}, {case.budget:,} evaluations"
+
+
+def _where(case: Case) -> tuple[str, int]:
+    return title_of(case.target), case.budget
+
+
+def _table(rows: Sequence[Row], optimum: float | None) -> list[str]:
+    if not rows:
+        return []
+    columns = [column for column in _COLUMNS if column[0] != "regret" or optimum is not None]
+    lines = [] if optimum is None else [f"Best of all networks: {optimum:.2f} %.", ""]
+    return [
+        *lines,
+        f"| {' | '.join(name for name, _ in columns)} |",
+        "|" + "---|" * len(columns),
+        *(f"| {' | '.join(text(row) for _, text in columns)} |" for row in rows),
+    ]
+
+
+def _caution(results: Results, case: Case) -> list[str]:
+    """That nothing can be significant, where that is so."""
+    pairs = len(all_pairs(results, case))
+    seeds = max((len(results.of(case, name)) for name in results.settings.systems), default=0)
+    if not pairs or seeds >= seeds_needed(pairs):
+        return []
+    return [
+        f"\nWith {seeds} seeds nothing of {pairs} pairs can be significant: "
+        f"{seeds_needed(pairs)} are needed."
+    ]
 
 
 def _clock(pricing: Pricing) -> str:

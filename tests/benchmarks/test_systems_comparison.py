@@ -2,23 +2,25 @@
 
 import csv
 import json
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from apq_moo.benchmarks.compare.store import Outcome, Store
-from apq_moo.benchmarks.systems.comparison import (
-    Comparison,
+from apq_moo.benchmarks.systems.comparison import Comparison
+from apq_moo.benchmarks.systems.ledger import LB_PER_KG, DesignCost, Rates, Spending, spent_once
+from apq_moo.benchmarks.systems.results import most_accurate
+from apq_moo.benchmarks.systems.rows import Pricing
+from apq_moo.benchmarks.systems.settings import (
     Limit,
     chosen_systems,
     chosen_targets,
     settings_of,
     title_of,
 )
-from apq_moo.benchmarks.systems.ledger import LB_PER_KG, DesignCost, Rates, Spending, spent_once
-from apq_moo.benchmarks.systems.tables import Pricing, most_accurate, write_tables
+from apq_moo.benchmarks.systems.tables import write_tables
 from apq_moo.data.assets import find_assets
 from apq_moo.errors import UserError
 from apq_moo.hardware import find_device
@@ -97,7 +99,7 @@ def test_what_was_spent_once_is_what_the_assets_say(digits):
 
 @pytest.fixture(scope="module")
 def settings():
-    return settings_of(space="tiny", targets=2, systems=FEW, budget=60, seeds=2)
+    return settings_of(space="tiny", targets=2, systems=FEW, budgets=(60,), seeds=2)
 
 
 @pytest.fixture(scope="module")
@@ -139,16 +141,18 @@ def test_rows_hold_medians_of_the_best_networks(finished, settings):
     space, device = load_space("tiny"), find_device("bitfusion")
     exact, table = exact_source(space), {(r.target, r.system): r for r in rows}
     assert len(rows) == 8
-    for target in settings.targets:
-        for outcome_name, outcomes in comparison.outcomes(target).items():
+    for case in settings.cases:
+        target = case.target
+        for outcome_name, outcomes in comparison.outcomes(case).items():
             row = table[title_of(target), outcome_name]
             best = [most_accurate(outcome) for outcome in outcomes]
             assert row.seeds == row.found == 2
             X = np.array(best)
             measured = exact.measure(X)
-            assert row.acc == pytest.approx(np.median(measured[:, 0]))
-            assert row.acc_val_true == pytest.approx(np.median(measured[:, 0]))
-            assert row.acc_test == pytest.approx(np.median(measured[:, 1]))
+            quartiles = np.quantile(measured, [0.5, 0.25, 0.75], axis=0)
+            assert astuple(row.acc) == pytest.approx(quartiles[:, 0])
+            assert astuple(row.acc_val_true) == pytest.approx(quartiles[:, 0])
+            assert astuple(row.acc_test) == pytest.approx(quartiles[:, 1])
             costs = [
                 {k: v.sum() for k, v in device.layer_costs(space.layers(s)).items()}
                 for s in space.decode(X)
@@ -171,13 +175,13 @@ def test_files_say_the_same(finished):
     with (comparison.folder / "comparison.csv").open() as handle:
         found = list(csv.DictReader(handle))
     assert [row["system"] for row in found] == [row.system for row in rows]
-    assert float(found[2]["acc"]) == rows[2].acc
+    assert [float(found[2][n]) for n in ("acc", "acc_q1", "acc_q3")] == list(astuple(rows[2].acc))
     with (comparison.folder / "networks.csv").open() as handle:
         networks = list(csv.DictReader(handle))
     assert len(networks) == 14
     text = (comparison.folder / "comparison.md").read_text()
     assert text.count("| random |") == 2
-    assert f"{rows[2].acc_test:.2f}" in text
+    assert f"{rows[2].acc_test.median:.2f}" in text
 
 
 def test_a_stopped_comparison_goes_on(finished, settings, tmp_path):
@@ -198,9 +202,9 @@ def test_a_stopped_comparison_goes_on(finished, settings, tmp_path):
     seen = []
     assert again.run(callback=lambda done, _t, o: seen.append(o)) == (14, 0)
     assert len([o for o in seen if o is not None]) == 11
-    for target in settings.targets:
-        for name, outcomes in whole.outcomes(target).items():
-            for one, other in zip(outcomes, again.outcomes(target)[name], strict=True):
+    for case in settings.cases:
+        for name, outcomes in whole.outcomes(case).items():
+            for one, other in zip(outcomes, again.outcomes(case)[name], strict=True):
                 np.testing.assert_array_equal(one.genotypes, other.genotypes)
 
 
@@ -209,7 +213,7 @@ def test_networks_above_the_limit_are_counted(settings, tmp_path):
     one = replace(settings, systems=("random",), targets=settings.targets[:1], seeds=1)
     comparison = Comparison.create(tmp_path / "c", one)
     comparison.run()
-    folder = tmp_path / "c" / title_of(one.targets[0])
+    folder = tmp_path / "c" / one.cases[0].title
     (outcome,) = Store.open(folder).outcomes()
     space = load_space("tiny")
     largest = space.canonical(space.largest()[None]).astype(outcome.genotypes.dtype)
@@ -219,7 +223,7 @@ def test_networks_above_the_limit_are_counted(settings, tmp_path):
         front=np.vstack([outcome.front[:1], outcome.front[:1] + 1]),
     )
     Store.open(folder).put(liar)
-    (row,) = write_tables(comparison, Pricing(), measure=False)
+    (row,) = write_tables(comparison, Pricing(), measuring=False)
     assert (row.violations, row.found) == (1, 1)
     assert row.acc_test is None
 
@@ -227,11 +231,11 @@ def test_networks_above_the_limit_are_counted(settings, tmp_path):
 def test_gradient_steps_are_on_the_ledger(tmp_path, digits):
     name = "proxylessnas:levels=2:batch_size=16:trials=2:steps_per_evaluation=0.5"
     settings = settings_of(
-        space="digits", targets=1, systems=(name,), budget=20, seeds=1, predictor="additive"
+        space="digits", targets=1, systems=(name,), budgets=(20,), seeds=1, predictor="additive"
     )
     comparison = Comparison.create(tmp_path / "c", settings)
     assert comparison.run() == (1, 0)
-    (row,) = write_tables(comparison, Pricing(), measure=False)
+    (row,) = write_tables(comparison, Pricing(), measuring=False)
     assert row.gradient_steps == 4
     assert row.evaluations == 12
     assert row.charged == 20
@@ -263,8 +267,8 @@ def test_what_cannot_be_compared_is_refused(settings, tmp_path, finished):
     plain = json.loads((finished[0].folder / "comparison.json").read_text())
     for damaged, said in (
         ({"format": "x"}, "is not a comparison of this version"),
-        ({**plain, "refused": {}}, "is damaged: its targets are not those that were checked"),
-        ({**plain, "settings": {**plain["settings"], "budget": "many"}}, "budget must be"),
+        ({**plain, "refused": {}}, "is damaged: its cases are not those that were checked"),
+        ({**plain, "settings": {**plain["settings"], "budgets": "many"}}, "budgets must be"),
         ({**plain, "more": 1}, "more"),
     ):
         file.write_text(json.dumps(damaged))
@@ -276,9 +280,9 @@ def test_a_failed_search_is_said(settings, tmp_path):
     one = replace(settings, systems=("random", "milp"), targets=settings.targets[:1], seeds=1)
     comparison = Comparison.create(tmp_path / "c", one)
     comparison.run()
-    store = Store.open(tmp_path / "c" / title_of(one.targets[0]))
+    store = Store.open(tmp_path / "c" / one.cases[0].title)
     first = store.outcomes()[0]
     store.put(Outcome(first.cell, "failed", error="it broke"))
-    rows = write_tables(comparison, Pricing(), measure=False)
+    rows = write_tables(comparison, Pricing(), measuring=False)
     assert (rows[0].seeds, rows[0].note) == (0, "it broke")
     assert "`random`: it broke" in Path(tmp_path / "c" / "comparison.md").read_text()
