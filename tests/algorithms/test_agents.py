@@ -109,7 +109,16 @@ def test_full_channels_where_the_limit_allows(under):
     np.testing.assert_allclose(states[:-1, 8], np.r_[0, np.cumsum(costs)[:-1]])
     least = [table.blocks[b][decisions.choice.open[b]].min() / limit for b in decisions.blocks]
     np.testing.assert_allclose(states[:-1, 9], np.cumsum(least[::-1])[::-1])
-    assert states[:, 10].tolist() == [0, *np.ones(decisions.n_steps)]
+    assert states[:, 10].tolist() == [1.0] * len(states)
+    tight = channels(under(0.5))
+    states, network = act(tight, np.ones(tight.n_steps))
+    kept = [
+        problem.space.plans[b].options["channels"][problem.space.block_genes(b, network[[b]])[0, 1]]
+        / problem.space.plans[b].options["channels"][-1]
+        for b in tight.blocks
+    ]
+    assert states[:, 10].tolist() == [1.0, *kept]  # not the actions, of which limits leave less
+    assert min(kept) < 0.5
 
 
 def test_slips_of_amc(under):
@@ -182,7 +191,7 @@ def test_decisions_are_the_weights_bits_then_the_inputs(under):
     assert {width for block in found[2:] for width in block} == {8}
     assert states[:8, 0].tolist() == [0, 0, 1, 1] * 2
     assert states[:8, 1].tolist() == [1, 0] * 4
-    assert states[:, 10].tolist() == [0, *actions]
+    assert states[:, 10].tolist() == [1.0, *(width / 8 for block in found for width in block)]
     assert ((states >= 0) & (states <= 1)).all()
     table, limit = problem.tables["latency"], problem.constraints["latency"]
     spent = sum(table.blocks[b][network[b]] for b in decisions.blocks[:3]) / limit
@@ -194,14 +203,16 @@ def test_slips_of_haq(under):
     rng = np.random.default_rng(4)
     plain, inverted, stale = bits(problem), bits(problem, inverted=True), bits(problem, stale=True)
     first, second = rng.random((2, plain.n_steps))
-    for made in (plain, inverted, stale):
+    first[0] = 0.3
+    earlier, _ = act(plain, first)
+    for made in (inverted, stale):
         act(made, first)
     states, wrong, old = (act(made, second)[0] for made in (plain, inverted, stale))
     assert wrong[0, 1] == states[0, 1] == 1
     assert (wrong[1:, 1] == 1 - states[1:, 1]).all()
     assert (np.delete(wrong, 1, axis=1) == np.delete(states, 1, axis=1)).all()
-    assert old[0, 10] == first[0]
-    assert states[0, 10] == 0
+    assert states[0, 10] == 1
+    assert old[0, 10] == earlier[1, 10] < 1
     assert (old[1:] == states[1:]).all()
 
 

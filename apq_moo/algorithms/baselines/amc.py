@@ -123,7 +123,7 @@ class ChannelDecisions(Decisions):
 
     def reset(self) -> FloatArray:
         """See :class:`Decisions`."""
-        self._place, self._last = 0, 0.0
+        self._place, self._last = 0, 1.0
         self._index = self.cheapest.copy()
         return self._state()
 
@@ -164,7 +164,9 @@ class ChannelDecisions(Decisions):
             above = numbers[self._channels(b, numbers) >= wanted * (1 - _ROUNDING)]
             chosen = min(above[0], largest)
         self._index[b] = chosen
-        self._place, self._last = self._place + 1, action
+        # What is kept, not what was wished: limits may have left less.
+        self._last = float(self._channels(b, np.array([chosen]))[0] / widest)
+        self._place += 1
         return self._state(), self._place == self.n_steps
 
     def _channels(self, b: int, numbers: IntArray) -> IntArray:

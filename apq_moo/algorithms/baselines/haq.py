@@ -41,7 +41,7 @@ class Haq(AgentSystem):
     reward_scale = 0.1
     slips: ClassVar[dict[str, str]] = {
         "inverted-flag": "the state says weights for activations, but in the first decision",
-        "stale-state": "an episode begins with the last one's first action in its state",
+        "stale-state": "an episode begins with the last one's first bits in its state",
         "late-warmup": "the warm-up has one more episode",
     }
 
@@ -74,7 +74,7 @@ class BitDecisions(Decisions):
         choice: networks that differ in bits.
         inverted: whether the flag of weights and activations is the wrong way round, but in the
             first decision.
-        stale: whether the last episode's first action stays in the first state.
+        stale: whether the last episode's first bits stay in the first state.
     """
 
     n_state = 13
@@ -101,12 +101,12 @@ class BitDecisions(Decisions):
                 [layer == "depthwise", of_weights, *(sizes[name] for name in names), sizes[layer]]
             )
         self._features = scaled(rows) if rows else np.empty((0, 10))
-        self._first_action = 0.0
+        self._first_bits = 1.0
 
     def reset(self) -> FloatArray:
         """See :class:`Decisions`."""
         self._place = 0
-        self._last = self._first_action if self._stale else 0.0
+        self._last = self._first_bits if self._stale else 1.0
         self._index = self.choice.base.copy()
         self._possible = [mask.copy() for mask in self.choice.open]
         return self._state()
@@ -126,14 +126,16 @@ class BitDecisions(Decisions):
 
     def step(self, action: float) -> tuple[FloatArray, bool]:
         """See :class:`Decisions`."""
-        b, _, field = self._steps[self._place]
+        b, role, field = self._steps[self._place]
         options = self.options()
         gene = options[min(int(action * len(options)), len(options) - 1)]
         self._possible[b] &= self._genes[b][:-1, field] == gene
         self._index[b] = int(self._possible[b].argmax())
+        bits = self.space.plans[b].options[role]
+        self._last = bits[gene] / max(bits)
         if self._place == 0:
-            self._first_action = action
-        self._place, self._last = self._place + 1, action
+            self._first_bits = self._last
+        self._place += 1
         return self._state(), self._place == self.n_steps
 
     def network(self) -> IntArray:
