@@ -105,6 +105,7 @@ def say_json(value: Any) -> None:
 _SUFFIXES = {
     "policy": (".json",),
     "released policy": (".json", ""),
+    "space": (".toml",),
     "plan": (".json",),
     "weights": (".safetensors",),
     "exported": (".safetensors", ".onnx", ".pt2", ".c"),

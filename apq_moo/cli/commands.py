@@ -12,6 +12,7 @@ from apq_moo.cli import (  # noqa: F401
     predictor_commands,
     run_commands,
     samples_commands,
+    space_commands,
     train_commands,
     tuning_commands,
 )

@@ -69,12 +69,7 @@ def load_named_folder(name: str) -> ImageSource:
     Raises:
         UserError: the name is malformed; see also :func:`load_image_folder`.
     """
-    match = _NAME.fullmatch(name)
-    if match is None:
-        raise UserError(
-            f"image set {shown(name)}: write {SYNTAX} with a positive integer SIZE, as in "
-            "folder:/data/flowers@64 (or folder:/data/flowers@64-grey)"
-        )
+    match = _parts(name)
     return load_image_folder(
         match["path"],
         size=int(match["size"]),
@@ -82,6 +77,52 @@ def load_named_folder(name: str) -> ImageSource:
         stream=match["stream"] is not None,
         skip_unreadable=match["skip"] is not None,
     )
+
+
+def _parts(name: str) -> re.Match[str]:
+    """The parts of a name ``folder:PATH@SIZE``.
+
+    Raises:
+        UserError: it is malformed.
+    """
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise UserError(
+            f"image set {shown(name)}: write {SYNTAX} with a positive integer SIZE, as in "
+            "folder:/data/flowers@64 (or folder:/data/flowers@64-grey)"
+        )
+    return match
+
+
+def listed_folder(name: str) -> tuple[tuple[int, int], Pictures, dict[str, Listing]]:
+    """What a name ``folder:PATH@SIZE`` stands for, without reading an image.
+
+    Returns:
+        Channels and size of the images; all that are listed; and those of the splits ``train``,
+        ``validation`` and ``test``, unreadable ones included.
+
+    Raises:
+        UserError: see :func:`load_named_folder`.
+    """
+    match = _parts(name)
+    channels, size = 1 if match["grey"] else 3, int(match["size"])
+    _check(size, channels, VALIDATION_FRACTION)
+    pictures = list_pictures(match["path"])
+    parts = _parted(pictures, VALIDATION_FRACTION)
+    return (
+        (channels, size),
+        pictures,
+        dict(zip(("train", "validation", "test"), parts, strict=True)),
+    )
+
+
+def seen_from(name: str, folder: Path) -> str:
+    """The name of images for a file in another folder, whose relative paths begin there."""
+    match = _NAME.fullmatch(name)
+    if match is None or match["path"].startswith("~") or Path(match["path"]).is_absolute():
+        return name
+    path = os.path.relpath(match["path"], folder)
+    return f"{PREFIX}{path}{name[match.end('path') :]}"
 
 
 def with_wishes(name: str, *, stream: bool = False, skip_unreadable: bool = False) -> str:

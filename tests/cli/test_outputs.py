@@ -22,6 +22,7 @@ OUTPUTS = {
     ("predictor", "compare", "-o"): ".csv",
     ("predictor", "compare", "--picture"): PICTURE,
     ("supernet", "plan", "-o"): ".json",
+    ("space", "new", "--images", "digits", "--latency", "1", "-o"): ".toml",
     ("lut", "build", "-o"): ".npz, .parquet or .json",
     ("lut", "import", "l.json", "-o"): ".npz, .parquet or .json",
     ("lut", "measure", "-o"): ".npz, .parquet or .json",
@@ -84,7 +85,7 @@ def path_options(of, path=()):
 
 
 def test_the_table_names_every_file_that_a_command_writes():
-    arguments = {"r", "additive", "l.json"}
+    arguments = {"r", "additive", "l.json", "--images", "digits", "--latency", "1"}
     named = {tuple(part for part in command if part not in arguments) for command in OUTPUTS}
     found = {option for option in path_options(app) if option[-1] not in INPUTS}
     assert found == named | FOLDERS
