@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib import metadata
 from importlib.metadata import EntryPoint
@@ -37,6 +38,7 @@ class Registry(Generic[T]):
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._items: dict[str, T] = {}
+        self._included: dict[str, T] = {}
         self._loaded: dict[str, T] = {}
         self._broken: dict[str, str] = {}
 
@@ -55,19 +57,48 @@ class Registry(Generic[T]):
         """Decorate a class or function to register it under a name."""
         return lambda item: self.register(name, item)
 
+    @contextmanager
+    def including(self, items: Mapping[str, T]) -> Iterator[None]:
+        """Within, further items can be looked up, which are no plug-ins.
+
+        Args:
+            items: by name; one that is included already stays so afterwards.
+
+        Raises:
+            UserError: another item has that name.
+        """
+        new = {name: item for name, item in items.items() if self._included.get(name) is not item}
+        for name in new:
+            if name in self:
+                raise UserError(
+                    f"the name of {self.kind} {name!r} is taken: give yours another one"
+                )
+        self._included |= new
+        try:
+            yield
+        finally:
+            for name in new:
+                del self._included[name]
+
+    @property
+    def included(self) -> dict[str, T]:
+        """What :meth:`including` has added for now, by name."""
+        return dict(self._included)
+
     def _plugins(self) -> dict[str, EntryPoint]:
         group = f"apq_moo.{self.kind.replace(' ', '_')}s"
         return {point.name: point for point in entry_points(group=group)}
 
     def names(self) -> list[str]:
-        """All names, built-in ones in the order of registration, then plug-ins by name."""
-        return [*self._items, *sorted(set(self._plugins()) - set(self._items))]
+        """All names: built-in ones in the order of registration, plug-ins, what is included."""
+        plugins = set(self._plugins()) - set(self._items)
+        return [*self._items, *sorted(plugins), *self._included]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())
 
     def __contains__(self, name: object) -> bool:
-        return name in self._items or name in self._plugins()
+        return name in self._items or name in self._included or name in self._plugins()
 
     def usable(self) -> Iterator[tuple[str, T]]:
         """All names and items; plug-ins that cannot be loaded are warned of and left out."""
@@ -86,13 +117,14 @@ class Registry(Generic[T]):
             UserError: no such name (the message lists the known ones), or a plug-in that cannot be
                 loaded.
         """
-        if name in self._items:
-            return self._items[name]
+        for known in (self._items, self._included):
+            if name in known:
+                return known[name]
         if name not in self._loaded:
             plugin = self._plugins().get(name)
             if plugin is None:
-                known = ", ".join(self.names()) or "none"
-                raise UserError(f"unknown {self.kind} {name!r}; known: {known}")
+                listed = ", ".join(self.names()) or "none"
+                raise UserError(f"unknown {self.kind} {name!r}; known: {listed}")
             if name not in self._broken:
                 try:
                     self._loaded[name] = plugin.load()

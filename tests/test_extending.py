@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from apq_moo.cli import main
 from apq_moo.data.assets import SAMPLES, find_assets
 from apq_moo.data.samples import load_samples
+from apq_moo.files import read_csv
 from apq_moo.space import load_space
 
 PAGE = Path(__file__).parent.parent / "docs" / "extending.md"
@@ -93,6 +95,22 @@ def test_a_run_with_all_three_by_name(python, tmp_path):
     assert again.returncode == 0, again.stderr
 
 
+def test_an_algorithm_in_one_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("APQ_MOO_CACHE", str(tmp_path / "cache"))
+    (code,) = blocks("python", "An algorithm in one file")
+    assert len(code.splitlines()) <= 25
+    Path("half.py").write_text(code)
+    (commands,) = blocks("sh", "An algorithm in one file")
+    for command in commands.splitlines():
+        with pytest.raises(SystemExit) as stop:
+            main(shlex.split(command)[1:])
+        assert not stop.value.code, capsys.readouterr().err
+    assert re.search(r"^ *half .* 2 *$", capsys.readouterr().out, flags=re.MULTILINE)
+    front = read_csv(tmp_path / "runs" / "one" / "front.csv")
+    assert len(front["acc"]) > 5
+
+
 def test_a_predictor_in_a_file(python, tmp_path):
     samples = find_assets(load_space("digits")).path(SAMPLES)
     file = tmp_path / "nearest.safetensors"
@@ -135,7 +153,7 @@ def test_the_conformance_suites(python, tmp_path):
 def test_no_code_is_left_out():
     text = PAGE.read_text(encoding="utf-8")
     assert re.findall(r"^```(\w+)$", text, flags=re.MULTILINE) == [
-        *("python", "python", "python", "python", "toml", "sh", "python")
+        *("python", "python", "python", "python", "python", "sh", "toml", "sh", "python")
     ]
 
 

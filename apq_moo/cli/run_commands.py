@@ -25,7 +25,7 @@ from apq_moo.cli.options import (
 )
 from apq_moo.cli.stopping import going_on
 from apq_moo.errors import UserError
-from apq_moo.study.config import RunConfig, parse_objectives
+from apq_moo.study.config import RunConfig, names_file, parse_objectives
 
 if TYPE_CHECKING:
     from apq_moo.study.folder import RunFolder
@@ -38,7 +38,8 @@ _DEFAULT = RunConfig()
 def run(
     ctx: typer.Context,
     algo: Annotated[
-        str, typer.Option(help="An algorithm's name, see `apq-moo algorithms`.")
+        str,
+        typer.Option(help="An algorithm's name, see `apq-moo algorithms`, or FILE.py:ENTRY."),
     ] = _DEFAULT.algo,
     objectives: Annotated[
         str,
@@ -122,6 +123,12 @@ def run(
         for name in ctx.params
         if (source := ctx.get_parameter_source(name)) and source.name == "COMMANDLINE"
     }
+    algo_file = None
+    if names_file(algo):
+        from apq_moo.study.own_algorithms import load
+
+        algo_file = load(algo)
+        algo = algo_file.name
     refit = None
     if refine or algo == SURROGATE or given & set(MEASURING):
         if resume is not None and given & set(MEASURING):
@@ -155,25 +162,30 @@ def run(
         seed=seed,
         on=on,
         refit=refit,
+        algo_file=algo_file,
     )
     if resume is not None:
         opened = RunFolder.open(resume)
         _check_same(given, config, verify, opened)
+        if algo_file is not None:
+            opened.found(algo_file)
         carry_out(opened, breakdown=breakdown)
     else:
         from apq_moo.problems import require_exact
+        from apq_moo.study.own_algorithms import usable
         from apq_moo.study.search import Search
 
-        # What cannot work is refused before there is a folder.
-        search = Search(config)
-        if verify:
-            from apq_moo.supernet.devices import chosen_device
+        with usable(config.files, "the command"):
+            # What cannot work is refused before there is a folder.
+            search = Search(config)
+            if verify:
+                from apq_moo.supernet.devices import chosen_device
 
-            require_exact(search.problem.space, config.assets)
-            chosen_device(on)
-        path = folder or _new_folder(algo)
-        opened = RunFolder.create(path, config, verify=verify, overwrite=overwrite)
-        carry_out(opened, search, breakdown=breakdown)
+                require_exact(search.problem.space, config.assets)
+                chosen_device(on)
+            path = folder or _new_folder(algo)
+            opened = RunFolder.create(path, config, verify=verify, overwrite=overwrite)
+            carry_out(opened, search, breakdown=breakdown)
 
 
 def _new_folder(algo: str) -> Path:

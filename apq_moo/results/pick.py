@@ -54,7 +54,7 @@ def read_everything(folder: RunFolder) -> tuple[Evaluated, Kept | None]:
     if archive is None:
         raise UserError(f"{folder.path} has no evaluated networks yet")
     config = folder.at_hand
-    if not ALGORITHMS.get(config.algo).reports_kept:
+    if config.algo_file is not None or not ALGORITHMS.get(config.algo).reports_kept:
         return archive, None
     return archive, kept_by(Search(config), archive)
 

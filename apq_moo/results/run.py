@@ -17,6 +17,7 @@ from apq_moo.results.verification import verify_front
 from apq_moo.study.folder import HISTORY, RunFolder, alone
 from apq_moo.study.inputs import refuse_changes
 from apq_moo.study.kept import kept_by, what_counts
+from apq_moo.study.own_algorithms import usable
 from apq_moo.study.search import Search
 from apq_moo.versions import processor, versions
 
@@ -54,7 +55,8 @@ def execute(
             another process carries out the run.
     """
     listener = listener or Listener()
-    with alone(folder.path):
+    what = f"the run in {folder.path}"
+    with alone(folder.path), usable(folder.config.files, what):
         return _execute(folder, listener, search or Search(folder.at_hand))
 
 

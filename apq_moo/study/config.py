@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
 from apq_moo.defaults import DEFAULT_PREDICTOR, DEFAULT_SPACE, DEFAULT_START, MAX_SEED
 from apq_moo.errors import UserError, shown
-from apq_moo.reading import integer, read
+from apq_moo.reading import Must, integer, read
 from apq_moo.texts import by_commas
 
 _BOUNDS = {
@@ -54,6 +55,25 @@ class RefitConfig:
         return self.first if self.samples is None else 1
 
 
+@dataclass(frozen=True)
+class AlgorithmFile:
+    """Where an algorithm comes from that lies in a file of the user's.
+
+    Attributes:
+        path: the file, as it was named.
+        entry: the name in it.
+        sha256: of the file.
+        name: of the algorithm.
+        swept: whether a front takes a sweep over limits.
+    """
+
+    path: str
+    entry: str
+    sha256: str
+    name: str
+    swept: Annotated[bool, Must("true or false", lambda value: type(value) is bool)] = False
+
+
 _EARLIER = {"start": "uniform"}
 """What was meant before it could be said."""
 
@@ -87,6 +107,7 @@ class RunConfig:
         on: where torch runs, where accuracies are measured; None for a GPU if there is one.
         refit: of an algorithm that measures, whose predictor then says what measures, and whose
             budget counts measured networks; None for its defaults, and for other algorithms.
+        algo_file: where the algorithm (or that of ``refit``) lies, if that is a file of the user's.
     """
 
     algo: str = "apq-ga"
@@ -105,6 +126,7 @@ class RunConfig:
     seed: int = 0
     on: str | None = None
     refit: RefitConfig | None = None
+    algo_file: AlgorithmFile | None = None
 
     def __post_init__(self) -> None:
         for name, (low, high) in _BOUNDS.items():
@@ -119,8 +141,11 @@ class RunConfig:
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
         plain = {**vars(self), "objectives": list(self.objectives), "limits": dict(self.limits)}
-        del plain["refit"]
-        return plain if self.refit is None else {**plain, "refit": asdict(self.refit)}
+        for name in ("refit", "algo_file"):  # which most searches do not have
+            value = plain.pop(name)
+            if value is not None:
+                plain[name] = asdict(value)
+        return plain
 
     def points(self, swept: bool, least: int | None = None) -> int:
         """Limits over which an algorithm is swept; 1 where there is nothing to limit.
@@ -141,11 +166,18 @@ class RunConfig:
         rounds = MIN_ROUNDS + 1 if swept else 1
         return self.points(swept) * self.pop_size * rounds
 
+    @property
+    def files(self) -> dict[str, AlgorithmFile]:
+        """Files in which algorithms lie, by the names of these."""
+        return {} if self.algo_file is None else {self.algo_file.name: self.algo_file}
+
     def identity(self) -> dict[str, Any]:
         """What results depend on, as JSON; that of earlier versions where nothing else is said."""
         entries = self.to_dict()
         for name in ("on", *(name for name, value in _EARLIER.items() if entries[name] == value)):
             del entries[name]
+        if self.algo_file is not None:
+            entries["algo_file"] = {"entry": self.algo_file.entry, "sha256": self.algo_file.sha256}
         return entries
 
     @classmethod
@@ -156,6 +188,14 @@ class RunConfig:
             UserError: a key is missing or unknown, or a value is of the wrong type.
         """
         return read(cls, said(data), "the run", "its configuration", complete=True)
+
+
+_FILE = re.compile(r".+\.py(:.*)?", re.DOTALL)
+
+
+def names_file(algo: str) -> bool:
+    """Whether a text stands for an algorithm in a file, ``FILE.py:ENTRY``, not for a known name."""
+    return _FILE.fullmatch(algo) is not None
 
 
 def parse_objectives(text: str) -> tuple[str, ...]:

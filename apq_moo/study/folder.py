@@ -7,7 +7,7 @@ import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +23,7 @@ from apq_moo.files import (
     write_text,
 )
 from apq_moo.reading import integer, read
-from apq_moo.study.config import RunConfig
+from apq_moo.study.config import AlgorithmFile, RunConfig
 from apq_moo.study.inputs import DEVICE, SPACE, at_hand, check_inputs, keep_inputs
 from apq_moo.study.record import ARCHIVE, CHECKPOINT, EVALUATIONS
 
@@ -162,6 +162,22 @@ class RunFolder:
     def at_hand(self) -> RunConfig:
         """The configuration, with what the folder keeps of files that are missing or changed."""
         return at_hand(self.path, self.config)
+
+    def found(self, file: AlgorithmFile) -> None:
+        """Note where the file of the run's algorithm lies now.
+
+        Raises:
+            UserError: it is another file.
+        """
+        stored = self.config.algo_file
+        if stored is not None and stored != file:
+            if (stored.entry, stored.sha256) != (file.entry, file.sha256):
+                raise UserError(
+                    f"{file.path}:{file.entry} is not what the run in {self.path} was begun with, "
+                    f"{stored.path}:{stored.entry} as it was then; begin a new run"
+                )
+            self.config = replace(self.config, algo_file=file)
+            self.store(config=self.config.to_dict())
 
     def check_inputs(self) -> None:
         """Check that the space and the device are those of the run.

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from apq_moo.algorithms import ALGORITHMS
+from apq_moo.algorithms import ALGORITHMS, AlgorithmEntry
 from apq_moo.benchmarks.compare.analysis import Analysis
 from apq_moo.benchmarks.compare.bounds import bounds_of
 from apq_moo.benchmarks.compare.cells import carry_out
@@ -24,6 +24,7 @@ from apq_moo.errors import UserError
 from apq_moo.study.config import RunConfig, parse_objectives
 from apq_moo.study.folder import alone
 from apq_moo.study.inputs import refuse_changes
+from apq_moo.study.own_algorithms import usable
 from apq_moo.study.search import Search, check, problem_of
 from apq_moo.versions import processor, versions
 from apq_moo.workers import in_workers, signals_blocked
@@ -87,8 +88,10 @@ def begin(folder: str | Path, plan: BenchPlan) -> Store:
         UserError: an unknown name, too small a budget, a limit that cannot be met; or see
             :func:`data_of` and :meth:`Store.create`.
     """
-    for cell in plan.with_given(seeds=1).cells():
-        check(cell.config)
+    plan = plan.loaded()
+    with usable(plan.files, "the plan"):
+        for cell in plan.with_given(seeds=1).cells():
+            check(cell.config)
     about = {"versions": versions(), "processor": processor(), "data": data_of(plan)}
     return Store.create(folder, plan, about)
 
@@ -105,10 +108,14 @@ def grow(folder: str | Path, **given: Any) -> Store:
             as :func:`begin` and :meth:`BenchPlan.grown` do.
     """
     store = Store.open(folder)
+    if "algos" in given:
+        asked = BenchPlan(algos=given["algos"]).loaded()
+        given |= {"algos": asked.algos, "files": asked.files}
     plan = store.plan.grown(**given)
     if plan != store.plan:
-        for cell in plan.with_given(seeds=1).cells():
-            check(cell.config)
+        with usable(plan.files, str(store.folder)):
+            for cell in plan.with_given(seeds=1).cells():
+                check(cell.config)
         with alone(store.folder):
             store.note(plan=plan.to_dict(), data={**data_of(plan), **store.about().get("data", {})})
     return store
@@ -130,7 +137,9 @@ def bench(
         plan: what is compared, where it begins; default: :class:`BenchPlan`'s defaults.
         jobs: searches at a time.
         callback: see :func:`run`.
-        **given: entries of the plan, such as ``algos=("nsga2", "random")`` and ``seeds=31``.
+        **given: entries of the plan, such as ``algos=("nsga2", "random")`` and ``seeds=31``. An
+            algorithm is a name, ``FILE.py:ENTRY``, or an :class:`AlgorithmEntry`, which is not
+            stored: to go on, give it again. Worker processes get it pickled.
 
     Returns:
         The results; :func:`apq_moo.benchmarks.load` gives them as tables.
@@ -138,13 +147,18 @@ def bench(
     Raises:
         UserError: see :func:`begin`, :func:`grow` and :func:`run`; or a search failed.
     """
-    if Store(Path(folder)).begun:
-        if plan is not None and plan != Store.open(folder).plan:
-            raise UserError(f"{folder} holds a benchmark of another plan; name another folder")
-        store = grow(folder, **given)
-    else:
-        store = begin(folder, (plan or BenchPlan()).with_given(**given))
-    _, failed = run(store, jobs=jobs, callback=callback)
+    own = {algo.name: algo for algo in given.get("algos", ()) if isinstance(algo, AlgorithmEntry)}
+    if own:
+        names = (algo.name if isinstance(algo, AlgorithmEntry) else algo for algo in given["algos"])
+        given["algos"] = tuple(names)
+    with ALGORITHMS.including(own):
+        if Store(Path(folder)).begun:
+            if plan is not None and plan != Store.open(folder).plan:
+                raise UserError(f"{folder} holds a benchmark of another plan; name another folder")
+            store = grow(folder, **given)
+        else:
+            store = begin(folder, (plan or BenchPlan()).with_given(**given))
+        _, failed = run(store, jobs=jobs, callback=callback)
     if failed:
         why = next(outcome.error for outcome in store.outcomes() if not outcome.ok)
         raise UserError(f"{failed} searches of {store.folder} failed, one of them so: {why}")
@@ -254,8 +268,11 @@ def _left(store: Store, cells: Sequence[Cell]) -> dict[str, Cell]:
             f"{store.folder} was begun with other versions ({changed(then, now)}); begin a new "
             "benchmark, so that its cells can be compared"
         )
-    for algo in {cell.config.algo for cell in left.values()}:
-        ALGORITHMS.get(algo)
+    needed = {cell.config.algo for cell in left.values()}
+    files = {name: file for name, file in store.plan.files.items() if name in needed}
+    with usable(files, str(store.folder)):
+        for algo in needed:
+            ALGORITHMS.get(algo)
     if done:
         known = store.about().get("data", {})  # which earlier versions did not note
         for part, found in data_of(store.plan).items():
@@ -285,16 +302,17 @@ def _carried_out(cells: Sequence[Cell], jobs: int, backend: str) -> Generator[Ou
     """Outcomes as they come; some at a time with ray, whose joblib back end gives only lists."""
     from joblib import Parallel, delayed
 
+    own = ALGORITHMS.included  # which workers do not know by name
     if backend == "loky":
-        yield from in_workers(carry_out, ((cell,) for cell in cells), jobs)
+        yield from in_workers(carry_out, ((cell, own) for cell in cells), jobs)
     elif backend == "ray":
         size = _AT_A_TIME * jobs
         for start in range(0, len(cells), size):
             part = cells[start : start + size]
-            yield from Parallel(n_jobs=jobs, batch_size=1)(delayed(carry_out)(c) for c in part)
+            yield from Parallel(n_jobs=jobs, batch_size=1)(delayed(carry_out)(c, own) for c in part)
     else:
         work = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
-        yield from work(delayed(carry_out)(cell) for cell in cells)
+        yield from work(delayed(carry_out)(cell, own) for cell in cells)
 
 
 @contextmanager

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import numpy as np
 from numpy.typing import NDArray
 
+from apq_moo.algorithms import ALGORITHMS, AlgorithmEntry
 from apq_moo.benchmarks.compare.anytime import curve_of, marks
 from apq_moo.benchmarks.compare.bounds import bounds_of
 from apq_moo.benchmarks.compare.plan import Cell
 from apq_moo.benchmarks.compare.store import Outcome
 from apq_moo.problems.evaluated import Evaluated
 from apq_moo.study.kept import kept_by, what_counts
+from apq_moo.study.own_algorithms import included
 from apq_moo.study.search import Search
 
 
-def carry_out(cell: Cell) -> Outcome:
+def carry_out(cell: Cell, own: Mapping[str, AlgorithmEntry] = MappingProxyType({})) -> Outcome:
     """Search, and keep what scores need.
 
     Whatever goes wrong, other than an interruption, becomes a failed outcome with its reason.
+
+    Args:
+        cell: what to search.
+        own: algorithms that no registry and no file has, by name.
     """
+    file = cell.config.algo_file
     try:
-        return _search(cell)
+        with ALGORITHMS.including({**own, **(included(file) if file else {})}):
+            return _search(cell)
     except Exception as error:
         text = " ".join(str(error).split()) or type(error).__name__
         return Outcome(cell, "failed", error=text)

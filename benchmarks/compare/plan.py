@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -19,12 +20,14 @@ from apq_moo.hardware import QUANTITIES
 from apq_moo.problems.tabulated import NAME as TABULATED
 from apq_moo.reading import integer, read
 from apq_moo.space import load_space
-from apq_moo.study.config import RunConfig, parse_objectives
+from apq_moo.study.config import AlgorithmFile, RunConfig, names_file, parse_objectives
+from apq_moo.study.own_algorithms import load
 
 _SWEPT = "single-objective-sweep"
 MAX_CELLS = 100_000
 """Searches of one benchmark."""
 
+_SWEPT_FILE = re.compile(r"(.+\.py:[^/]*)(/.*)", re.DOTALL)
 _SEEDS = ("seeds", "first_seed")
 _LISTS = ("spaces", "algos", "objectives", "predictors", "budgets", "sweeps")
 
@@ -73,13 +76,22 @@ def data_key(space: str, predictor: str) -> str:
     return f"{space} {predictor}"
 
 
+def _refuse_other(known: AlgorithmFile, file: AlgorithmFile) -> None:
+    if (known.entry, known.sha256) != (file.entry, file.sha256):
+        raise UserError(
+            f"{file.path}:{file.entry} is {file.name!r}, and so is {known.path}:{known.entry}, "
+            "which is another, or was before it changed; give it another name"
+        )
+
+
 @dataclass(frozen=True)
 class BenchPlan:
     """All cells of a benchmark, as flags or a TOML file give them.
 
     Attributes:
         spaces: presets or TOML files.
-        algos: algorithms; ``apq-ga/16`` is one swept over 16 limits, whatever ``sweeps`` says.
+        algos: algorithms; ``apq-ga/16`` is one swept over 16 limits, whatever ``sweeps`` says. See
+            also :meth:`loaded`.
         objectives: lists of objectives, each by commas.
         seeds: how many; they are the same for every algorithm.
         first_seed: the first of them; the others follow it.
@@ -93,6 +105,7 @@ class BenchPlan:
         assets: a folder of assets, or None for the shipped ones.
         start: how the networks that searches begin with are drawn.
         limits: constraints by name.
+        files: where algorithms lie that are in files of the user's, by name.
     """
 
     spaces: tuple[str, ...] = (RunConfig().space,)
@@ -108,6 +121,7 @@ class BenchPlan:
     assets: str | None = None
     start: str = RunConfig.start
     limits: dict[str, float] = field(default_factory=dict)
+    files: dict[str, AlgorithmFile] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in _LISTS:
@@ -152,14 +166,36 @@ class BenchPlan:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
-        return {
+        entries = {
             name: list(value) if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
         }
+        if not self.files:
+            del entries["files"]
+        return entries
 
     def with_given(self, **given: Any) -> BenchPlan:
         """A copy with some entries replaced."""
         return replace(self, **given)
+
+    def loaded(self) -> BenchPlan:
+        """A copy in which algorithms that were named as ``FILE.py:ENTRY`` go by their own names.
+
+        Each file is run. What is swept may be followed by a number of limits, as any other.
+
+        Raises:
+            UserError: see :func:`apq_moo.study.own_algorithms.load`, or two have one name.
+        """
+        algos, files = list(self.algos), dict(self.files)
+        for i, algo in enumerate(algos):
+            match = _SWEPT_FILE.fullmatch(algo)
+            reference, own = (match[1], match[2]) if match else (algo, "")
+            if not names_file(reference):
+                continue
+            file = load(reference)
+            _refuse_other(files.setdefault(file.name, file), file)
+            algos[i] = file.name + own
+        return self if algos == list(self.algos) else replace(self, algos=tuple(algos), files=files)
 
     def grown(self, **given: Any) -> BenchPlan:
         """A copy with more of something.
@@ -173,6 +209,9 @@ class BenchPlan:
                 since searches under other conditions cannot be compared.
         """
         entries = dict(given)
+        files: dict[str, AlgorithmFile] = entries.pop("files", {})
+        for name in files.keys() & self.files.keys():
+            _refuse_other(self.files[name], files[name])
         for name in (*_LISTS, *_SEEDS):
             entries.pop(name, None)
         for name, value in entries.items():
@@ -192,7 +231,7 @@ class BenchPlan:
                 entries[name] = tuple(dict.fromkeys([*there, *given[name]]))
         if given.keys() & set(_SEEDS):
             entries |= self._grown_seeds(given.get("first_seed"), given.get("seeds", 1))
-        return replace(self, **entries)
+        return replace(self, files=self.files | files, **entries)
 
     def _grown_seeds(self, first: int | None, seeds: int) -> dict[str, int]:
         begin, end = self.first_seed, self.first_seed + self.seeds
@@ -237,6 +276,7 @@ class BenchPlan:
                     sweep=sweep,
                     pop_size=self.pop_size,
                     seed=seed,
+                    algo_file=self.files.get(name),
                 ),
                 label,
             )
@@ -258,7 +298,10 @@ class BenchPlan:
     def _searches(self, algo: str) -> list[tuple[str, int | None, str]]:
         """Of an entry of ``algos``: name, limits and label of its searches."""
         name, slash, own = algo.partition("/")
-        swept = ALGORITHMS.get(name).kind == _SWEPT if name in ALGORITHMS else bool(slash)
+        if name in self.files:
+            swept = self.files[name].swept
+        else:
+            swept = ALGORITHMS.get(name).kind == _SWEPT if name in ALGORITHMS else bool(slash)
         sweeps: tuple[int | None, ...] = (None,) if self.sweeps is None else self.sweeps
         if not swept:
             sweeps = sweeps[:1]
