@@ -484,3 +484,24 @@ def test_fine_tuned_members_beside_training_alone():
             ]
             rows.append([f"{member['macs'] / 1e6:.2f}", f"{member['bits']:.1f}", *cells])
     assert table[1:] == rows
+
+
+def test_speed_at_the_size_of_the_paper():
+    found = json.loads((DOCS / "data" / "imagenet-speed.json").read_text())
+    evaluated, trained = _tables((DOCS / "imagenet.md").read_text().split("## Speed at 224")[1])[:2]
+    for name, *cells in evaluated[1:]:
+        of = found[f"evaluation {name}"]
+        wanted = [of[key] for key in ("ms", "calibration_ms", "floor_ms")]
+        texts = [*(f"{value:.1f}" for value in wanted), f"{wanted[0] / wanted[2]:.2f}"]
+        sliced = found.get(f"sliced random bits, float32, {name}", {}).get("ms")
+        assert cells == [*texts, "" if sliced is None else f"{sliced:,.0f}"]
+    for batch, *cells in trained[1:]:
+        texts = []
+        for way in ("kernels", "torch"):
+            of = found.get(f"training, {way}, batch {batch.replace(',', '')}")
+            texts += (
+                ["", ""] if of is None else [f"{of['images_per_s']:,.0f}", f"{of['peak_gib']:.1f}"]
+            )
+        assert cells == texts
+    hours = 120 * 1_281_167 / found["training, kernels"] / 3600
+    assert f"are {hours:.0f} hours of one H200" in (DOCS / "imagenet.md").read_text()
