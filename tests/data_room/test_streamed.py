@@ -83,6 +83,18 @@ def test_grey_images_have_one_channel(tmp_path):
     assert np.abs(images.test[5:6].pixels[0, 0] - wanted).max() <= 2
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_images_as_large_as_those_of_imagenet_are_read(tmp_path, stream):
+    """The extents that NVIDIA's DALI reserves for them."""
+    place = fill(tmp_path / "set", 2)
+    Image.new("1", (5980, 6430), 1).save(place / "test/a/00.png")
+    images = load_image_folder(place, size=8, channels=1, stream=stream)
+    assert (images.test[:1].pixels == 255).all()
+    assert not (images.test[1:2].pixels == 255).all()
+    if stream:
+        assert max(inspect(place).sizes) == (5980, 6430)
+
+
 def test_any_number_of_workers_reads_the_same(tmp_path, monkeypatch):
     fill(tmp_path / "set", 40)
     images = load_image_folder(tmp_path / "set", size=14, stream=True)
