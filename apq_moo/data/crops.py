@@ -107,10 +107,24 @@ def scaled_parts(pixels: Tensor, parts: NDArray[np.float64], size: int) -> Tenso
         Floats in [0, 1] of shape ``(n, channels, size, size)``.
     """
     import torch
-    from torch.nn import functional as F
 
     there = torch.from_numpy(parts.astype(np.float32)).to(pixels.device)
-    begin, extent, mirrored = there[:, 0:2], there[:, 2:4], there[:, 4]
+    found = torch.empty(len(pixels), pixels.shape[3], size, size, device=pixels.device)
+    pieces = (each.split(_TOGETHER) for each in (pixels, there, found))
+    for images, of, to in zip(*pieces, strict=True):
+        to.copy_(_scaled(images, of, size))
+    return found
+
+
+_TOGETHER = 128
+"""Images that are scaled at a time: meanwhile they take eight times as much as their bytes."""
+
+
+def _scaled(pixels: Tensor, parts: Tensor, size: int) -> Tensor:
+    import torch
+    from torch.nn import functional as F
+
+    begin, extent, mirrored = parts[:, 0:2], parts[:, 2:4], parts[:, 4]
     middle = 2 * begin + extent - 1  # of -1 ... 1, as grid_sample counts
     extent = extent * torch.stack([1 - 2 * mirrored, torch.ones_like(mirrored)], dim=1)
     steps = (2 * torch.arange(size, device=pixels.device) + 1) / size - 1

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 MAX_PIXELS = 2**30 // 4 // 3
-"""Of one image, before it is made smaller: Pillow's own limit. ImageNet's largest images may have more
-than 2**25 (examples of NVIDIA's DALI reserve 5980 by 6430 for them)."""
+"""Of one image, before it is made smaller: Pillow's own limit. ImageNet's largest images may have
+more than 2**25 (examples of NVIDIA's DALI reserve 5980 by 6430 for them)."""
 
 _LARGE = 2**22
 _ORIENTATION = 0x0112

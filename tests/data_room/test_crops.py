@@ -9,6 +9,7 @@ from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, Resize
 from torchvision.transforms.v2 import functional
 
+from apq_moo.data import crops
 from apq_moo.data.crops import RandomParts, scaled_parts, shorter_side, window
 
 
@@ -104,3 +105,16 @@ def test_parts_are_those_of_torchvision():
         torch.testing.assert_close(
             found[..., inner, inner], wanted[..., inner, inner], atol=1e-4, rtol=0
         )
+
+
+def test_a_few_images_at_a_time_are_scaled(monkeypatch):
+    """So that those of a step take little memory beside what comes of them."""
+    rng = np.random.default_rng(1)
+    pixels = torch.from_numpy(rng.integers(0, 256, (300, 9, 9, 3), dtype=np.uint8))
+    parts, sizes = RandomParts().draw(300, rng), []
+    way = crops._scaled
+    monkeypatch.setattr(crops, "_scaled", lambda *of: sizes.append(len(of[0])) or way(*of))
+    found = scaled_parts(pixels, parts, 7)
+    assert sizes == [128, 128, 44]
+    for some in (slice(9), slice(120, 135), slice(290, 300)):
+        assert torch.equal(found[some], scaled_parts(pixels[some], parts[some], 7))
