@@ -1,4 +1,4 @@
-"""What is said where a step needs more memory than a GPU has: how many images fit."""
+"""What is said where a GPU's memory is full: how many images fit."""
 
 from __future__ import annotations
 
@@ -58,4 +58,17 @@ def too_large(images: int, fit: int, share: int, batch_size: int, device: object
     return UserError(
         f"the memory of {device} is full: of {images} images in one pass {fit} fit; add "
         f"accumulation={parts} to have {parts} passes a step, or lower batch_size={batch_size}"
+    )
+
+
+def none_fits(calibration: int, device: object) -> UserError:
+    """The mistake of a subnet that cannot classify one image.
+
+    Args:
+        calibration: images that calibrate it, which pass through it at once.
+        device: whose memory is full.
+    """
+    return UserError(
+        f"the memory of {device} is full: the {calibration} images that calibrate a network do not "
+        "pass through it at once; free what other processes hold of it, or measure with on='cpu'"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from apq_moo.arrays import BoolArray, FloatArray
-from apq_moo.data.images import ImageSource
+from apq_moo.data.images import ImageSource, Split
+from apq_moo.errors import warn
 from apq_moo.space import Subnet
 from apq_moo.supernet.backends import evaluator_for
 from apq_moo.supernet.devices import device_of
+from apq_moo.supernet.memory_full import none_fits
 from apq_moo.supernet.network import Supernet
 
 _TIMED = 512
@@ -27,13 +29,17 @@ _CALIBRATION = 3
 _KEPT_BYTES = 3 * 2**29
 """Of images that are held ready for later calls."""
 
+_Runs: TypeAlias = Sequence[tuple[Subnet, bool]]
+"""Subnets, and whether each runs at its bits."""
+
 
 class Scorer:
     """Counts what subnets of a supernet classify rightly.
 
     A subnet is calibrated once and classifies the images of all wanted splits in one pass; the
     device is waited for when all subnets of a call are under way. Of images that memory does not
-    hold at once, all subnets of a call classify one block after the other.
+    hold at once, all subnets of a call classify one block after the other. Where a GPU's memory is
+    full, as many images at a time are classified as fit, which changes no result.
 
     Args:
         supernet: the weights, on any device.
@@ -51,6 +57,7 @@ class Scorer:
         self._evaluator = evaluator_for(supernet, self._calibration)
         self._together: dict[tuple[str, ...], tuple[Any, Tensor]] = {}
         self._kept_bytes = 0
+        self._most: int | None = None
 
     def count(
         self, subnets: Sequence[Subnet], splits: Sequence[str], *, quantised: bool | BoolArray
@@ -110,33 +117,82 @@ class Scorer:
             subnets: members of the space.
             splits: of the image set.
             quantised: whether each runs at its bits, shape ``(n,)``.
+
+        Raises:
+            UserError: the device's memory is full, however few images are classified at a time.
         """
-        parts: list[list[Tensor]] = [[] for _ in subnets]
-        for images, labels in self._blocks(splits):
-            for of, subnet, at in zip(parts, subnets, quantised, strict=True):
-                logits = self._evaluator.logits(subnet, images, quantised=bool(at))
-                of.append(logits.argmax(1) == labels)
+        runs = list(zip(subnets, quantised.tolist(), strict=True))
         sizes = [len(self._images.split(name)) for name in splits]
+        parts: list[list[Tensor]] = [[] for _ in runs]
+        for right in self._blocks(runs, tuple(splits), sum(sizes)):
+            for of, found in zip(parts, right, strict=True):
+                of.append(found)
         for of in parts:
             yield torch.cat(of).split(sizes)
 
-    def _blocks(self, splits: Sequence[str]) -> Iterator[tuple[Any, Tensor]]:
-        """Images of splits as the evaluator reads them, and their labels, some at a time."""
-        key = tuple(splits)
+    def _blocks(self, runs: _Runs, key: tuple[str, ...], n: int) -> Iterator[list[Tensor]]:
+        """What each run classifies rightly of ``n`` images, some at a time."""
         if key in self._together:
-            yield self._together[key]
-            return
-        n = sum(len(self._images.split(name)) for name in splits)
-        for block in self._images.blocks(splits):
-            labels = torch.from_numpy(block.labels).to(self._device)
-            prepared = self._evaluator.prepare(torch.from_numpy(block.pixels)), labels
-            if len(block) == n:
-                self._keep(key, prepared, block.pixels.nbytes)
-            yield prepared
+            try:
+                found = self._right(runs, *self._together[key])
+            except torch.cuda.OutOfMemoryError:
+                found = []  # what its traceback holds goes with it
+            if found:
+                yield found
+                return
+            self._forget()
+        for block in self._images.blocks(key):
+            yield self._of_block(runs, block, key if len(block) == n else None)
+
+    def _of_block(self, runs: _Runs, block: Split, key: tuple[str, ...] | None) -> list[Tensor]:
+        """What each run classifies rightly of a block, as many images at a time as fit.
+
+        Args:
+            runs: subnets, and whether each runs at its bits.
+            block: images.
+            key: what they are kept as, if they are.
+        """
+        fewer = False
+        while True:
+            some = min(len(block), self._most or len(block))
+            try:
+                found = [self._of_part(runs, part, key, block) for part in block.parts(some)]
+                break
+            except torch.cuda.OutOfMemoryError:
+                fewer = True  # what its traceback holds goes with it
+            self._forget()
+            self._most = some // 2
+            if not self._most:
+                raise none_fits(len(self._calibration), self._device)
+        if fewer:
+            warn(f"the memory of {self._device} is full: {some} images are classified at a time")
+        return [torch.cat(of) for of in zip(*found, strict=True)]
+
+    def _of_part(
+        self, runs: _Runs, part: Split, key: tuple[str, ...] | None, block: Split
+    ) -> list[Tensor]:
+        labels = torch.from_numpy(part.labels).to(self._device)
+        prepared = self._evaluator.prepare(torch.from_numpy(part.pixels))
+        found = self._right(runs, prepared, labels)
+        if key is not None and len(part) == len(block):
+            self._keep(key, (prepared, labels), part.pixels.nbytes)
+        return found
+
+    def _right(self, runs: _Runs, images: Any, labels: Tensor) -> list[Tensor]:
+        return [
+            self._evaluator.logits(subnet, images, quantised=at).argmax(1) == labels
+            for subnet, at in runs
+        ]
+
+    def _forget(self) -> None:
+        """Give what is kept back to the device."""
+        self._together.clear()
+        self._kept_bytes = 0
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def _keep(self, key: tuple[str, ...], prepared: tuple[Any, Tensor], n_bytes: int) -> None:
         if self._kept_bytes + n_bytes > _KEPT_BYTES:
-            self._together.clear()
-            self._kept_bytes = 0
+            self._forget()
         self._together[key] = prepared
         self._kept_bytes += n_bytes

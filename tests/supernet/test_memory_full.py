@@ -1,12 +1,18 @@
-"""Steps that a GPU's memory cannot hold, by a way to get gradients that pretends to be one."""
+"""What a GPU's memory cannot hold, by what pretends to be one."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
+from apq_moo import errors
 from apq_moo.errors import UserError
 from apq_moo.supernet import training
 from apq_moo.supernet.distributed import Group
+from apq_moo.supernet.evaluation import Evaluator
 from apq_moo.supernet.gradients import TorchGradients
+from apq_moo.supernet.scoring import Scorer
 from apq_moo.supernet.training import TrainConfig, Trainer
 
 
@@ -68,3 +74,53 @@ def test_where_nothing_fits_the_command_says_so_in_one_line(holding, tmp_path, m
         "free what other processes hold of it, or use a smaller space\n"
     )
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def classifying(monkeypatch):
+    """How many images can be classified at a time; those that were tried are listed."""
+    tried, way = [], Evaluator.logits
+
+    def of(fit):
+        def logits(evaluator, subnet, images, *, quantised):
+            tried.append(len(images))
+            if len(images) > fit:
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate ...")
+            return way(evaluator, subnet, images, quantised=quantised)
+
+        monkeypatch.setattr(Evaluator, "logits", logits)
+        monkeypatch.setattr(errors, "_warned", set())
+        return tried
+
+    return of
+
+
+SPLITS = ("validation", "test")
+
+
+def test_as_many_images_are_classified_as_fit(classifying, nets, digits, image_set, capsys):
+    """900 images: 450 and 225 are too many, so that there are nine passes, of 112 but for one."""
+    some = {"validation": image_set.validation[:400], "test": image_set.test[:500]}
+    scorer = Scorer(nets["digits"], replace(image_set, **some))
+    subnets, at = digits.decode(digits.sample(2, np.random.default_rng(0))), np.array([True, False])
+    wanted = scorer.count(subnets, SPLITS, quantised=at)
+    tried = classifying(200)
+    found = scorer.count(subnets, SPLITS, quantised=at)
+    assert tried[:4] == [900, 900, 450, 225]
+    assert tried[4:] == [112] * 16 + [4] * 2
+    assert found.tolist() == wanted.tolist()
+    assert capsys.readouterr().err == (
+        "warning: the memory of cpu is full: 112 images are classified at a time\n"
+    )
+    tried.clear()
+    assert scorer.count(subnets, SPLITS, quantised=at).tolist() == wanted.tolist()
+    assert max(tried) == 112
+
+
+def test_where_not_one_image_is_classified(classifying, nets, digits, image_set):
+    scorer = Scorer(nets["digits"], image_set)
+    classifying(0)
+    with pytest.raises(
+        UserError, match=r"^the memory of cpu is full: the \d+ images that calibrate"
+    ):
+        scorer.count(digits.decode(digits.smallest()), SPLITS, quantised=True)
