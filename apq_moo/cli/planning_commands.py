@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -94,7 +95,7 @@ def supernet_plan(
     from apq_moo.errors import UserError
     from apq_moo.files import write_json
     from apq_moo.space import load_space
-    from apq_moo.supernet.planning import Assumptions, plan, read_figures, steps_of
+    from apq_moo.supernet.planning import Assumptions, check_feasible, plan, read_figures, steps_of
     from apq_moo.supernet.planning_figures import measure
     from apq_moo.supernet.recipe import TrainConfig
 
@@ -119,6 +120,7 @@ def supernet_plan(
         precision=precision,
     )
     assumed = Assumptions(gpus, efficiency, watts, pue, intensity)
+    check_feasible(config, n, gpus)
     if figures is not None:
         found = read_figures(figures, loaded, config)
     else:
@@ -154,11 +156,12 @@ def counted(images: str | None, space: Space) -> int:
         if not space.spec.images:
             raise UserError(f"space {space.name!r} names no image set; say how many: --images N")
         return training_images(images_of(space))
-    if not images.isdecimal():
+    digits = re.sub(r"(?<=[0-9])[,_](?=[0-9]{3})", "", images)
+    if not digits.isdecimal():
         return training_images(images)
-    if len(images) > 12 or int(images) < 1:
+    if len(digits) > 12 or int(digits) < 1:
         raise UserError(f"--images {images}: write a number from 1 to 999999999999")
-    return int(images)
+    return int(digits)
 
 
 def _show(made: Plan, figures: Figures, assumed: Assumptions) -> None:

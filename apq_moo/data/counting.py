@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from apq_moo.data import folders, load_images
 from apq_moo.data.images import IMAGES
 from apq_moo.data.listing import list_pictures
+from apq_moo.errors import UserError, shown
 
 _SPLITS = 3
 
@@ -22,9 +23,14 @@ def training_images(name: str) -> int:
     """
     if name in IMAGES:
         return len(load_images(name).train)
-    rest = name.removeprefix(folders.PREFIX)
-    path, at, _ = rest.rpartition("@")
-    splits = list_pictures(path if at else rest).splits
+    path = folders.path_of(name)
+    if not folders.is_there(path):
+        known = ", ".join(IMAGES)
+        raise UserError(
+            f"{shown(name)} is neither a number of images nor an image set ({known}) nor a folder "
+            "or CSV file that is there"
+        )
+    splits = list_pictures(path).splits
     n = len(splits["train"])
     drawn = max(1, min(folders.MOST_DRAWN, round(folders.VALIDATION_FRACTION * n)))
     return n - drawn * (_SPLITS - len(splits))

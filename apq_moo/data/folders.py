@@ -172,7 +172,7 @@ def located(space: Space) -> str:
 def at_hand(name: str, space: Space) -> str:
     """The name of images as it was recorded, or where a space says that they are now."""
     old, new = _NAME.fullmatch(name), _NAME.fullmatch(space.spec.images)
-    if old is None or new is None or _is_there(old["path"]):
+    if old is None or new is None or is_there(old["path"]):
         return name
     wishes = {"stream": bool(old["stream"]), "skip_unreadable": bool(old["skip"])}
     return with_wishes(located(space), **wishes)
@@ -190,7 +190,7 @@ def files_digest(name: str) -> str | None:
         UserError: an image cannot be read, or the folder is not as :func:`load_image_folder` wants.
     """
     match = _NAME.fullmatch(name)
-    if match is None or not _is_there(match["path"]):
+    if match is None or not is_there(match["path"]):
         return None
     pictures = list_pictures(match["path"])
     channels = 1 if match["grey"] else 3
@@ -203,7 +203,7 @@ def files_digest(name: str) -> str | None:
     return digest_of(list(zip(names, digests, strict=True)))
 
 
-def _is_there(path: str) -> bool:
+def is_there(path: str) -> bool:
     """Whether there is a folder of images, or a CSV file that lists some."""
     try:
         place = Path(path).expanduser()

@@ -15,7 +15,7 @@ from apq_moo.errors import UserError
 from apq_moo.files import read_json
 from apq_moo.reading import Must, integer, number, read
 from apq_moo.space import Space, refuse_other_space
-from apq_moo.supernet.recipe import TrainConfig
+from apq_moo.supernet.recipe import TrainConfig, check_shares
 
 FORMAT = "apq-moo figures 1"
 
@@ -153,11 +153,26 @@ def steps_of(epochs: float, images: int, batch_size: int) -> int:
         UserError: a batch is larger than the set, or there is not one step.
     """
     if batch_size > images:
-        raise UserError(f"batch_size={batch_size} is more than the {images} training images")
+        raise UserError(
+            f"batch_size={batch_size} is more than the {images} training images; lower it"
+        )
     steps = round(epochs * (images // batch_size))
     if steps < 1:
         raise UserError(f"epochs={epochs:g} of {images} images are not one step; raise them")
     return steps
+
+
+def check_feasible(config: TrainConfig, images: int, gpus: int) -> None:
+    """Check that a recipe can be trained with.
+
+    Raises:
+        UserError: a batch is larger than the set, or smaller than what devices are to share.
+    """
+    if config.batch_size > images:
+        raise UserError(
+            f"batch_size={config.batch_size} is more than the {images} training images; lower it"
+        )
+    check_shares(config.batch_size, gpus, config.accumulation)
 
 
 def phases(config: TrainConfig) -> dict[str, range]:
@@ -188,8 +203,10 @@ def plan(config: TrainConfig, images: int, figures: Figures, assumed: Assumption
         assumed: what is not measured.
 
     Raises:
-        UserError: the figures lack a phase of the recipe.
+        UserError: the figures lack a phase of the recipe, or there are too few images for a step of
+            as many devices.
     """
+    check_feasible(config, images, assumed.gpus)
     missing = [name for name in phases(config) if name not in figures.seconds]
     if missing:
         known = ", ".join(figures.seconds)

@@ -157,3 +157,19 @@ class TrainConfig:
         """Learning rate at a step."""
         ramp = min(1.0, (step + 1) / max(1, self.ramp_steps))
         return self.peak * ramp * 0.5 * (1 + math.cos(math.pi * step / self.steps))
+
+
+def check_shares(batch_size: int, processes: int, accumulation: int) -> None:
+    """Check that each process has images for every part of a step.
+
+    Raises:
+        UserError: it has not.
+    """
+    if batch_size < processes:
+        raise UserError(f"batch_size={batch_size} is less than {processes} processes; raise it")
+    share = batch_size // processes
+    if share < accumulation:
+        raise UserError(
+            f"accumulation={accumulation} is more than the {share} images that a process has of a "
+            "step; lower it"
+        )

@@ -34,7 +34,7 @@ from apq_moo.supernet.gradients import Gradients, Student
 from apq_moo.supernet.memory_full import batch_that_fits, too_large
 from apq_moo.supernet.network import Supernet
 from apq_moo.supernet.range_fitting import fit_ranges
-from apq_moo.supernet.recipe import TrainConfig
+from apq_moo.supernet.recipe import TrainConfig, check_shares
 from apq_moo.supernet.resuming import FORMAT, Parts, Reached, restore, snapshot
 from apq_moo.supernet.saving import Saving
 from apq_moo.supernet.sources import batches_of
@@ -104,7 +104,7 @@ class Trainer:
         split: str = "images",
     ) -> None:
         self.space = space
-        self._shares_subnets = group.size > 1 and _shares_subnets(split, config, alone)
+        self._shares_subnets = _shares_subnets(split, config, alone, group)
         self.alone = alone
         self.images = images
         self.config = config
@@ -114,7 +114,7 @@ class Trainer:
             size = min(size, n)
         if size > n:
             raise UserError(f"batch_size={size} is more than the {n} training images; lower it")
-        _check_shares(size, 1 if self._shares_subnets else group.size, config.accumulation)
+        check_shares(size, 1 if self._shares_subnets else group.size, config.accumulation)
         self.group = group
         self.device = torch.device(device)
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
@@ -370,9 +370,11 @@ class Trainer:
         )
 
 
-def _shares_subnets(split: str, config: TrainConfig, alone: Subnet | None) -> bool:
+def _shares_subnets(split: str, config: TrainConfig, alone: Subnet | None, group: Group) -> bool:
     if split not in SPLITS:
         raise UserError(f"split must be one of {', '.join(SPLITS)}; not {split!r}")
+    if group.size == 1:
+        return False
     if split == "subnets" and (config.momentum_groups or alone is not None):
         why = "there is one" if alone is not None else "momentum_groups lets them take turns"
         raise UserError(f"split='subnets' shares a step's subnets, but {why}")
@@ -382,14 +384,3 @@ def _shares_subnets(split: str, config: TrainConfig, alone: Subnet | None) -> bo
             "sync_batch_norm to share; leave one of them out"
         )
     return split == "subnets"
-
-
-def _check_shares(batch_size: int, processes: int, accumulation: int) -> None:
-    if batch_size < processes:
-        raise UserError(f"batch_size={batch_size} is less than {processes} processes; raise it")
-    share = batch_size // processes
-    if share < accumulation:
-        raise UserError(
-            f"accumulation={accumulation} is more than the {share} images that a process has of a "
-            "step; lower it"
-        )

@@ -46,14 +46,28 @@ def test_images_are_counted_by_name(call, refused):
     figures = call(*PLAN, "--steps", "9", "--warmup-steps", "0", "--on", "cpu", "-o", "a.json")
     assert figures.code == 0
     common = ("supernet", "plan", "--figures", "a.json", "--warmup-steps", "0", "--json")
+    one = ("--gpus", "1")
 
     def images(name):
-        told = call(*common, "--images", name, "--steps", "9", "--batch-size", "4")
+        told = call(*common, "--images", name, "--steps", "9", "--batch-size", "4", *one)
         return json.loads(told.out)["plan"]["images"]
 
     assert [images(name) for name in ("12", "digits", "set", "folder:set@8")] == [12, 897, 27, 27]
+    assert [images(name) for name in ("1,281,167", "1_281_167")] == [1281167] * 2
+    Path("set").rename("set@8")
+    assert [images(name) for name in ("set@8", "folder:set@8@8")] == [27, 27]
     assert "write a number from 1" in refused(*common, "--images", "0")
-    assert "image folder" in refused(*common, "--images", "none")
+    for odd in ("none", "1.28M", "folder:none@8", "1,2"):
+        line = refused(*common, "--images", odd)
+        assert f"{odd!r} is neither a number of images nor an image set (cifar10, " in line
+    odd = refused(*common, "--images", "20", "--steps", "9", "--batch-size", "32")
+    assert "--batch-size 32 is more than the 20 training images; lower it" in odd
+    odd = refused(*common, "--images", "20", "--steps", "9", "--batch-size", "4", "--gpus", "8")
+    assert "--batch-size 4 is less than 8 processes; raise it" in odd
+    odd = refused(
+        *common, "--images", "20", "--steps", "9", "--batch-size", "16", "--accumulate", "3"
+    )
+    assert "--accumulate 3 is more than the 2 images that a process has of a step" in odd
     assert "--images N" in refused("supernet", "plan", "--space", "imagenet")
     assert "--batch-size 64 is more than the 12" in refused(
         "supernet", "plan", "--images", "12", "--batch-size", "64"

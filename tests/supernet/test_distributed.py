@@ -159,6 +159,9 @@ def test_what_cannot_be_shared_is_refused(digits, image_set):
     two = Group(0, 2)
     with pytest.raises(UserError, match="split must be one of images, subnets; not 'layers'"):
         Trainer(digits, image_set, TrainConfig(), "cpu", two, split="layers")
+    with pytest.raises(UserError, match="split must be one of images, subnets; not 'subnet'"):
+        Trainer(digits, image_set, TrainConfig(), split="subnet")
+    Trainer(digits, image_set, TrainConfig(momentum_groups=True), split="subnets")
     with pytest.raises(UserError, match="momentum_groups lets them take turns"):
         Trainer(digits, image_set, TrainConfig(momentum_groups=True), "cpu", two, split="subnets")
     with pytest.raises(UserError, match="there is nothing for sync_batch_norm to share"):
