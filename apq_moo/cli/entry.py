@@ -82,9 +82,16 @@ def _value(error: BaseException) -> str:
 
 @contextmanager
 def _named() -> Iterator[None]:
-    """Turn an operating system's complaint about a file into a user's mistake."""
+    """Turn an operating system's complaint about a file, or a full GPU, into a user's mistake."""
     try:
         yield
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, which may not be imported
+            raise
+        raise UserError(
+            "the memory of the GPU is full; free what other processes hold of it, have less done "
+            "at a time, or name another device with `--on`"
+        ) from error
     except OSError as error:
         if not isinstance(error.filename, str):
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,9 @@ more than 2**25 (examples of NVIDIA's DALI reserve 5980 by 6430 for them)."""
 
 _LARGE = 2**22
 _ORIENTATION = 0x0112
+_IN_MEMORY = re.compile(r" <_io\.BytesIO object at 0x[0-9a-fA-F]+>")
+"""How Pillow names what was read from a file."""
+
 _FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF")
 
 
@@ -84,8 +88,8 @@ def decode(
 
 
 def why(error: Exception) -> str:
-    """What is wrong with an image, by what reading it raised."""
-    return str(error) or type(error).__name__
+    """What is wrong with an image, by what reading it raised; the same each time."""
+    return _IN_MEMORY.sub("", str(error)) or type(error).__name__
 
 
 @contextmanager

@@ -165,7 +165,7 @@ def test_files_that_change_are_told(tmp_path, monkeypatch, n):
     for damage, message in (
         (content[:-1], "has changed since the images were listed; leave them"),
         (content + b" ", "has changed since the images were listed; leave them"),
-        (bytes(len(content)), "cannot read image .*: cannot identify"),
+        (bytes(len(content)), "cannot read image .*: cannot identify image file$"),
         (None, "is gone since the images were listed; leave them"),
     ):
         path.write_bytes(damage) if damage is not None else path.unlink()

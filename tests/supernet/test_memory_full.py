@@ -76,6 +76,24 @@ def test_where_nothing_fits_the_command_says_so_in_one_line(holding, tmp_path, m
     assert not list(tmp_path.iterdir())
 
 
+def test_a_gpu_that_is_full_elsewhere_is_one_line(monkeypatch, tmp_path, capsys):
+    from apq_moo.cli import main
+
+    def full(*_of, **_options):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate ...")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(training, "batches_of", full)
+    with pytest.raises(SystemExit) as stop:
+        main(["supernet", "train", "--space", "digits", "--steps", "1", "-o", "a.safetensors"])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: the memory of the GPU is full; free what other processes hold of it, have less "
+        "done at a time, or name another device with `--on`\n"
+    )
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.fixture
 def classifying(monkeypatch):
     """How many images can be classified at a time; those that were tried are listed."""
