@@ -4,7 +4,9 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -124,15 +126,62 @@ def own_algorithm(text):
     assert nsga2 > uniform + 0.03
 
 
+def with_a_library(text, at_least):
+    """All evaluations were spent, on the 16 genes of `tiny` that have a choice."""
+    (spent,) = re.findall(r"^([0-9]+) evaluations of 16 ", text, flags=re.MULTILINE)
+    assert 320 < int(spent) <= 400
+    beats_random(text, at_least)
+
+
+def with_deap(text):
+    with_a_library(text, 0.04)
+
+
+def with_jmetalpy(text):
+    with_a_library(text, 0.02)
+
+
+def with_nevergrad(text):
+    with_a_library(text, 0.005)
+
+
+def with_platypus(text):
+    with_a_library(text, 0.02)
+
+
+def with_pygmo(text):
+    with_a_library(text, 0.02)
+
+
 JUDGES = (
     *(plain_pymoo, ask_and_tell, mixed_variable, optuna_study, bayesian),
     *(own_predictor, own_device, own_algorithm),
+    *(with_deap, with_jmetalpy, with_nevergrad, with_platypus, with_pygmo),
 )
+LIBRARIES = {
+    "with_deap": "deap",
+    "with_jmetalpy": "jmetal",
+    "with_nevergrad": "nevergrad",
+    "with_platypus": "platypus",
+    "with_pygmo": "pygmo",
+}
+"""What is not among the packages of the tests, of `pip install '.[libraries]'`."""
 
 
 @pytest.mark.parametrize("judge", JUDGES, ids=lambda judge: judge.__name__)
 def test_examples(judge, output):
-    judge(output(judge.__name__))
+    name = judge.__name__
+    if name in LIBRARIES and find_spec(LIBRARIES[name]) is None:
+        pytest.skip(f"{LIBRARIES[name]} is not installed")
+    judge(output(name))
+
+
+def test_libraries_that_are_not_installed_are_of_one_extra():
+    project = tomllib.loads((EXAMPLES.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    extra = project["project"]["optional-dependencies"]["libraries"]
+    named = {re.match(r"[A-Za-z]+", line)[0].lower() for line in extra}
+    assert named == {"deap", "jmetalpy", "nevergrad", "platypus", "pygmo"}
+    assert {name.removeprefix("with_") for name in LIBRARIES} == named
 
 
 def test_every_script_is_tested_and_short():
@@ -142,3 +191,18 @@ def test_every_script_is_tested_and_short():
         text = path.read_text(encoding="utf-8")
         assert text.startswith('"""')
         assert len(text.splitlines()) < 60, path
+
+
+def test_the_page_on_libraries():
+    text = (EXAMPLES.parent / "docs" / "libraries.md").read_text(encoding="utf-8")
+    scripts = re.findall(r"\]\(\.\./examples/(\w+)\.py\)", text)
+    assert sorted(scripts) == sorted([*LIBRARIES, "optuna_study"])
+    (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    names = {}
+    exec(compile(code, "libraries.md", "exec"), names)  # noqa: S102
+    whole = APQProblem("tiny", ("acc", "latency"), {"latency": 0.2}, predictor="table")
+    problem, F = names["problem"], whole.evaluate(whole.xu, return_values_of=["F"])
+    assert (problem.n_var, whole.n_var) == (16, 31)
+    assert names["F"].tolist() == F.tolist()
+    assert (names["G"] > 0).all()
+    assert (problem.genotypes(problem.xu) == whole.xu).all()
