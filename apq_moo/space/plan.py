@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,17 +87,33 @@ class BlockPlan:
         return number
 
     def layers(self, block: Block) -> list[Layer]:
-        """The three layers of the block under a choice of options."""
+        """The three layers of the block under a choice of options, the same objects each time."""
+        pointwise = block.channels, block.w_pw, block.a_pw
+        depthwise = block.channels, block.w_dw, block.a_dw, block.kernel
+        known = self._known
+        if pointwise not in known or depthwise not in known:
+            expand, middle, project = self._layers(block)
+            known.setdefault(pointwise, (expand, project))
+            known.setdefault(depthwise, (middle,))
+        expand, project = known[pointwise]
+        return [expand, *known[depthwise], project]
+
+    @cached_property
+    def _known(self) -> dict[tuple[int, ...], tuple[Layer, ...]]:
+        """Layers by what they depend on: channels and bits, and the kernel of depthwise ones."""
+        return {}
+
+    def _layers(self, block: Block) -> tuple[Layer, Layer, Layer]:
         mid, b, shortcut = block.channels, self.block, self.has_shortcut
         pw, dw = (block.w_pw, block.a_pw), (block.w_dw, block.a_dw)
         expand = ("block", self.c_in, mid, self.size, 1, 1, 1, *pw)
         depthwise = ("block", mid, mid, self.size, block.kernel, self.stride, mid, *dw)
         project = Layer("block", mid, self.c_out, self.size_out, 1, 1, 1, *pw, block=b)
-        return [
+        return (
             Layer(*expand, block=b, place="expand", opens_shortcut=shortcut, signed=self.signed),
             Layer(*depthwise, block=b, place="depthwise"),
             _projection(project, self.between_bits, shortcut=shortcut),
-        ]
+        )
 
 
 def _projection(layer: Layer, between: int, *, shortcut: bool) -> Layer:

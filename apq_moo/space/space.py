@@ -223,6 +223,10 @@ class Space(Encoding):
 
     def fixed_layers(self) -> list[Layer]:
         """The layers outside the searchable blocks, at the fixed bits, in order."""
+        return list(self._fixed)
+
+    @cached_property
+    def _fixed(self) -> list[Layer]:
         return fixed_layers(self.spec, self.plans[-1])
 
     def layers(self, subnet: Subnet) -> list[Layer]:

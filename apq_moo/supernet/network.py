@@ -112,9 +112,10 @@ class Supernet(nn.Module):
         Raises:
             UserError: it is not a member of the space.
         """
-        return [self._node(layer) for layer in self.space.layers(subnet)]
+        return [self.node(layer) for layer in self.space.layers(subnet)]
 
-    def _node(self, layer: Layer) -> Node:
+    def node(self, layer: Layer) -> Node:
+        """A layer with the module that holds its weights."""
         if layer.block is None:
             module = getattr(self, layer.component)
         else:
@@ -131,7 +132,7 @@ class Supernet(nn.Module):
 
     def slice_layers(self, layers: Sequence[Layer]) -> list[SlicedLayer]:
         """Some layers of its subnets, with their tensors."""
-        return [self._slice(self._node(layer)) for layer in layers]
+        return [self._slice(self.node(layer)) for layer in layers]
 
     def _slice(self, node: Node) -> SlicedLayer:
         layer, module = node.layer, node.module

@@ -87,10 +87,9 @@ def layer_errors(space: Space, layer: Layer, n: int, device: torch.device) -> di
     with torch.no_grad():
         weight = Weight(w.detach().flatten(1).contiguous(), shape[1] * layer.kernel**2)
         source = Source(to_planes(x.detach()).to(forward), primitives.IN_PLAIN.value)
-        raw = work.activations(layer, n, torch.float32)
-        work.convolve(
-            layer, work.bands(layer, weight), source, Target(raw, primitives.OUT_RAW.value), n
-        )
+        raw = work.activations("raw", layer, n, torch.float32)
+        bands = work.bands("bands", layer, weight)
+        work.convolve(layer, bands, source, Target(raw, primitives.OUT_RAW.value), n)
         found = {"output": distance(spaced(raw, n, layer.size_out), y)}
         gradient = to_planes(du).to(backward)
         raw = raw.to(forward)
@@ -99,10 +98,11 @@ def layer_errors(space: Space, layer: Layer, n: int, device: torch.device) -> di
         found["weight gradient"] = distance(grad, w.grad.flatten(1))
         if layer.component == "stem":
             return found
-        before = work.activations(layer, n, backward, back=True)
+        before = work.activations("before", layer, n, backward, back=True)
         back = Source(gradient, primitives.IN_GRADIENT.value, raw=raw)
         target = Target(before, primitives.OUT_GRADIENT.value, raw=torch.zeros_like(before))
-        work.convolve(layer, work.bands(layer, weight, back=True), back, target, n)
+        bands = work.bands("bands", layer, weight, back=True)
+        work.convolve(layer, bands, back, target, n)
         found["input gradient"] = distance(spaced(before, n, layer.size), x.grad)
     return found
 

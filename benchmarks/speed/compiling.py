@@ -85,9 +85,9 @@ def _compile(
     net.ranges.load(torch.ones_like(net.ranges.tensor()))
     shape = _IMAGES, spec.input_channels, spec.input_size, spec.input_size
     x, y = torch.rand(shape, device=on), torch.zeros(_IMAGES, dtype=torch.long, device=on)
-    evaluator, gradients = GpuEvaluator(net, x), GpuGradients(net)
     for plans.LARGEST_PLANE in largest_planes:
         plans._plan.cache_clear()
+        evaluator, gradients = GpuEvaluator(net, x), GpuGradients(net)
         for subnet in subnets:
             for quantised in (True, False):
                 evaluator.logits(subnet, x, quantised=quantised)

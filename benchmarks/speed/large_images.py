@@ -160,6 +160,8 @@ class LargeImages:
             for largest in _LARGEST_PLANES:
                 plans.LARGEST_PLANE = largest
                 plans._plan.cache_clear()
+                self.kernels.forget()
+                gradients._work.forget()
                 way = partial(self.kernels.logits, images=self.prepared, quantised=True)
                 ms = self._ms(way, self.drawn)
                 step = partial(gradients.step, x, y, self._students())
@@ -172,6 +174,7 @@ class LargeImages:
         finally:
             plans.LARGEST_PLANE = usual
             plans._plan.cache_clear()
+            self.kernels.forget()
 
     def layers(self) -> None:
         """The slowest launches of the largest subnet."""

@@ -90,11 +90,13 @@ def timed(work: Workspace) -> Iterator[Callable[[], list[Launched]]]:
                 kept.moved += one.moved
         return sorted(total.values(), key=lambda one: -one.ms)
 
+    repeats, work.repeats = work.repeats, False
     for name in _TIMED:
         setattr(work, name, wrapped(name, getattr(work, name)))
     try:
         yield found
     finally:
+        work.repeats = repeats
         for name in _TIMED:
             delattr(work, name)
 

@@ -9,6 +9,10 @@ on 1,000 images (batch-norm statistics, activation ranges) and classifies 10,000
 They must agree before anything is timed: the same accuracy to 0.1 points, the kernels' quantised
 logits to the last bit, others to the tolerance of half precision.
 
+The kernels' random subnets are timed three ways: the ones that have just been run; others, each for
+the first time, after as many as ``--before``, as in a search; and the first again with launches
+that are found anew and started one by one.
+
 The floor of a subnet is the traffic of its own active tensors in 16 bits, each convolution reading
 its input and writing its output once for every image, over the bandwidth of a large copy in the
 same run. The calibration images are not counted.
@@ -26,10 +30,12 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,7 +49,7 @@ from apq_moo.supernet.backends import evaluator_for, gradients_on
 from apq_moo.supernet.checkpoint import load_supernet
 from apq_moo.supernet.devices import torch_device
 from apq_moo.supernet.evaluation import Evaluator
-from apq_moo.supernet.gradients import Student, TorchGradients
+from apq_moo.supernet.gradients import Gradients, Student, TorchGradients
 from apq_moo.supernet.network import Supernet
 from apq_moo.supernet.range_fitting import fit_ranges
 from apq_moo.versions import versions
@@ -55,7 +61,9 @@ class Timing:
 
     Attributes:
         naive: of the sliced subnets.
-        kernels: mean over the random subnets.
+        kernels: mean over the random subnets, which have been run before.
+        others: likewise, of subnets that have not.
+        one_by_one: of the former, every launch found anew.
         floor: the same mean of their floors.
         largest: of the largest subnet, and its floor.
         smallest: of the smallest, and its floor.
@@ -63,6 +71,8 @@ class Timing:
 
     naive: float
     kernels: float
+    others: float
+    one_by_one: float
     floor: float
     largest: tuple[float, float]
     smallest: tuple[float, float]
@@ -90,6 +100,20 @@ def copied(device: torch.device, size: int = 2**30) -> float:
     a = torch.empty(size, dtype=torch.uint8, device=device)
     b = torch.empty_like(a)
     return 2 * size / seconds(device, lambda: b.copy_(a), 20)
+
+
+@contextmanager
+def launched_one_by_one(way: Any) -> Iterator[None]:
+    """Whatever the kernels launch is found anew, as if nothing had been launched before."""
+    work = getattr(way, "_work", None)  # torch's own operators have none
+    if work is None:
+        yield
+        return
+    work.repeats = False
+    try:
+        yield
+    finally:
+        work.repeats = True
 
 
 class Speed:
@@ -145,11 +169,13 @@ class Speed:
     def _accuracy(self, logits: Tensor) -> float:
         return 100.0 * float((logits.argmax(1) == self.labels).double().mean())
 
-    def evaluation(self, subnets: Sequence[Subnet], *, quantised: bool, n_naive: int) -> Timing:
+    def evaluation(
+        self, subnets: Sequence[Subnet], *, quantised: bool, n_naive: int, n_before: int = 0
+    ) -> Timing:
         """Time random subnets, each once, after others have been run.
 
         Raises:
-            SystemExit: the kernels do not agree with the sliced subnets.
+            SystemExit: the kernels do not agree with the sliced subnets, or not with themselves.
         """
         prepared = self.kernels.prepare(self.images)
 
@@ -167,17 +193,43 @@ class Speed:
             self.naive.logits(subnet, self.images, quantised=quantised)
         wait(self.device)
         naive_s = (time.perf_counter() - begun) / n_naive
+        others = self._others(kernels, n_before, len(subnets))
         fast = seconds(self.device, partial(self._each, kernels, subnets), 1) / len(subnets)
+        self._agrees_again(subnets[:n_naive], kernels)
+        with launched_one_by_one(self.kernels):
+            slow = seconds(self.device, partial(self._each, kernels, subnets), 1) / len(subnets)
         bandwidth = copied(self.device)
         ends = [self.space.decode(row)[0] for row in (self.space.largest(), self.space.smallest())]
         times = [1e3 * seconds(self.device, partial(kernels, subnet)) for subnet in ends]
         floors = [1e3 * self.floor_bytes(subnet) / bandwidth for subnet in ends]
         largest, smallest = zip(times, floors, strict=True)
         floor = float(np.mean([self.floor_bytes(s) for s in subnets])) / bandwidth
-        return Timing(1e3 * naive_s, 1e3 * fast, 1e3 * floor, largest, smallest)
+        return Timing(
+            1e3 * naive_s, 1e3 * fast, 1e3 * others, 1e3 * slow, 1e3 * floor, largest, smallest
+        )
 
-    def training(self, batch: int, n_random: int, steps: int) -> tuple[float, float]:
-        """Images a second of autograd and of the kernels, each step with other random subnets.
+    def _agrees_again(self, subnets: Sequence[Subnet], kernels: Callable[[Subnet], Tensor]) -> None:
+        for subnet in subnets:
+            found = kernels(subnet)
+            with launched_one_by_one(self.kernels):
+                if not torch.equal(found, kernels(subnet)):
+                    raise SystemExit("launches that are repeated do not agree with others")
+
+    def _others(self, kernels: Callable[[Subnet], Tensor], n_before: int, n: int) -> float:
+        """Seconds a subnet that has not been run before, after others."""
+        rng = np.random.default_rng(17)
+        self._each(kernels, self.space.decode(self.space.sample(n_before, rng)))
+        subnets = self.space.decode(self.space.sample(n, rng))
+        wait(self.device)
+        begun = time.perf_counter()
+        self._each(kernels, subnets)
+        wait(self.device)
+        return (time.perf_counter() - begun) / n
+
+    def training(self, batch: int, n_random: int, steps: int) -> tuple[float, float, float]:
+        """Images a second, each step with other random subnets.
+
+        Of autograd, of the kernels, and of the kernels with launches found anew.
 
         Raises:
             SystemExit: their gradients differ by more than half of their norm, noise of half
@@ -206,18 +258,22 @@ class Speed:
         _say(f"  gradients differ by {error:.3f} of their norm")
         if error > 0.5:
             raise SystemExit("the gradients do not agree")
-        speeds = []
-        for way, n in zip(ways, (max(2, steps // 10), steps), strict=True):
-            if way is ways[1]:
-                for step in range(n):  # compile what these need
-                    way.step(x, y, students(step + 1))
+
+        def speed(way: Gradients, n: int) -> float:
             wait(self.device)
             begun = time.perf_counter()
             for step in range(n):
                 way.step(x, y, students(step + 1))
             wait(self.device)
-            speeds.append(n * batch / (time.perf_counter() - begun))
-        return speeds[0], speeds[1]
+            return n * batch / (time.perf_counter() - begun)
+
+        autograd, kernels = ways
+        speeds = [speed(autograd, max(2, steps // 10))]
+        speed(kernels, steps)  # compile what these need
+        speeds.append(speed(kernels, steps))
+        with launched_one_by_one(kernels):
+            speeds.append(speed(kernels, steps))
+        return speeds[0], speeds[1], speeds[2]
 
 
 def _say(text: str) -> None:
@@ -253,6 +309,22 @@ def _large(space: Space, device: torch.device, args: argparse.Namespace) -> None
         raise SystemExit("no agreement")
 
 
+def _tell_layers(speed: Speed) -> None:
+    """What takes the largest subnet longest, at random bits."""
+    from apq_moo.benchmarks.speed.launches import timed
+
+    (largest,) = speed.space.decode(speed.space.largest())
+    images = speed.kernels.prepare(speed.images)
+    run = partial(speed.kernels.logits, largest, images, quantised=True)
+    run()
+    with timed(speed.kernels._work) as launched:  # type: ignore[attr-defined]
+        run()
+        for one in launched()[:30]:
+            _say(
+                f"  {1e3 * one.ms:7.0f} us {one.rate:6.0f} GB/s {one.what} {one.layer} {one.shape}"
+            )
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Print agreement, milliseconds, floors and ratios."""
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
@@ -260,11 +332,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--supernet", type=Path, help="its weights; default: random ones")
     parser.add_argument("--subnets", type=int, default=64)
     parser.add_argument("--naive", type=int, default=6, help="subnets of the slower ways")
+    parser.add_argument("--before", type=int, default=500, help="subnets run before new ones")
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--batch", type=int, default=1024)
     parser.add_argument("--random", type=int, default=3, help="random subnets of a training step")
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--no-full-precision", action="store_true", help="random bits only")
+    parser.add_argument("--layers", action="store_true", help="the largest's slowest launches")
     parser.add_argument("--on", default="cuda")
     parser.add_argument("--calibration", type=int, default=1000, help="random images only")
     parser.add_argument("--sliced", type=int, default=1000, help="likewise, for slicing")
@@ -291,21 +365,30 @@ def main(argv: Sequence[str] | None = None) -> None:
     for quantised in (True,) if args.no_full_precision else (False, True):
         kind = "random bits" if quantised else "full precision"
         _say(kind)
-        found = speed.evaluation(subnets, quantised=quantised, n_naive=args.naive)
+        found = speed.evaluation(
+            subnets, quantised=quantised, n_naive=args.naive, n_before=args.before
+        )
         _say(
             f"  naive {found.naive:.1f} ms, kernels {found.kernels:.2f} ms a subnet; floor "
             f"{found.floor:.2f} ms, ratio {found.kernels / found.floor:.2f}; naive / kernels "
             f"{found.naive / found.kernels:.1f}"
         )
+        _say(
+            f"  subnets for the first time {found.others:.2f} ms, ratio "
+            f"{found.others / found.floor:.2f}; every launch found anew {found.one_by_one:.2f} ms"
+        )
         for end, (ms, floor) in (("largest", found.largest), ("smallest", found.smallest)):
             _say(f"  {end} {ms:.2f} ms, floor {floor:.2f} ms, ratio {ms / floor:.2f}")
         results[kind] = vars(found)
-    autograd, kernels = speed.training(min(args.batch, len(images)), args.random, args.steps)
+    autograd, kernels, anew = speed.training(min(args.batch, len(images)), args.random, args.steps)
     _say(
         f"training, batch {args.batch}, largest, smallest and {args.random} random subnets: "
-        f"autograd {autograd:.0f}, kernels {kernels:.0f} images/s, ratio {kernels / autograd:.1f}"
+        f"autograd {autograd:.0f}, kernels {kernels:.0f} images/s, ratio {kernels / autograd:.1f}; "
+        f"every launch found anew {anew:.0f}"
     )
-    results["training"] = {"autograd": autograd, "kernels": kernels}
+    results["training"] = {"autograd": autograd, "kernels": kernels, "one_by_one": anew}
+    if args.layers:
+        _tell_layers(speed)
     if args.out is not None:
         write_json(args.out, results)
 

@@ -68,7 +68,7 @@ def test_supernets(capsys, tmp_path):
     supernet_speed.main(
         [
             *("--on", "cpu", "--subnets", "2", "--naive", "1", "--images", "60", "--batch", "20"),
-            *("--steps", "1", "--random", "1", "--out", str(tmp_path / "s.json")),
+            *("--steps", "1", "--random", "1", "--before", "1", "--out", str(tmp_path / "s.json")),
         ]
     )
     text = capsys.readouterr().out
@@ -79,6 +79,7 @@ def test_supernets(capsys, tmp_path):
     assert min(map(int, ratio.groups())) > 0
     written = json.loads((tmp_path / "s.json").read_text())
     assert written["random bits"]["floor"] > 0
+    assert written["random bits"]["others"] > 0 < written["training"]["one_by_one"]
 
 
 def test_the_floor_of_a_subnet():

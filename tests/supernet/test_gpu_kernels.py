@@ -1,5 +1,6 @@
 """The kernels against the plain torch path; on a CPU Triton interprets them."""
 
+import ctypes
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -13,7 +14,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 from apq_moo.errors import UserError
 from apq_moo.space import Space, SpaceSpec
 from apq_moo.supernet.evaluation import Evaluator
-from apq_moo.supernet.gpu import evaluator, graphs, launching, plans, workspace
+from apq_moo.supernet.gpu import evaluator, graphs, launching, plans, starting, workspace
 from apq_moo.supernet.gpu.evaluator import GpuEvaluator
 from apq_moo.supernet.gpu.training import GpuGradients
 from apq_moo.supernet.gradients import Student, TorchGradients
@@ -146,6 +147,29 @@ def test_without_ranges_networks_run_in_full_precision_only(space):
         _step(kernels, [Student(subnet, quantised=True)])
     fit_ranges(net, x, subnets=2)
     assert np.isfinite(_step(kernels, [Student(subnet, quantised=True)]))
+
+
+@pytest.mark.parametrize("space", [SPACE, INTEGERS], ids=["16", "8"])
+def test_what_was_launched_for_one_subnet_is_repeated_for_others(space, monkeypatch):
+    """At other bits, and on other images."""
+    net, x = in_ranges(space), pictures()
+    (first,) = space.decode(space.smallest())
+    blocks = [replace(block, w_pw=8, a_pw=3, w_dw=3, a_dw=8) for block in first.blocks]
+    other = replace(first, blocks=tuple(blocks))
+    reference, fast = Evaluator(net, x[:4]), GpuEvaluator(net, x[:4])
+    for _ in range(2):  # rooms have grown by then
+        fast.logits(first, x[4:], quantised=True)
+    done = []
+    for name in ("_calibrate", "_infer"):
+        monkeypatch.setattr(fast, name, lambda *_, name=name: done.append(name))
+    for subnet, images in ((other, 1 - x[4:]), (first, x[4:])):
+        wanted = reference.logits(subnet, images, quantised=True)
+        found = fast.logits(subnet, images, quantised=True)
+        assert not done
+        assert torch.equal(found, wanted)
+    fast.forget()
+    fast.logits(first, x[4:], quantised=True)
+    assert done
 
 
 def test_images_that_are_too_many_to_run_at_once_give_the_same(supernet, monkeypatch):
@@ -365,11 +389,16 @@ def test_floating_point_roles_run_beside_quantised_ones(supernet):
 class Recorder:
     """A kernel that says how it is launched: by Triton's public interface, or past it."""
 
-    function = packed_metadata = None
+    packed_metadata = None
     launch_cooperative_grid = launch_pdl = False
     profile_scratch_size = 0
+    num_ctas = 1
+    metadata = SimpleNamespace(num_warps=4, shared=32)
 
     def __init__(self, scratch):
+        kinds = {"x": "*fp32", "n": "i32", "FLAG": "constexpr"}
+        self.src = SimpleNamespace(signature=kinds)
+        self.function = 77
         self.launches = []
         self.run = self
         self.global_scratch_size = scratch
@@ -411,6 +440,83 @@ def test_kernels_are_started_directly_by_versions_that_were_tried(
         launcher.launch(kernel, programs, (x, 2), (True,))
     launcher.launch(kernel, 1, (x.half(), 2), (True,))  # another type is another kernel
     assert kernel.launches == [("public", 3, 3), (second, 5, 3), ("public", 1, 3)]
+
+
+@pytest.mark.parametrize("kind", ["i32", "i64"])
+def test_stretches_are_started_by_one_call_where_all_their_kernels_are_plain(monkeypatch, kind):
+    """What is told the driver: other addresses of what varies, all else as it was."""
+    kernel, told = Recorder(0), []
+    kernel.src.signature["n"] = kind
+    active = SimpleNamespace(get_current_device=lambda: 0, get_current_stream=lambda _: 7)
+    driver = SimpleNamespace(driver=SimpleNamespace(active=active))
+    triton = SimpleNamespace(__version__="3.6.0", runtime=driver)
+    monkeypatch.setattr(launching, "triton", triton)
+    start = lambda words, stream: told.append((list(words), stream))  # noqa: E731
+    monkeypatch.setattr(launching, "starter_of_driver", lambda: start)
+    launcher = launching.Launcher(torch.device("cpu"))
+    stays, xs = torch.zeros(4), [torch.zeros(4) for _ in range(3)]
+
+    def work():
+        launcher.launch(kernel, 3, (xs[0], 2), (True,))
+        launcher.launch(kernel, 5, (stays, 6), (True,))
+
+    for x in xs:
+        launcher.do("key", [x], work)
+    launcher.flush()
+    if kind == "i64":
+        assert [one[0] for one in kernel.launches] == ["public", *["at once"] * 5]
+        return
+    assert len(kernel.launches) == 2
+    (words, stream) = told.pop()
+    assert not told
+    assert stream == 7
+    head = [77, 3, 128, 32, 4], [77, 5, 128, 32, 4]
+    second = [*head[1], stays.data_ptr(), 6, 0, 0]
+    first = ([*head[0], x.data_ptr(), 2, 0, 0] for x in xs[1:])
+    assert words == [word for one in first for word in (*one, *second)]
+    launcher.forget()
+    launcher.do("key", [xs[0]], work)
+    assert len(kernel.launches) == 4
+
+
+def test_the_loop_in_c_hands_the_driver_what_the_words_say():
+    address, number = ctypes.c_void_p, ctypes.c_uint
+    kind = ctypes.CFUNCTYPE(
+        ctypes.c_int, address, *[number] * 7, address, ctypes.POINTER(address), address
+    )
+    told = []
+
+    @kind
+    def launch(function, *rest):
+        *sizes, stream, arguments, more = rest
+        values = [ctypes.c_uint64.from_address(arguments[at]).value for at in range(4)]
+        told.append((function, sizes, stream, values, more))
+        return 0 if function != 9 else 700
+
+    start = starting.starter(ctypes.cast(launch, address).value)
+    words = starting.words_of(5, 3, 128, 64, [2**40, -2, 1.5])
+    words.extend(starting.words_of(6, 0, 128, 64, [1, 2]))  # nothing to do
+    words.extend(starting.words_of(7, 2, 256, 0, [8, 9]))
+    start(words, 99)
+    half = 0x3FC00000  # of 1.5 in single precision
+    assert told == [
+        (5, [3, 1, 1, 128, 1, 1, 64], 99, [2**40, 2**64 - 2, half, 0], None),
+        (7, [2, 1, 1, 256, 1, 1, 0], 99, [8, 9, 0, 0], None),
+    ]
+    with pytest.raises(RuntimeError, match="error 700"):
+        start(starting.words_of(9, 1, 32, 0, [0, 0]), 0)
+
+
+def test_without_a_compiler_kernels_are_started_one_by_one(monkeypatch, capsys):
+    monkeypatch.setenv("CC", "/nowhere/cc")
+    monkeypatch.setattr(starting.ctypes, "CDLL", lambda _: SimpleNamespace(cuLaunchKernel=launch))
+    launch = ctypes.CFUNCTYPE(ctypes.c_int)(lambda: 0)
+    for of in (starting.starter_of_driver, starting._compiled):
+        of.cache_clear()
+    assert starting.starter_of_driver() is None
+    assert "one by one" in capsys.readouterr().err
+    for of in (starting.starter_of_driver, starting._compiled):
+        of.cache_clear()
 
 
 def test_bytes_are_prepared_as_floats_are(supernet):

@@ -7,8 +7,9 @@ or in half precision between them. Nothing waits for the device before the logit
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,9 @@ from apq_moo.space.spec import FLOAT_BITS
 from apq_moo.supernet.devices import device_of, why_not_on_gpu
 from apq_moo.supernet.evaluation import Observer
 from apq_moo.supernet.gpu import primitives
-from apq_moo.supernet.gpu.sizes import plane_of, pool, to_planes
+from apq_moo.supernet.gpu.graphs import Replays
+from apq_moo.supernet.gpu.launching import in_place_of
+from apq_moo.supernet.gpu.sizes import pitch_of, plane_of, pool, to_planes
 from apq_moo.supernet.gpu.spans import Spans
 from apq_moo.supernet.gpu.workspace import Source, Target, Weight, Workspace
 from apq_moo.supernet.layers import ElasticConv, ElasticDepthwise
@@ -60,24 +63,80 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class _Way:
-    """A subnet, ready to run.
+class _Use:
+    """A convolution as a subnet uses it.
 
     Attributes:
-        nodes: its layers.
-        weights: of all but the classifier, as :meth:`Workspace.bands` gives them.
-        spans: of every layer's input, if it is rounded to levels.
-        storing: of every layer, the spans of the integers that it stores, if it does.
+        node: the layer and its module.
+        number: of its batch norm's vectors.
+        weight: all of it, or its part for the layer's input channels.
+        span: of its input, if that is rounded to levels.
+        shape: a number that those have in common whose launches differ in addresses only.
     """
 
-    nodes: Sequence[Node]
-    weights: Sequence[Weight]
-    spans: Sequence[Tensor | None]
-    storing: Sequence[Tensor | None]
+    node: Node
+    number: int
+    weight: Weight
+    span: Tensor | None
+    shape: int
 
-    def rounds(self, number: int) -> bool:
-        """Whether a layer's input is rounded to levels."""
-        return self.spans[number] is not None
+    @property
+    def layer(self) -> Layer:
+        """Its shape and bits."""
+        return self.node.layer
+
+    @property
+    def variables(self) -> list[Tensor]:
+        """What depends on the bits."""
+        return [x for x in (self.weight.data, self.weight.scale, self.span) if x is not None]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Convolutions from one output that is stored between blocks to the next.
+
+    Attributes:
+        uses: these; a shortcut leads around all of them.
+        reads: what its input is stored as: levels, floats or integers.
+        kind: the type of these.
+        stored: if integers, their span.
+        storing: spans of the integers that it stores, if it does.
+    """
+
+    uses: Sequence[_Use]
+    reads: str
+    kind: torch.dtype
+    stored: Tensor | None
+    storing: Tensor | None
+
+    @property
+    def writes(self) -> tuple[str, torch.dtype]:
+        """What its output is stored as, and the type."""
+        if self.storing is None:
+            return "floats", torch.float16
+        return "integers", torch.int8 if self.last.activation is None else torch.uint8
+
+    @property
+    def last(self) -> Layer:
+        """Its last layer."""
+        return self.uses[-1].layer
+
+    @property
+    def shape(self) -> tuple[Hashable, ...]:
+        """The same for parts whose launches differ in addresses only."""
+        return self.reads, self.storing is None, *[use.shape for use in self.uses]
+
+    @property
+    def variables(self) -> list[Tensor]:
+        """These addresses."""
+        found = [x for x in (self.stored, self.storing) if x is not None]
+        for use in self.uses:
+            found += use.variables
+        return found
+
+
+_Run = Callable[[_Part, Tensor, Tensor, int], None]
+"""What is done with a part: its input, where its output goes, and the number of images."""
 
 
 class GpuEvaluator:
@@ -106,9 +165,13 @@ class GpuEvaluator:
         if reason is not None:
             raise UserError(reason)
         self.supernet = supernet
+        self.space = supernet.space
         self.device = device_of(supernet)
         self._work = Workspace(supernet.space, self.device, forward_type=forward_type)
         self._weights: dict[tuple[str, int, int, int], Weight] = {}
+        self._uses: dict[tuple[int, bool], _Use] = {}
+        self._shapes: dict[Hashable, int] = {}
+        self._replays = Replays(self.device)
         self._spans = Spans(supernet.ranges, self.device)
         self.calibration = self._planes(calibration)
 
@@ -128,25 +191,21 @@ class GpuEvaluator:
     def forget(self) -> None:
         """Forget the weights, which have changed."""
         self._weights.clear()
+        self._uses.clear()
+        self._work.forget()
         self._spans.fit(self.supernet.ranges)
 
     @torch.no_grad()
     def observe(self, subnet: Subnet, observer: Observer) -> None:
         """See :meth:`apq_moo.supernet.evaluation.LogitsOf.observe`."""
-        way = self._begin(subnet, quantised=False)
-        self._calibrate(way, observer)
-
-    def _weight(self, node: Node, *, quantised: bool) -> Weight:
-        layer, module = node.layer, node.module
-        assert not isinstance(module, nn.Linear)
-        bits = layer.w_bits if quantised else FLOAT_BITS
-        pointwise = layer.kernel == 1 and layer.groups == 1
-        inputs = layer.c_in if pointwise else 0
-        key = (layer.name, layer.kernel, bits, inputs)
-        found = self._weights.get(key)
-        if found is None:
-            found = self._weights[key] = make_weight(module, layer, bits)
-        return found
+        parts, n = self._parts(subnet, quantised=False), self.calibration.n
+        x, outputs = self.calibration.floats, self._work.between(n, torch.float16)
+        for number, part in enumerate(parts):
+            out = outputs[number % 2]
+            self._calibrate(part, x, out, n, observer)
+            x = out
+        last = self.space.layers(subnet)[-1]
+        observer(last.name, self._pooled(parts[-1], x, n))
 
     @torch.no_grad()
     def logits(self, subnet: Subnet, images: Tensor | Prepared, *, quantised: bool) -> Tensor:
@@ -162,117 +221,165 @@ class GpuEvaluator:
                 ranges.
         """
         prepared = images if isinstance(images, Prepared) else self.prepare(images)
-        way = self._begin(subnet, quantised=quantised)
-        self._calibrate(way)
-        pooled = torch.cat([self._infer(way, part) for part in prepared.parts])
-        return self._classify(way.nodes[-1].layer, pooled, quantised=quantised)
+        parts = self._parts(subnet, quantised=quantised)
+        self._run("calibrate", self._calibrate, parts, self.calibration)
+        found = []
+        for some in prepared.parts:
+            x = self._run("infer", self._infer, parts, some)
+            classify = partial(self._classify, parts[-1], x, some.n, quantised=quantised)
+            key = x.data_ptr(), some.n, parts[-1].last.part, quantised
+            found.append(self._replays.do(key, classify, partial(tuple, [x])))
+        return found[0] if len(found) == 1 else torch.cat(found)
 
-    def _begin(self, subnet: Subnet, *, quantised: bool) -> _Way:
-        nodes = self.supernet.outline(subnet)
-        spans = [
-            self._spans.entering(node.layer)
-            if quantised and node.layer.a_bits != FLOAT_BITS
-            else None
-            for node in nodes
-        ]
-        weights = [
-            self._work.bands(node.layer, self._weight(node, quantised=quantised))
-            for node in nodes[:-1]
-        ]
-        storing: list[Tensor | None] = []
-        before, kept = nodes[0].layer, nodes[0].layer
-        for node in nodes:
-            layer = node.layer
-            if layer.opens_shortcut:
-                kept = before
-            integers = quantised and layer.between_bits == STORED_BITS
-            added = kept if layer.closes_shortcut else None
-            storing.append(self._spans.storing(layer, added) if integers else None)
-            before = layer
-        return _Way(nodes, weights, spans, storing)
+    def _parts(self, subnet: Subnet, *, quantised: bool) -> list[_Part]:
+        """A subnet but for its classifier.
 
-    def _first(self, way: _Way, images: Planes) -> tuple[Tensor, str]:
-        """The images as the first layer reads them."""
-        return (needed(images.levels), "levels") if way.rounds(0) else (images.floats, "floats")
+        Raises:
+            UserError: see :meth:`logits`.
+        """
+        parts: list[_Part] = []
+        uses: list[_Use] = []
+        for layer in self.space.layers(subnet)[:-1]:
+            uses.append(self._use(layer, quantised=quantised))
+            if not layer.leaves_block:
+                continue
+            reads, kind = "floats" if uses[0].span is None else "levels", torch.float16
+            before, stored, storing = None, None, None
+            if parts:
+                before, reads, kind = parts[-1].last, *parts[-1].writes
+                stored = self._spans.leaving(before) if reads == "integers" else None
+            if quantised and layer.between_bits == STORED_BITS:
+                storing = self._spans.storing(layer, before if layer.closes_shortcut else None)
+            parts.append(_Part(uses, reads, kind, stored, storing))
+            uses = []
+        return parts
 
-    def _source(self, way: _Way, number: int, x: Tensor, stored: str) -> Source:
+    def _use(self, layer: Layer, *, quantised: bool) -> _Use:
+        found = self._uses.get((id(layer), quantised))
+        if found is not None and found.layer is layer:
+            return found
+        node = self.supernet.node(layer)
+        rounds = quantised and layer.a_bits != FLOAT_BITS
+        span = self._spans.entering(layer) if rounds else None
+        weight = self._weight(node, quantised=quantised)
+        shape = layer.name, layer.kernel, layer.c_in, layer.c_out, weight.scale is None, rounds
+        found = _Use(
+            node, self._work.number(layer), weight, span,
+            self._shapes.setdefault(shape, len(self._shapes)),
+        )  # fmt: skip
+        self._uses[id(layer), quantised] = found
+        return found
+
+    def _weight(self, node: Node, *, quantised: bool) -> Weight:
+        layer, module = node.layer, node.module
+        assert not isinstance(module, nn.Linear)
+        bits = layer.w_bits if quantised else FLOAT_BITS
+        pointwise = layer.kernel == 1 and layer.groups == 1
+        inputs = layer.c_in if pointwise else 0
+        key = (layer.name, layer.kernel, bits, inputs)
+        found = self._weights.get(key)
+        if found is None:
+            found = self._weights[key] = make_weight(module, layer, bits)
+        return found
+
+    def _run(self, what: str, run: _Run, parts: Sequence[_Part], images: Planes) -> Tensor:
+        """Run all parts on some images; what the last stores, as it lies in memory."""
+        n, outputs = images.n, self._work.between(images.n, torch.float16)
+        x = needed(images.levels) if parts[0].reads == "levels" else images.floats
+        for number, part in enumerate(parts):
+            out = outputs[number % 2]
+            key = what, n, *part.shape
+            self._work.do(key, [x, out, *part.variables], partial(run, part, x, out, n))
+            x = out
+        self._work.flush()
+        return x
+
+    def _read(self, part: _Part, x: Tensor, n: int) -> Tensor:
+        """A part's input, in its shape and type."""
+        layer = part.uses[0].layer
+        return in_place_of(x, (layer.c_in, pitch_of(n, layer.size)), part.kind)
+
+    def _written(self, part: _Part, out: Tensor, n: int) -> Tensor:
+        """Its output likewise."""
+        layer = part.last
+        return in_place_of(out, (layer.c_out, pitch_of(n, layer.size_out)), part.writes[1])
+
+    def _source(self, part: _Part, at: int, x: Tensor, stored: str) -> Source:
         """How a layer reads what is ``stored``: levels, floats, integers or raw outputs."""
+        use = part.uses[at]
         return Source(
-            x, WAYS[stored, way.rounds(number)], number - 1, span=way.spans[number],
-            stored=(
-                self._spans.leaving(way.nodes[number - 1].layer) if stored == "integers" else None
-            ),
+            x, WAYS[stored, use.span is not None], part.uses[at - 1].number if at else use.number,
+            span=use.span, stored=part.stored if stored == "integers" else None,
         )  # fmt: skip
 
-    def _calibrate(self, way: _Way, observer: Observer | None = None) -> None:
-        """Settle every batch norm.
+    def _calibrate(
+        self, part: _Part, x: Tensor, out: Tensor, n: int, observer: Observer | None = None
+    ) -> None:
+        """Settle the batch norms of a part.
 
         Args:
-            way: a subnet.
+            part: of a subnet.
+            x: its input.
+            out: where its output goes.
+            n: number of images.
             observer: told the activations, if it runs in full precision.
         """
-        work, n = self._work, self.calibration.n
-        x, stored = self._first(way, self.calibration)
-        kept = x
-        for number, (node, weight) in enumerate(zip(way.nodes[:-1], way.weights, strict=True)):
-            layer = node.layer
-            if layer.opens_shortcut:
-                kept = x
+        work, stored = self._work, part.reads
+        x = kept = self._read(part, x, n)
+        for at, use in enumerate(part.uses):
+            layer, number, weight = use.layer, use.number, use.weight
             if observer is not None:
-                observer(layer.name, self._floats(x, number - 1, stored, layer.size))
-            source = self._source(way, number, x, stored)
-            raw = work.activations(layer, n, torch.float32)
+                observer(layer.name, self._floats(x, part.uses[at - 1].number, stored, layer.size))
+            source = self._source(part, at, x, stored)
+            raw = work.activations(f"within {at % 2}", layer, n, torch.float32)
+            bands = work.bands(f"{layer.name} bands", layer, weight)
             # Levels are multiplied as they are; their sizes are in the norms.
-            bare = Weight(weight.data, weight.row)
+            bare = Weight(bands.data, bands.row)
             work.convolve(layer, bare, source, Target(raw, primitives.OUT_RAW.value, number), n)
-            self._settle(node, number, source, weight)
+            self._settle(use, n)
             if not layer.leaves_block:
                 x, stored = raw, "raw"
                 continue
-            other, storing = kept if layer.closes_shortcut else None, way.storing[number]
+            other = kept if layer.closes_shortcut else None
             if observer is not None and layer.between_bits == STORED_BITS:
                 self._observe_stored(layer, raw, number, other, observer)
-            x = work.activations(layer, n, _kind(layer, storing))
-            work.close(number, layer, n, raw, x, other, storing)
-            stored = "floats" if storing is None else "integers"
-        if observer is not None:
-            observer(way.nodes[-1].layer.name, self._pooled(way, x, n))
+            work.close(number, layer, n, raw, self._written(part, out, n), other, part.storing)
 
-    def _infer(self, way: _Way, images: Planes) -> Tensor:
-        """Pooled features of shape ``(n, channels)``, by the batch norms settled last."""
-        work, n = self._work, images.n
-        x, stored = self._first(way, images)
-        kept = x
-        for number, (node, weight) in enumerate(zip(way.nodes[:-1], way.weights, strict=True)):
-            layer, storing = node.layer, way.storing[number]
-            if layer.opens_shortcut:
-                kept = x
-            source = self._source(way, number, x, stored)
-            levels = way.rounds(number + 1) and not layer.leaves_block
-            how = _OUT_LEVELS if levels else _OUT_NORMED if storing is None else _OUT_STORED
-            kind = torch.uint8 if levels else _kind(layer, storing)
-            x = work.activations(layer, n, kind)
+    def _infer(self, part: _Part, x: Tensor, out: Tensor, n: int) -> None:
+        """Run a part by the batch norms settled last."""
+        work, stored = self._work, part.reads
+        x = kept = self._read(part, x, n)
+        for at, use in enumerate(part.uses):
+            layer, source = use.layer, self._source(part, at, x, stored)
+            bands = work.bands(f"{layer.name} bands", layer, use.weight, made=True)
+            span = part.storing if layer.leaves_block else part.uses[at + 1].span
+            if layer.leaves_block:
+                x = self._written(part, out, n)
+                how = _OUT_NORMED if span is None else _OUT_STORED
+            else:
+                x = work.activations(
+                    f"within {at % 2}", layer, n, torch.float16 if span is None else torch.uint8
+                )
+                how, stored = (_OUT_NORMED, "floats") if span is None else (_OUT_LEVELS, "levels")
             target = Target(
-                x, how, number, layer.activation is not None,
-                kept if layer.closes_shortcut else None,
-                span=way.spans[number + 1] if levels else storing,
+                x, how, use.number, layer.activation is not None,
+                kept if layer.closes_shortcut else None, span=span,
             )  # fmt: skip
-            work.convolve(layer, Weight(weight.data, weight.row), source, target, n)
-            stored = "levels" if levels else "floats" if storing is None else "integers"
-        return self._pooled(way, x, n)
+            work.convolve(layer, Weight(bands.data, bands.row), source, target, n)
 
-    def _pooled(self, way: _Way, x: Tensor, n: int) -> Tensor:
-        last = way.nodes[-2].layer
-        if way.storing[-2] is not None:
-            x = x.float().mul_(self._spans.leaving(last)[2])
-        return pool(x, n, last.size_out)
+    def _pooled(self, part: _Part, x: Tensor, n: int) -> Tensor:
+        """Pooled features of shape ``(n, channels)`` from what the last part stores."""
+        x = self._written(part, x, n)
+        if part.storing is not None:
+            x = x.float().mul_(self._spans.leaving(part.last)[2])
+        return pool(x, n, part.last.size_out)
 
-    def _settle(self, node: Node, number: int, source: Source, weight: Weight) -> None:
-        layer, module = node.layer, node.module
+    def _settle(self, use: _Use, n: int) -> None:
+        module = use.node.module
         assert not isinstance(module, nn.Linear)
         self._work.settle(
-            number, layer, self.calibration.n, module.norm.weight, module.norm.bias,
-            scale=weight.scale, span_in=source.span,
+            use.number, use.layer, n, module.norm.weight, module.norm.bias,
+            scale=use.weight.scale, span_in=use.span,
         )  # fmt: skip
 
     def _floats(self, x: Tensor, number: int, stored: str, size: int) -> Tensor:
@@ -297,7 +404,9 @@ class GpuEvaluator:
         if other is not None:
             observer(total_of(layer), x + self._floats(other, number, "floats", layer.size_out))
 
-    def _classify(self, layer: Layer, pooled: Tensor, *, quantised: bool) -> Tensor:
+    def _classify(self, part: _Part, x: Tensor, n: int, *, quantised: bool) -> Tensor:
+        """Logits from what the last part stores."""
+        pooled, layer = self._pooled(part, x, n), self.space.fixed_layers()[-1]
         weight, bias = self.supernet.classifier.weight, self.supernet.classifier.bias
         unit = torch.ones(len(bias), dtype=torch.float64, device=self.device)
         if quantised and layer.a_bits != FLOAT_BITS:
@@ -328,13 +437,6 @@ WAYS = {
     ("integers", True): primitives.IN_STORED.value,
 }
 """How a convolution reads what is stored, by whether it multiplies levels."""
-
-
-def _kind(layer: Layer, storing: Tensor | None) -> torch.dtype:
-    """The type of what a layer stores between blocks."""
-    if storing is None:
-        return torch.float16
-    return torch.int8 if layer.activation is None else torch.uint8
 
 
 def make_weight(module: ElasticConv | ElasticDepthwise, layer: Layer, bits: int) -> Weight:

@@ -49,6 +49,7 @@ class Replays:
         self._seen: OrderedDict[Hashable, int] = OrderedDict()
         self._held: dict[str, Tensor] = {}
         self._pool: Any = None
+        self._recording = False
 
     def allow(self, work: int) -> None:
         """Record from now on what is done, or only do it: large work waits for no launches.
@@ -79,7 +80,7 @@ class Replays:
     def do(
         self, key: Hashable, work: Callable[[], Tensor], uses: Callable[[], tuple[Tensor, ...]]
     ) -> Tensor:
-        """Do some work, or replay it.
+        """Do some work, or replay it; work within work that is recorded is part of its record.
 
         Args:
             key: the same for the same work on the same memory.
@@ -89,7 +90,7 @@ class Replays:
         Returns:
             What the work returned, in memory of its own.
         """
-        if not self._enabled:
+        if not self._enabled or self._recording:
             return work()
         recorded = self._recorded.get(key)
         if recorded is None:
@@ -118,6 +119,10 @@ class Replays:
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            result = work()
+        self._recording = True
+        try:
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                result = work()
+        finally:
+            self._recording = False
         return _Recorded(graph, result, uses())

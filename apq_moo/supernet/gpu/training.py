@@ -7,7 +7,7 @@ and products of them accumulate in single precision.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -26,32 +26,66 @@ from apq_moo.supernet.distillation import (
 from apq_moo.supernet.gpu import primitives
 from apq_moo.supernet.gpu.evaluator import WAYS
 from apq_moo.supernet.gpu.graphs import Replays
-from apq_moo.supernet.gpu.sizes import pool, to_planes
+from apq_moo.supernet.gpu.launching import in_place_of
+from apq_moo.supernet.gpu.sizes import pitch_of, pool, to_planes
 from apq_moo.supernet.gpu.spans import Spans
 from apq_moo.supernet.gpu.workspace import Source, Target, Weight, Workspace
 from apq_moo.supernet.gradients import Student
-from apq_moo.supernet.layers import ElasticDepthwise
+from apq_moo.supernet.layers import ElasticDepthwise, ElasticNorm
 from apq_moo.supernet.network import Node, Supernet
 from apq_moo.supernet.quantisers import weight_levels
 
 
 @dataclass(frozen=True)
-class _Done:
-    """What the forward pass keeps of one layer.
+class _Use:
+    """A convolution as a subnet uses it.
 
     Attributes:
-        node: the layer.
-        source: its input.
-        raw: its raw output.
-        weight: what gradients are multiplied by.
+        node: the layer and its module.
+        number: of its batch norm's vectors.
+        data: its weight in single precision, of the kernel's size.
         grad: where the weight's gradient goes; its leading rows and columns are the layer's.
+        span: of its input, if that is rounded to levels.
+        shape: what launches depend on, but for addresses.
     """
 
     node: Node
-    source: Source
-    raw: Tensor
-    weight: Weight
+    number: int
+    data: Tensor
     grad: Tensor
+    span: Tensor | None
+    shape: tuple[Hashable, ...]
+
+    @property
+    def layer(self) -> Layer:
+        """Its shape and bits."""
+        return self.node.layer
+
+    @property
+    def norm(self) -> ElasticNorm:
+        """Its batch norm."""
+        assert not isinstance(self.node.module, nn.Linear)
+        return self.node.module.norm
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Convolutions from one output that is kept between blocks to the next.
+
+    Attributes:
+        uses: these; a shortcut leads around all of them.
+        shape: what launches depend on, but for addresses.
+        spans: those of the inputs.
+    """
+
+    uses: Sequence[_Use]
+    shape: tuple[Hashable, ...]
+    spans: Sequence[Tensor]
+
+    @property
+    def last(self) -> _Use:
+        """What gives its output."""
+        return self.uses[-1]
 
 
 @dataclass
@@ -65,6 +99,7 @@ class _Derived:
         small: its size.
         large: the next larger size.
         data: the derived weight, shape ``(channels, 1, small, small)``.
+        centre: what it is derived from, shape ``(channels, small * small)``.
         grad: its gradient.
         larger_grad: gradient of what it is derived from.
     """
@@ -73,21 +108,22 @@ class _Derived:
     small: int
     large: int
     data: Tensor
+    centre: Tensor
     grad: Tensor
     larger_grad: Tensor
 
     def begin(self, larger: Tensor) -> None:
         """Derive it, and forget its gradient."""
-        self._centre = self._middle(larger).flatten(1)
-        torch.mm(self._centre, self._transform().detach(), out=self.data.view_as(self._centre))
+        self.centre.view_as(self.data).copy_(self._middle(larger))
+        torch.mm(self.centre, self._transform().detach(), out=self.data.view_as(self.centre))
         self.grad.zero_()
 
     def end(self) -> None:
         """Add its gradient to those of the larger weight and of the transform."""
         transform = self._transform()
         assert transform.grad is not None
-        grad = self.grad.view_as(self._centre)
-        transform.grad.addmm_(self._centre.T, grad)
+        grad = self.grad.view_as(self.centre)
+        transform.grad.addmm_(self.centre.T, grad)
         middle = self._middle(self.larger_grad)
         middle += (grad @ transform.detach().T).view_as(middle)
 
@@ -131,8 +167,13 @@ class GpuGradients:
             supernet.space, device_of(supernet),
             forward_type=forward_type, backward_type=backward_type,
         )  # fmt: skip
+        self._parameters = list(supernet.parameters())
         self._depthwise = [m for m in supernet.modules() if isinstance(m, ElasticDepthwise)]
         self._derived: dict[tuple[int, int], _Derived] = {}
+        self._uses: dict[tuple[int, bool], _Use] = {}
+        self._ones = torch.ones(
+            max(layer.c_out for layer in self._work.largest), device=self._work.device
+        )
         self._replays = Replays(self._work.device)
         self._spans = Spans(supernet.ranges, self._work.device)
 
@@ -159,7 +200,7 @@ class GpuGradients:
                 self._accumulate, student.subnet, planes, n, targets, way,
                 quantised=student.quantised,
             )  # fmt: skip
-            self.logits.append(self._replays.do((student, role), work, self._uses))
+            self.logits.append(self._replays.do((student, role), work, self._memory))
             if role == "labels":
                 role, way = "soft", self.distillation
                 targets = self._replays.hold(role, self.logits[0].softmax(1))
@@ -173,27 +214,33 @@ class GpuGradients:
         n, planes = self._begin(x)
         planes = self._replays.hold("planes", planes)
         work = partial(self._predict, student, planes, n)
-        return self._replays.do((student, "predict"), work, self._uses)
+        return self._replays.do((student, "predict"), work, self._memory)
 
     def _predict(self, student: Student, planes: Tensor, n: int) -> Tensor:
-        nodes, quantised = self.supernet.outline(student.subnet), student.quantised
-        _, features = self._forward(nodes, planes, n, quantised=quantised)
-        pooled = pool(features, n, nodes[-2].layer.size_out)
-        pooled, weight, _ = self._classifier(nodes[-1].layer, pooled, quantised=quantised)
+        parts, quantised = (
+            self._parts(student.subnet, quantised=student.quantised),
+            student.quantised,
+        )
+        x = self._forward(parts, planes, n, quantised=quantised)
+        pooled = pool(x, n, parts[-1].last.layer.size_out)
+        pooled, weight, _ = self._classifier(pooled, quantised=quantised)
         return pooled @ weight.T + self.supernet.classifier.bias
 
-    def _uses(self) -> tuple[Tensor, ...]:
-        return (self._work.scratch,)
+    def _memory(self) -> tuple[Tensor, ...]:
+        """What recorded work uses."""
+        return self._work.rooms
 
     def _clear(self) -> None:
         """Set gradients to zero, and make those that are missing, as after ``zero_grad``."""
-        parameters = list(self.supernet.parameters())
-        for parameter in parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-                self._derived.clear()  # they refer to the old ones
-                self._replays.forget()
-        torch._foreach_zero_([p.grad for p in parameters if p.grad is not None])
+        missing = [p for p in self._parameters if p.grad is None]
+        for parameter in missing:
+            parameter.grad = torch.zeros_like(parameter)
+        if missing:  # what is kept refers to the old ones
+            self._derived.clear()
+            self._uses.clear()
+            self._work.forget()
+            self._replays.forget()
+        torch._foreach_zero_([p.grad for p in self._parameters if p.grad is not None])
 
     def _begin(self, x: Tensor) -> tuple[int, Tensor]:
         """Get ready for images: how many there are, and how kernels read them.
@@ -202,6 +249,10 @@ class GpuGradients:
         """
         self._spans.fit(self.supernet.ranges)
         self._replays.allow(len(x) * x.shape[-1] ** 2)
+        self._replays.do("begin", self._derive, tuple)
+        return len(x), to_planes(x).to(self._forward_type)
+
+    def _derive(self) -> Tensor:
         for module in self._depthwise:
             weight, grad = module.weight.detach(), module.weight.grad
             assert grad is not None
@@ -209,16 +260,23 @@ class GpuGradients:
                 derived = self._derived.get((id(module), small))
                 if derived is None:
                     data = weight.new_empty(len(weight), 1, small, small)
-                    derived = _Derived(module, small, large, data, torch.zeros_like(data), grad)
+                    derived = _Derived(
+                        module, small, large, data, torch.empty_like(data).flatten(1),
+                        torch.zeros_like(data), grad,
+                    )  # fmt: skip
                     self._derived[id(module), small] = derived
                 derived.begin(weight)
                 weight, grad = derived.data, derived.grad
-        return len(x), to_planes(x).to(self._forward_type)
+        return self._ones[:1]
 
     def _end(self) -> None:
         """Take the gradients of the smaller kernels to the parameters, the smallest first."""
+        self._replays.do("end", self._return, tuple)
+
+    def _return(self) -> Tensor:
         for derived in reversed(self._derived.values()):
             derived.end()
+        return self._ones[:1]
 
     @torch.no_grad()
     def _accumulate(
@@ -245,125 +303,240 @@ class GpuGradients:
         Returns:
             The logits, shape ``(n, classes)``.
         """
-        nodes = self.supernet.outline(subnet)
-        steps, x = self._forward(nodes, images, n, quantised=quantised)
-        last = nodes[-2].layer
-        logits, d_pooled = self._classify(
-            nodes[-1].layer, x, n, last.size_out, targets, way, quantised
+        work, parts = self._work, self._parts(subnet, quantised=quantised)
+        x = self._forward(parts, images, n, quantised=quantised)
+        last = parts[-1].last
+        d_pooled = work.room("pooled", (last.layer.c_out, n), torch.float32)
+        classify = partial(
+            self._classify, x, n, last.layer.size_out, targets, way, d_pooled, quantised=quantised
         )
-        du = self._work.activations(last, n, self._backward_type)
-        self._work.pooled_gradient(len(steps) - 1, last, n, d_pooled, steps[-1].raw, du)
-        self._backward(steps, du, n)
+        key = x.data_ptr(), targets.data_ptr(), way, quantised
+        logits = self._replays.do(key, classify, self._memory)
+        du, before = work.between(n, self._backward_type, back=True)
+        work.do(
+            ("pooled", n, last.layer.name),
+            [du],
+            partial(self._pooled_gradient, last, du, d_pooled, n),
+        )
+        self._backward(parts, images, (du, before), n, quantised=quantised)
         return logits
 
-    def _forward(
-        self, nodes: list[Node], images: Tensor, n: int, *, quantised: bool
-    ) -> tuple[list[_Done], Tensor]:
-        work = self._work
-        x, stored = images, "floats"
-        kept = x
-        steps: list[_Done] = []
-        for number, node in enumerate(nodes[:-1]):
-            layer, module = node.layer, node.module
-            assert not isinstance(module, nn.Linear)
-            if layer.opens_shortcut:
-                kept = x
-            rounds = quantised and layer.a_bits != FLOAT_BITS
-            weight, weight_back, grad = self._weight(node, quantised=quantised)
-            span = self._spans.entering(layer) if rounds else None
-            source = Source(x, WAYS[stored, rounds], number - 1, span=span)
-            raw = work.activations(layer, n, self._forward_type)
-            target = Target(raw, primitives.OUT_RAW.value, number)
-            work.convolve(layer, work.bands(layer, weight), source, target, n)
-            steps.append(_Done(node, source, raw, weight_back, grad))
-            work.settle(number, layer, n, module.norm.weight, module.norm.bias)
-            if not layer.leaves_block:
-                x, stored = raw, "raw"
-                continue
-            x = work.activations(layer, n, torch.float16)
-            other = kept if layer.closes_shortcut else None
-            work.close(number, layer, n, raw, x, other)
-            stored = "floats"
-        return steps, x
+    def _parts(self, subnet: Subnet, *, quantised: bool) -> list[_Part]:
+        """A subnet but for its classifier."""
+        parts: list[_Part] = []
+        uses: list[_Use] = []
+        for layer in self.supernet.space.layers(subnet)[:-1]:
+            uses.append(self._use(layer, quantised=quantised))
+            if layer.leaves_block:
+                spans = [use.span for use in uses if use.span is not None]
+                shape = quantised, *[use.shape for use in uses]
+                parts.append(_Part(uses, shape, spans))
+                uses = []
+        return parts
 
-    def _backward(self, steps: list[_Done], du: Tensor, n: int) -> None:
-        work = self._work
-        around: Tensor | None = None
-        for number in range(len(steps) - 1, -1, -1):
-            step = steps[number]
-            layer, module = step.node.layer, step.node.module
-            assert not isinstance(module, nn.Linear)
-            work.settle_gradient(
-                number, layer, n, module.norm.weight, module.norm.weight.grad,
-                module.norm.bias.grad,
-            )  # fmt: skip
-            work.weight_gradient(number, layer, du, step.raw, step.source, n, step.grad)
-            if number == 0:
-                break
-            if layer.closes_shortcut:
-                around = du
-            ahead = steps[number - 1]
-            before = work.activations(layer, n, self._backward_type, back=True)
-            source = Source(du, primitives.IN_GRADIENT.value, number, raw=step.raw)
-            target = Target(
-                before, primitives.OUT_GRADIENT.value, number - 1,
-                ahead.node.layer.activation is not None,
-                around if layer.opens_shortcut else None, raw=ahead.raw,
-                span=step.source.span,
-                entered=step.source.data if ahead.node.layer.leaves_block else None,
-            )  # fmt: skip
-            work.convolve(layer, work.bands(layer, step.weight, back=True), source, target, n)
-            du = before
-
-    def _weight(self, node: Node, *, quantised: bool) -> tuple[Weight, Weight, Tensor]:
-        """A layer's weight for the forward and the backward pass, and its gradient."""
-        layer, module = node.layer, node.module
+    def _use(self, layer: Layer, *, quantised: bool) -> _Use:
+        found = self._uses.get((id(layer), quantised))
+        if found is not None and found.layer is layer:
+            return found
+        node = self.supernet.node(layer)
+        module = node.module
         assert not isinstance(module, nn.Linear)
         assert module.weight.grad is not None
         data, grad = module.weight.detach(), module.weight.grad
         if isinstance(module, ElasticDepthwise) and layer.kernel != module.kernels[-1]:
             derived = self._derived[id(module), layer.kernel]
             data, grad = derived.data, derived.grad
-        row = data.stride(0)
-        floats = Weight(data, row)
+        rounds = quantised and layer.a_bits != FLOAT_BITS
+        found = self._uses[id(layer), quantised] = _Use(
+            node, self._work.number(layer), data, grad,
+            self._spans.entering(layer) if rounds else None,
+            (layer.name, layer.kernel, layer.c_in, layer.c_out, layer.w_bits == FLOAT_BITS, rounds),
+        )  # fmt: skip
+        return found
+
+    def _forward(self, parts: Sequence[_Part], x: Tensor, n: int, *, quantised: bool) -> Tensor:
+        """Run all parts; what the last gives, shape ``(channels, pitch)``."""
+        work = self._work
+        if quantised:
+            for use in [use for part in parts for use in part.uses]:
+                self._quantise(use)
+        for part in parts:
+            out = self._output(part, n)
+            go = partial(self._forward_part, part, x, out, n, quantised=quantised)
+            work.do(("forward", n, part.shape), [x, *part.spans], go)
+            x = out
+        work.flush()
+        return x
+
+    def _forward_part(
+        self, part: _Part, x: Tensor, out: Tensor, n: int, *, quantised: bool
+    ) -> None:
+        work = self._work
+        for at, use in enumerate(part.uses):
+            layer, number = use.layer, use.number
+            raw = self._raw(use, n)
+            bands = work.bands("bands", layer, self._weights(use, quantised=quantised)[0])
+            target = Target(raw, primitives.OUT_RAW.value, number)
+            work.convolve(layer, bands, self._source(part, at, x, n), target, n)
+            work.settle(number, layer, n, use.norm.weight, use.norm.bias)
+            if layer.leaves_block:
+                work.close(number, layer, n, raw, out, x if layer.closes_shortcut else None)
+
+    def _output(self, part: _Part, n: int) -> Tensor:
+        layer = part.last.layer
+        return self._work.activations(f"{layer.part} output", layer, n, torch.float16)
+
+    def _raw(self, use: _Use, n: int) -> Tensor:
+        """A layer's raw output, which is kept from the forward to the backward pass."""
+        return self._work.activations(f"{use.layer.name} raw", use.layer, n, self._forward_type)
+
+    def _source(self, part: _Part, at: int, x: Tensor, n: int) -> Source:
+        """What a layer reads: the part's input ``x``, or raw outputs of the layer before."""
+        use = part.uses[at]
+        rounds = use.span is not None
+        if at == 0:
+            return Source(x, WAYS["floats", rounds], use.number, span=use.span)
+        before = part.uses[at - 1]
+        return Source(self._raw(before, n), WAYS["raw", rounds], before.number, span=use.span)
+
+    def _pooled_gradient(self, last: _Use, du: Tensor, d_pooled: Tensor, n: int) -> None:
+        du = self._gradient_of(last, du, n)
+        self._work.pooled_gradient(last.number, last.layer, n, d_pooled, self._raw(last, n), du)
+        self._settle_gradient(last, n)
+
+    def _settle_gradient(self, use: _Use, n: int) -> None:
+        norm = use.norm
+        self._work.settle_gradient(
+            use.number, use.layer, n, norm.weight, norm.weight.grad, norm.bias.grad
+        )
+
+    def _gradient_of(self, use: _Use, memory: Tensor, n: int) -> Tensor:
+        """Memory of a gradient between blocks in the shape of a layer's output."""
+        shape = use.layer.c_out, pitch_of(n, use.layer.size_out)
+        return in_place_of(memory, shape, self._backward_type)
+
+    def _backward(
+        self, parts: Sequence[_Part], images: Tensor, gradients: tuple[Tensor, Tensor], n: int, *,
+        quantised: bool,
+    ) -> None:  # fmt: skip
+        """The gradients of all parts.
+
+        Args:
+            parts: of the subnet.
+            images: what the first reads.
+            gradients: that of the last one's output, and memory for another.
+            n: number of images.
+            quantised: whether the subnet runs at its bits.
+        """
+        work, v = self._work, self._work.vectors
+        du, before = gradients
+        for at in range(len(parts) - 1, -1, -1):
+            part = parts[at]
+            ahead = parts[at - 1].last if at else None
+            x, variables = images, [du, *part.spans]
+            if ahead is not None:
+                x = self._output(parts[at - 1], n)
+                norm, number = ahead.norm, ahead.number
+                grads = [g for g in (norm.weight.grad, norm.bias.grad) if g is not None]
+                variables += [before, self._raw(ahead, n), norm.weight, *grads]
+                variables += [each[number] for each in (v.a, v.b, v.mean, v.rstd, v.p, v.q, v.r)]
+            key = (
+                "backward", n, part.shape, ahead is None,
+                ahead is not None and ahead.layer.activation is None,
+            )  # fmt: skip
+            go = partial(self._backward_part, part, ahead, x, (du, before), n, quantised=quantised)
+            work.do(key, [x, *variables], go)
+            du, before = before, du
+        work.flush()
+
+    def _backward_part(
+        self, part: _Part, ahead: _Use | None, x: Tensor, gradients: tuple[Tensor, Tensor], n: int,
+        *, quantised: bool,
+    ) -> None:  # fmt: skip
+        """The gradients of a part.
+
+        Args:
+            part: of the subnet.
+            ahead: the layer whose output it reads, if one does not read the images.
+            x: that output.
+            gradients: that of the part's output, and where to write that of ``x``.
+            n: number of images.
+            quantised: whether the subnet runs at its bits.
+        """
+        work = self._work
+        du = around = self._gradient_of(part.last, gradients[0], n)
+        for at in range(len(part.uses) - 1, -1, -1):
+            use, source = part.uses[at], self._source(part, at, x, n)
+            layer, raw = use.layer, self._raw(use, n)
+            work.weight_gradient(use.number, layer, du, raw, source, n, use.grad)
+            to = part.uses[at - 1] if at else ahead
+            if to is None:
+                return
+            if at:
+                before = work.activations(
+                    f"gradient {at % 2}", layer, n, self._backward_type, back=True
+                )
+            else:
+                before = self._gradient_of(to, gradients[1], n)
+            target = Target(
+                before, primitives.OUT_GRADIENT.value, to.number,
+                to.layer.activation is not None,
+                around if layer.opens_shortcut else None, raw=self._raw(to, n),
+                span=source.span, entered=None if at else x,
+            )  # fmt: skip
+            weight = self._weights(use, quantised=quantised)[1]
+            bands = work.bands("bands", layer, weight, back=True)
+            come = Source(du, primitives.IN_GRADIENT.value, use.number, raw=raw)
+            work.convolve(layer, bands, come, target, n)
+            self._settle_gradient(to, n)
+            du = before
+
+    def _quantise(self, use: _Use) -> None:
+        """Round a layer's weight to its levels."""
+        layer = use.layer
+        if layer.w_bits != FLOAT_BITS:
+            inputs = layer.c_in // layer.groups * layer.kernel**2
+            self._work.quantise(
+                layer.name, use.data, layer.c_out, inputs, use.data.stride(0), layer.w_bits
+            )
+
+    def _weights(self, use: _Use, *, quantised: bool) -> tuple[Weight, Weight]:
+        """A layer's weight for the forward and the backward pass."""
+        layer, row = use.layer, use.data.stride(0)
+        floats = Weight(use.data, row)
         levels = layer.w_bits != FLOAT_BITS
-        if not quantised or not (levels or layer.a_bits != FLOAT_BITS):
-            return floats, floats, grad
+        if not quantised or not (levels or use.span is not None):
+            return floats, floats
         if not levels:
-            return Weight(data, row, torch.ones(len(data), device=data.device)), floats, grad
+            return Weight(use.data, row, self._ones), floats
         inputs = layer.c_in // layer.groups * layer.kernel**2
-        integers, values, scale = self._work.quantise(data, layer.c_out, inputs, row, layer.w_bits)
-        return Weight(integers, inputs, scale), Weight(values, inputs), grad
+        integers, values, scale = self._work.quantised(layer.name, layer.c_out, inputs)
+        return Weight(integers, inputs, scale), Weight(values, inputs)
 
     def _classify(
-        self,
-        layer: Layer,
-        x: Tensor,
-        n: int,
-        size: int,
-        targets: Tensor,
-        way: LogitsGradient,
-        quantised: bool,
-    ) -> tuple[Tensor, Tensor]:
-        """Logits, and the gradient of the pooled features, shape ``(channels, n)``."""
+        self, x: Tensor, n: int, size: int, targets: Tensor, way: LogitsGradient, d_pooled: Tensor,
+        *, quantised: bool,
+    ) -> Tensor:  # fmt: skip
+        """Logits; the gradient of the pooled features goes to ``d_pooled``, ``(channels, n)``."""
         classifier = self.supernet.classifier
-        pooled, weight, passes = self._classifier(layer, pool(x, n, size), quantised=quantised)
+        pooled, weight, passes = self._classifier(pool(x, n, size), quantised=quantised)
         logits = pooled @ weight.T + classifier.bias
         d_logits = way(targets, logits)
         assert classifier.weight.grad is not None
         assert classifier.bias.grad is not None
         classifier.weight.grad += d_logits.T @ pooled
         classifier.bias.grad += d_logits.sum(0)
-        d_pooled = d_logits @ weight
+        gradient = d_logits @ weight
         if passes is not None:
-            d_pooled *= passes
-        return logits, d_pooled.T.contiguous()
+            gradient *= passes
+        d_pooled.copy_(gradient.T)
+        return logits
 
     def _classifier(
-        self, layer: Layer, pooled: Tensor, *, quantised: bool
+        self, pooled: Tensor, *, quantised: bool
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """The classifier's input and weight, and where the input's gradients pass."""
-        weight = self.supernet.classifier.weight
+        layer, weight = self.supernet.space.fixed_layers()[-1], self.supernet.classifier.weight
         passes: Tensor | None = None
         if quantised and layer.a_bits != FLOAT_BITS:
             pooled, passes = _rounded(pooled, layer.a_bits, self._spans.entering(layer))

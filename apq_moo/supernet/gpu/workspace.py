@@ -12,7 +12,7 @@ from torch import Tensor
 
 from apq_moo.space import Layer, Space
 from apq_moo.supernet.gpu import convolutions, norms, primitives, weight_gradients
-from apq_moo.supernet.gpu.launching import Launcher
+from apq_moo.supernet.gpu.launching import Launcher, in_place_of
 from apq_moo.supernet.gpu.patches import patch_of
 from apq_moo.supernet.gpu.plans import PROGRAMS, Plan, Tile, in_patches, plan_of, weights_tile
 from apq_moo.supernet.gpu.sizes import pitch_of, plane_of, power_of_two
@@ -92,7 +92,9 @@ class Vectors:
 
 
 class Workspace(Launcher):
-    """Launches kernels on one device, with scratch memory that grows as needed.
+    """Launches kernels on one device, in rooms of memory that stay where they are.
+
+    What is kept for repetition refers to them, and is forgotten when a room becomes too small.
 
     Args:
         space: whose networks run.
@@ -113,37 +115,85 @@ class Workspace(Launcher):
         self.forward_type = forward_type
         self.backward_type = backward_type
         self._triton_type = {True: _TYPES[backward_type], False: _TYPES[forward_type]}
-        layers = space.layers(space.decode(space.largest())[0])
+        self.largest = layers = space.layers(space.decode(space.largest())[0])
         self.vectors = Vectors(len(layers), max(layer.c_out for layer in layers), device)
+        self._numbers = {layer.name: number for number, layer in enumerate(layers)}
+        self._rooms: dict[str, Tensor] = {}
+        self._most: dict[int, int] = {}
         self._stats = torch.empty(0, dtype=torch.float64, device=device)
         self._tiles = 0
 
-    def activations(
-        self, layer: Layer, n: int, dtype: torch.dtype, *, back: bool = False
+    @property
+    def rooms(self) -> tuple[Tensor, ...]:
+        """All memory there is now: what was launched uses it."""
+        return tuple(self._rooms.values())
+
+    def number(self, layer: Layer) -> int:
+        """A layer's number among those of the largest network: that of its vectors."""
+        return self._numbers[layer.name]
+
+    def room(
+        self, name: str, shape: tuple[int, ...], dtype: torch.dtype, *, zero: bool = False
     ) -> Tensor:
-        """Uninitialised outputs of a layer for ``n`` images, or inputs with ``back``.
+        """Memory of this name, in the same place for every shape that is no larger.
+
+        Args:
+            name: of the room.
+            shape: of the tensor that is wanted.
+            dtype: its type.
+            zero: whether it is 0 until something is written; else it holds whatever was.
+        """
+        size = math.prod(shape) * dtype.itemsize
+        held = self._rooms.get(name)
+        if held is None or held.numel() < size:
+            if held is not None:
+                size += size // 2  # each time that it grows much is forgotten
+                self.forget()
+                del held, self._rooms[name]
+            make = torch.zeros if zero else torch.empty
+            held = self._rooms[name] = make(max(size, 16), dtype=torch.uint8, device=self.device)
+        return in_place_of(held, shape, dtype)
+
+    def activations(
+        self, room: str, layer: Layer, n: int, dtype: torch.dtype, *, back: bool = False
+    ) -> Tensor:
+        """A room for a layer's outputs on ``n`` images, or for its inputs with ``back``.
 
         Their shape is ``(channels, pitch)``.
         """
         channels, size = (layer.c_in, layer.size) if back else (layer.c_out, layer.size_out)
         shape = channels, pitch_of(n, size)
-        if plane_of(size) > size * size and in_patches(layer.size, layer.size_out):
-            return torch.zeros(shape, dtype=dtype, device=self.device)  # patches leave gaps alone
-        return torch.empty(shape, dtype=dtype, device=self.device)
+        patches = layer.groups > 1 and in_patches(layer.size, layer.size_out)
+        if patches and plane_of(size) > size * size:  # they leave gaps alone
+            return self.room(f"{room} {size} {n} {dtype}", shape, dtype, zero=True)
+        return self.room(room, shape, dtype)
+
+    def between(self, n: int, dtype: torch.dtype, *, back: bool = False) -> tuple[Tensor, Tensor]:
+        """Two rooms for what lies between blocks, or for its gradients, large enough for all."""
+        size = self._most.get(n)
+        if size is None:
+            sizes = [x.c_out * pitch_of(n, x.size_out) for x in self.largest if x.leaves_block]
+            size = self._most[n] = max(sizes)
+        name = "gradients" if back else "stored"
+        first, second = (self.room(f"{name} {side}", (size,), dtype) for side in (0, 1))
+        return first, second
 
     def _scratch(self, channels: int) -> Tensor:
-        elements = channels * 2 * self._tiles
-        if self._stats.numel() < elements:
-            self._stats = torch.empty(elements, dtype=torch.float64, device=self.device)
+        self._stats = self.room("statistics", (channels * 2 * self._tiles,), torch.float64)
         return self._stats
 
-    @property
-    def scratch(self) -> Tensor:
-        """Memory of partial statistics as it is now: what was launched uses it."""
-        return self._stats
+    def bands(
+        self, room: str, layer: Layer, weight: Weight, *, back: bool = False, made: bool = False
+    ) -> Weight:
+        """The weight as :meth:`convolve` wants it: as band matrices for a depthwise layer.
 
-    def bands(self, layer: Layer, weight: Weight, *, back: bool = False) -> Weight:
-        """The weight as :meth:`convolve` wants it: as band matrices for a depthwise layer."""
+        Args:
+            room: where these lie.
+            layer: a convolution.
+            weight: its own.
+            back: for its gradient with respect to the input.
+            made: they lie there already.
+        """
         plan = self._plan(layer, 1, back, finished=False, read=4)
         if plan.kind not in ("planes", "patches"):
             return weight
@@ -157,7 +207,9 @@ class Workspace(Launcher):
             wide = patch.across, patch.width
             there = (patch.top, patch.left, rows, columns)
         kind = self.backward_type if back else self.forward_type
-        out = torch.empty(plan.outputs, rows, columns, dtype=kind, device=self.device)
+        out = self.room(room, (plan.outputs, rows, columns), kind)
+        if made:
+            return Weight(out, weight.row, weight.scale)
         top, left, inputs, outputs = there
         bs, bd = math.gcd(rows, 64), min(columns, 64)
         self.launch(
@@ -322,15 +374,20 @@ class Workspace(Launcher):
         self.launch(norms.pooled_gradient, programs, args, constants)
 
     def quantise(
-        self, weight: Tensor, outputs: int, inputs: int, row: int, bits: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Levels, dequantised values and size of a level of a weight's leading rows."""
-        levels = torch.empty(outputs, inputs, dtype=self.forward_type, device=self.device)
-        values = torch.empty(outputs, inputs, dtype=self.backward_type, device=self.device)
-        scale = torch.empty(outputs, device=self.device)
+        self, room: str, weight: Tensor, outputs: int, inputs: int, row: int, bits: int
+    ) -> None:
+        """Round a weight's leading rows; see :meth:`quantised`."""
+        levels, values, scale = self.quantised(room, outputs, inputs)
         args = (weight, levels, values, scale, inputs, row, float(2 ** (bits - 1) - 1))
         self.launch(norms.quantise_rows, outputs, args, (power_of_two(inputs, 16, 65536),))
-        return levels, values, scale
+
+    def quantised(self, room: str, outputs: int, inputs: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Levels, dequantised values and size of a level of what :meth:`quantise` rounded."""
+        return (
+            self.room(f"{room} levels", (outputs, inputs), self.forward_type),
+            self.room(f"{room} values", (outputs, inputs), self.backward_type),
+            self.room(f"{room} scale", (outputs,), torch.float32),
+        )
 
     def weight_gradient(
         self, number: int, layer: Layer, du: Tensor, raw: Tensor, source: Source, n: int,
@@ -365,7 +422,7 @@ class Workspace(Launcher):
         splits = max(1, min(PROGRAMS // 2 // tiles, pixels // (tile.k * 4)))
         chunk = -(-pixels // (splits * tile.k))
         splits = -(-pixels // (chunk * tile.k))
-        out = torch.empty(splits, outputs, columns, device=self.device)
+        out = self.room("parts", (splits, outputs, columns), torch.float32)
         begin, cut = (du, raw, source.data, out), (tile.m, tile.n, tile.k)
         ends, modes = self._weights_ends(number, source), (source.how, self._triton_type[True])
         if pointwise:
@@ -398,7 +455,7 @@ class Workspace(Launcher):
                 patch.height, patch.width, patch.left, patch.across, chunks, tile.k, tile.n
             )  # fmt: skip
         splits = max(1, min(2 * PROGRAMS // (outputs * chunks), works // tile.k // 4))
-        out = torch.empty(splits * chunks, outputs, layer.kernel**2, device=self.device)
+        out = self.room("parts", (splits * chunks, outputs, layer.kernel**2), torch.float32)
         args = (
             du, raw, source.data, out, n, outputs, source.data.shape[1], du.shape[1], splits,
             *self._weights_ends(number, source),
