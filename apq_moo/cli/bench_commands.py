@@ -252,13 +252,19 @@ def report(
     latex: Annotated[Path | None, typer.Option(help="And as LaTeX (booktabs).")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace these files.")] = False,
 ) -> None:
-    """Write all that a run or a benchmark found to one page that needs no network."""
+    """Write all that a run, benchmark or comparison found to one page that needs no network."""
     from apq_moo.benchmarks.report import write_report
 
+    tables = markdown is not None or latex is not None
+    if tables and (folder / "comparison.json").is_file():
+        raise UserError(
+            f"{folder} holds a comparison, whose tables are its comparison.md and comparison.csv: "
+            "leave out --markdown and --latex"
+        )
     for kind, path in (("page", file), ("Markdown", markdown), ("LaTeX", latex)):
         check_output(kind, path, overwrite=overwrite)
     write_report(folder, file)
-    if markdown is not None or latex is not None:
+    if tables:
         _write_tables(folder, markdown, latex)
     say(f"{file}")
 

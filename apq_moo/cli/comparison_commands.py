@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -63,44 +64,56 @@ def compare_systems(
         typer.Option(min=0, help="Count hours by evaluations; default: the seconds measured."),
     ] = None,
     deployments: Annotated[
-        int, typer.Option(min=1, max=1_000_000, help="N of the hours in all, in the CSV file.")
-    ] = 40,
+        int | None,
+        typer.Option(min=1, max=1_000_000, show_default="40", help="N of the hours in all."),
+    ] = None,
     folder: Annotated[
         Path | None, typer.Option("--out", help="Its folder; default: a new one under runs/.")
     ] = None,
-    resume: Annotated[Path | None, typer.Option(help="Continue the comparison there.")] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(help="Continue the comparison there, perhaps with more --max, --systems, ..."),
+    ] = None,
 ) -> None:
     """Compare systems under common targets, and what each of them spends."""
     from apq_moo.benchmarks.systems.comparison import Comparison
     from apq_moo.benchmarks.systems.ledger import Rates
-    from apq_moo.benchmarks.systems.rows import Pricing
     from apq_moo.benchmarks.systems.settings import Limit, settings_of
     from apq_moo.benchmarks.systems.tables import MARKDOWN, write_tables
 
     if targets is not None and limit:
         raise UserError("--targets chooses limits, and --max gives them: leave one out")
-    pricing = Pricing(
-        Rates() if rates is None else Rates.read(rates), seconds_per_evaluation, deployments
-    )
-    given: dict[str, Any] = {
-        "space": space,
-        "targets": targets,
-        "limits": limit and tuple(Limit(*pair) for pair in each_limit(limit)),
+    priced: dict[str, Any] = {
+        "rates": rates and Rates.read(rates),
+        "seconds_per_evaluation": seconds_per_evaluation,
+        "deployments": deployments,
+    }
+    priced = {name: value for name, value in priced.items() if value is not None}
+    grown: dict[str, Any] = {
+        "targets": limit and tuple(Limit(*pair) for pair in each_limit(limit)),
         "systems": systems and by_commas(systems),
         "budgets": budget and numbers(budget, "--budget"),
         "seeds": seeds,
-        "predictor": predictor,
-        "device": device,
-        "assets": assets,
     }
-    given = {name: value for name, value in given.items() if value is not None}
+    grown = {name: value for name, value in grown.items() if value is not None}
+    fixed: dict[str, Any] = {
+        "space": space, "n_targets": targets, "predictor": predictor, "device": device,
+        "assets": assets,
+    }  # fmt: skip
+    fixed = {name: value for name, value in fixed.items() if value is not None}
     if resume is None:
         name = f"{datetime.now():%Y%m%d-%H%M%S}-systems"
-        comparison = Comparison.create(folder or Path("runs") / name, settings_of(**given))
-    elif given or folder is not None:
-        raise UserError("--resume DIR continues the comparison there: leave out what it is of")
+        settings = settings_of(**fixed, **grown)
+        comparison = Comparison.create(folder or Path("runs") / name, settings)
+    elif fixed or folder is not None:
+        raise UserError(
+            "--resume DIR continues the comparison there, with more --max, --systems, --budget or "
+            "--seeds if they are given: leave out what else it is of"
+        )
     else:
         comparison = Comparison.open(resume)
+        comparison.grow(**grown)
+    comparison.price(replace(comparison.pricing, **priced))
     devices = by_commas(on) if on else ()
     begun = time.monotonic()
 
@@ -122,7 +135,7 @@ def compare_systems(
                 done, failed = comparison.run(jobs=jobs, on=devices, callback=tell)
         with progress("measuring") as bar:
             first = devices[0] if devices else None
-            write_tables(comparison, pricing, measuring=measure, on=first, callback=bar)
+            write_tables(comparison, measuring=measure, on=first, callback=bar)
     for line in (comparison.folder / MARKDOWN).read_text(encoding="utf-8").splitlines():
         say(line)
     say(f"{done} searches, {time.monotonic() - begun:.1f} s, in {comparison.folder}")

@@ -11,24 +11,31 @@ from string import Template
 
 from apq_moo.benchmarks.compare.analysis import Analysis, ProblemResults
 from apq_moo.benchmarks.compare.audit import FILE as AUDIT
-from apq_moo.benchmarks.report import plots, sections
-from apq_moo.files import read_json, write_text
+from apq_moo.benchmarks.report import plots, sections, systems
+from apq_moo.benchmarks.systems.comparison import FILE as COMPARISON
+from apq_moo.files import is_file, read_json, write_text
 
 
 def write_report(folder: str | Path, out: str | Path) -> None:
-    """Write a self-contained page about a run or a benchmark, finished or not.
+    """Write a self-contained page about a run, a benchmark or a comparison, finished or not.
 
     Args:
-        folder: of either.
+        folder: of any of these.
         out: the HTML file.
 
     Raises:
-        UserError: the folder holds neither, nothing has come to its end, or the file cannot be
+        UserError: the folder holds none, nothing has come to its end, or the file cannot be
             written.
     """
-    from plotly.offline import get_plotlyjs
+    if is_file(Path(folder) / COMPARISON):
+        title, body = systems.contents(folder)
+    else:
+        title, body = _contents(Analysis.read(folder))
+    _write(out, title, body)
 
-    analysis = Analysis.read(folder)
+
+def _contents(analysis: Analysis) -> tuple[str, str]:
+    """Title and body of the page of a run or a benchmark."""
     parts = [_head(analysis), sections.failures(analysis)]
     parts += [_problem(problem, number) for number, problem in enumerate(analysis.problems)]
     parts.append(sections.ranks(analysis))
@@ -36,12 +43,18 @@ def write_report(folder: str | Path, out: str | Path) -> None:
     if audit.is_file():
         parts.append(sections.audit(read_json(audit)))
     parts += [sections.costs(analysis), sections.reproducing(analysis)]
+    return _title(analysis), "\n".join(part for part in parts if part)
+
+
+def _write(out: str | Path, title: str, body: str) -> None:
+    from plotly.offline import get_plotlyjs
+
     plotly, script = get_plotlyjs(), _text("page.js")
     page = Template(_text("page.html")).substitute(
         policy=_policy(plotly, script),
-        title=escape(_title(analysis)),
+        title=escape(title),
         style=_text("style.css"),
-        body="\n".join(part for part in parts if part),
+        body=body,
         plotly=plotly,
         script=script,
     )
@@ -85,16 +98,6 @@ def _head(analysis: Analysis) -> str:
     )
 
 
-def _plot(name: str, plot: plots.Plot, *, subnet: bool = False) -> str:
-    hint = '<p class="note">Point at a network, or tap it, to see its layers and bits here.</p>'
-    box = f'<div class="subnet" id="{name}-subnet">{hint}</div>' if subnet else ""
-    return f'<div class="plot" id="{name}"></div>{box}' + _data(f"{name}-data", plot)
-
-
-def _data(name: str, value: plots.Plot) -> str:
-    return f'<script type="application/json" id="{name}">{plots.as_json(value)}</script>'
-
-
 def _problem(problem: ProblemResults, number: int) -> str:
     name = f"problem{number}"
     parts = [f'<h2 id="{name}">{escape(problem.title)}</h2>', "<h3>Fronts</h3>"]
@@ -103,20 +106,20 @@ def _problem(problem: ProblemResults, number: int) -> str:
         parts.append('<p class="note">Of each algorithm, the run of median hypervolume.</p>')
     found = plots.members(problem)
     parts += [
-        _plot(f"{name}-front{i}", plot, subnet=True)
+        sections.plot(f"{name}-front{i}", plot, subnet=True)
         for i, plot in enumerate(plots.front_plots(problem, found), 1)
     ]
-    parts.append(_data(f"{name}-networks", plots.networks(problem, found)))
+    parts.append(sections.data(f"{name}-networks", plots.networks(problem, found)))
     parts += [
         "<h3>Hypervolume over evaluations</h3>",
-        _plot(f"{name}-curve", plots.curves(problem)),
+        sections.plot(f"{name}-curve", plots.curves(problem)),
     ]
     if many and len(problem.objectives) == 2:
         parts += [
             "<h3>Attainment surfaces</h3>",
             '<p class="note">What half of the runs reached, and a quarter and three quarters '
             "(dotted).</p>",
-            _plot(f"{name}-attainment", plots.attainment(problem)),
+            sections.plot(f"{name}-attainment", plots.attainment(problem)),
         ]
     parts += ["<h3>Scores of all that was evaluated</h3>", sections.scores(problem, "front")]
     if any(len(o.population) for label in problem.labels for o in problem.of(label)):

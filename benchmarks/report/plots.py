@@ -10,6 +10,7 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from apq_moo.arrays import FloatArray
 from apq_moo.benchmarks.compare.analysis import ProblemResults
@@ -45,7 +46,8 @@ def _axis(problem: ProblemResults, column: int) -> Plot:
     return {"title": {"text": _plain(title)}, "type": "linear" if name == "acc" else "log"}
 
 
-def _layout(x: Plot, y: Plot) -> Plot:
+def layout(x: Plot, y: Plot) -> Plot:
+    """What all plots share, with two axes."""
     return {
         "xaxis": {**x, "automargin": True},
         "yaxis": {**y, "automargin": True},
@@ -143,7 +145,7 @@ def _pair(problem: ProblemResults, found: Sequence[Members], y: int, x: int) -> 
             }
         )  # fmt: skip
     traces += [_front(of, of.points[:, x], of.points[:, y]) for of in found]
-    return {"traces": traces, "layout": _layout(_axis(problem, x), _axis(problem, y))}
+    return {"traces": traces, "layout": layout(_axis(problem, x), _axis(problem, y))}
 
 
 def _bits(problem: ProblemResults, found: Sequence[Members]) -> Plot:
@@ -153,7 +155,7 @@ def _bits(problem: ProblemResults, found: Sequence[Members]) -> Plot:
     ]
     return {
         "traces": traces,
-        "layout": _layout({"title": {"text": "mean bits"}}, _axis(problem, 0)),
+        "layout": layout({"title": {"text": "mean bits"}}, _axis(problem, 0)),
     }
 
 
@@ -190,7 +192,7 @@ def _parallel(problem: ProblemResults, found: Sequence[Members]) -> Plot:
             }
         )  # fmt: skip
     y = {"title": {"text": "0: ideal, 1: nadir"}}
-    return {"traces": traces, "layout": _layout({"type": "category"}, y)}
+    return {"traces": traces, "layout": layout({"type": "category"}, y)}
 
 
 def _text(problem: ProblemResults, row: FloatArray) -> str:
@@ -203,28 +205,48 @@ def curves(problem: ProblemResults) -> Plot:
     traces: list[Plot] = []
     for number, label in enumerate(problem.labels):
         marks, found = problem.curves(label)
-        if not len(found):
-            continue
-        low, middle, high = np.quantile(found, (0.25, 0.5, 0.75), axis=0)
-        colour, _, dash = _look(number)
-        x = marks.tolist()
-        band = {
-            "type": "scatter", "mode": "lines", "legendgroup": label, "showlegend": False,
-            "line": {"width": 0, "color": colour}, "hoverinfo": "skip",
-        }  # fmt: skip
-        if len(found) > 1:
-            traces.append({**band, "x": x, "y": _rounded(low)})
-            filled = {"fill": "tonexty", "fillcolor": _clear(colour)}
-            traces.append({**band, **filled, "x": x, "y": _rounded(high)})
-        traces.append(
-            {
-                "type": "scatter", "mode": "lines", "name": _plain(label), "legendgroup": label,
-                "x": x, "y": _rounded(middle), "line": {"color": colour, "dash": dash, "width": 2},
-                "hovertemplate": _plain(label) + "<br>%{x} evaluations: %{y:.4f}<extra></extra>",
-            }
-        )  # fmt: skip
+        if len(found):
+            low, middle, high = np.quantile(found, (0.25, 0.5, 0.75), axis=0)
+            band = (low, high) if len(found) > 1 else None
+            traces += line(label, number, marks, middle, band, "%{x} evaluations: %{y:.4f}")
     x_axis = {"title": {"text": "evaluations"}, "type": "log"}
-    return {"traces": traces, "layout": _layout(x_axis, {"title": {"text": "hypervolume"}})}
+    return {"traces": traces, "layout": layout(x_axis, {"title": {"text": "hypervolume"}})}
+
+
+def line(
+    label: str,
+    number: int,
+    x: NDArray[np.int64],
+    middle: FloatArray,
+    band: tuple[FloatArray, FloatArray] | None,
+    hover: str,
+) -> list[Plot]:
+    """Traces of a line, perhaps within a band.
+
+    Args:
+        label: in the legend.
+        number: its place among all lines, which says how it looks.
+        x: shape ``(n,)``.
+        middle: of the line, shape ``(n,)``.
+        band: lower and upper end, shape ``(n,)`` each.
+        hover: template of what is said of a point.
+    """
+    colour, _, dash = _look(number)
+    traces: list[Plot] = []
+    if band is not None:
+        edge = {
+            "type": "scatter", "mode": "lines", "legendgroup": label, "showlegend": False,
+            "line": {"width": 0, "color": colour}, "hoverinfo": "skip", "x": x.tolist(),
+        }  # fmt: skip
+        filled = {"fill": "tonexty", "fillcolor": _clear(colour)}
+        traces += [{**edge, "y": _rounded(band[0])}, {**edge, **filled, "y": _rounded(band[1])}]
+    drawn = {
+        "type": "scatter", "mode": "lines", "name": _plain(label), "legendgroup": label,
+        "x": x.tolist(), "y": _rounded(middle),
+        "line": {"color": colour, "dash": dash, "width": 2},
+        "hovertemplate": f"{_plain(label)}<br>{hover}<extra></extra>",
+    }  # fmt: skip
+    return [*traces, drawn]
 
 
 def _clear(colour: str) -> str:
@@ -256,7 +278,7 @@ def attainment(problem: ProblemResults, levels: Sequence[float] = (25, 50, 75)) 
                     "visible": True if number < _SHOWN_AT_FIRST else "legendonly",
                 }
             )  # fmt: skip
-    return {"traces": traces, "layout": _layout(_axis(problem, 1), _axis(problem, 0))}
+    return {"traces": traces, "layout": layout(_axis(problem, 1), _axis(problem, 0))}
 
 
 _SHOWN_AT_FIRST = 8

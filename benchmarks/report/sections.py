@@ -14,6 +14,7 @@ from apq_moo.benchmarks.compare.metering import co2e_kg, country
 from apq_moo.benchmarks.compare.scores import INDICATORS
 from apq_moo.benchmarks.compare.statistics import a12
 from apq_moo.benchmarks.compare.tables import caution, cell_text, indicators_of, seeds_text
+from apq_moo.benchmarks.report import plots
 from apq_moo.data.assets import find_assets
 from apq_moo.errors import UserError, escaped
 
@@ -38,11 +39,32 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
+def plot(name: str, figure: plots.Plot, *, subnet: bool = False) -> str:
+    """A place for a plot, and perhaps below it for the network under the pointer."""
+    hint = '<p class="note">Point at a network, or tap it, to see its layers and bits here.</p>'
+    box = f'<div class="subnet" id="{name}-subnet">{hint}</div>' if subnet else ""
+    return f'<div class="plot" id="{name}"></div>{box}' + data(f"{name}-data", figure)
+
+
+def data(name: str, value: plots.Plot) -> str:
+    """What the page's script reads."""
+    return f'<script type="application/json" id="{name}">{plots.as_json(value)}</script>'
+
+
+def facts(of: Mapping[str, Sequence[str]]) -> str:
+    """A list of facts by name, each value once."""
+    items = (
+        f"<dt>{name}</dt><dd>{escape(escaped('; '.join(dict.fromkeys(values))))}</dd>"
+        for name, values in of.items()
+    )
+    return f"<dl>{''.join(items)}</dl>"
+
+
 def compared(analysis: Analysis) -> str:
     """What was compared, as a list of facts."""
     problems = analysis.problems
     configs = [problem.config for problem in problems]
-    facts = {
+    known = {
         "spaces": [problem.space.name for problem in problems],
         "objectives": ["+".join(problem.objectives) for problem in problems],
         "algorithms": [label for problem in problems for label in problem.labels],
@@ -51,11 +73,7 @@ def compared(analysis: Analysis) -> str:
         "accuracy": [config.predictor for config in configs],
         "device": [config.device for config in configs],
     }
-    items = (
-        f"<dt>{name}</dt><dd>{escape(escaped('; '.join(dict.fromkeys(values))))}</dd>"
-        for name, values in facts.items()
-    )
-    return f"<dl>{''.join(items)}</dl>"
+    return facts(known)
 
 
 def _cell(score: Score) -> str:

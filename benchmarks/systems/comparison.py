@@ -8,13 +8,14 @@ carried out twice. A copy of the folder is all that its analysis needs.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from apq_moo.algorithms import ALGORITHMS
 from apq_moo.benchmarks.compare import bench
 from apq_moo.benchmarks.compare.store import Outcome, Store
-from apq_moo.benchmarks.systems.settings import Case, Settings
+from apq_moo.benchmarks.systems.ledger import Pricing
+from apq_moo.benchmarks.systems.settings import Case, Limit, Settings
 from apq_moo.errors import UserError
 from apq_moo.files import is_file, read_json, write_json
 from apq_moo.problems.measured import NAME as SUPERNET
@@ -35,15 +36,24 @@ class Comparison:
         folder: where it is; see :meth:`create` and :meth:`open`.
         settings: what is compared.
         refused: by case, systems that cannot search in it, with the reason.
+        pricing: of what is spent.
 
     Attributes:
         folder: as given.
         settings: as given.
         refused: as given.
+        pricing: as given.
     """
 
-    def __init__(self, folder: Path, settings: Settings, refused: Refusals) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: Settings,
+        refused: Refusals,
+        pricing: Pricing | None = None,
+    ) -> None:
         self.folder, self.settings, self.refused = folder, settings, refused
+        self.pricing = pricing or Pricing()
 
     @classmethod
     def create(cls, folder: str | Path, settings: Settings) -> Comparison:
@@ -59,15 +69,11 @@ class Comparison:
             )
         if is_file(folder) or not is_empty(folder):
             raise UserError(f"{folder} is no empty folder; name another")
-        for name in settings.systems:
-            ALGORITHMS.get(name)
-        refused = {case.title: _refusals(settings, case) for case in settings.cases}
-        if all(len(reasons) == len(settings.systems) for reasons in refused.values()):
-            raise UserError(next(reason for of in refused.values() for reason in of.values()))
+        refused = _all_refusals(settings)
         bench.data_of(settings.plan(settings.cases[0], settings.systems))
-        plain = {"format": FORMAT, "settings": asdict(settings), "refused": refused}
-        write_json(folder / FILE, plain)
-        return cls(folder, settings, refused)
+        comparison = cls(folder, settings, refused)
+        comparison._write()
+        return comparison
 
     @classmethod
     def open(cls, folder: str | Path) -> Comparison:
@@ -85,7 +91,48 @@ class Comparison:
         known = read(_Kept, {k: v for k, v in found.items() if k != "format"}, str(path), "it")
         if set(known.refused) != {case.title for case in known.settings.cases}:
             raise UserError(f"{path} is damaged: its cases are not those that were checked")
-        return cls(Path(folder), known.settings, known.refused)
+        return cls(Path(folder), known.settings, known.refused, known.pricing)
+
+    def _write(self) -> None:
+        kept = _Kept(self.settings, self.refused, self.pricing)
+        write_json(self.folder / FILE, {"format": FORMAT, **asdict(kept)})
+
+    def price(self, pricing: Pricing) -> None:
+        """Count with other prices from now on."""
+        if pricing != self.pricing:
+            self.pricing = pricing
+            self._write()
+
+    def grow(
+        self,
+        *,
+        targets: Sequence[Limit] = (),
+        systems: Sequence[str] = (),
+        budgets: Sequence[int] = (),
+        seeds: int = 0,
+    ) -> None:
+        """Compare more; :meth:`run` carries out what is new.
+
+        Args:
+            targets: to add to those that are there.
+            systems: to add.
+            budgets: to add.
+            seeds: of each system, where they are more than before.
+
+        Raises:
+            UserError: an unknown name.
+        """
+        known = self.settings
+        settings = replace(
+            known,
+            targets=tuple(dict.fromkeys([*known.targets, *targets])),
+            systems=tuple(dict.fromkeys([*known.systems, *systems])),
+            budgets=tuple(dict.fromkeys([*known.budgets, *budgets])),
+            seeds=max(known.seeds, seeds),
+        )
+        if settings != known:
+            self.settings, self.refused = settings, _all_refusals(settings)
+            self._write()
 
     def store(self, case: Case) -> Store | None:
         """The benchmark of a case, if it was begun."""
@@ -122,9 +169,14 @@ class Comparison:
         for case in self.settings.cases:
             refused = self.refused[case.title]
             systems = tuple(name for name in self.settings.systems if name not in refused)
-            if systems:
-                plan = self.settings.plan(case, systems)
-                stores.append(self.store(case) or bench.begin(self.folder / case.title, plan))
+            if not systems:
+                continue
+            store, plan = self.store(case), self.settings.plan(case, systems)
+            if store is None:
+                store = bench.begin(self.folder / case.title, plan)
+            elif store.plan != plan:
+                store = bench.grow(store.folder, algos=systems, seeds=plan.seeds)
+            stores.append(store)
         return bench.run_all(stores, jobs=jobs, on=on, callback=callback)
 
     def ended(self) -> int:
@@ -145,6 +197,21 @@ class Comparison:
 class _Kept:
     settings: Settings
     refused: Refusals = field(default_factory=dict)
+    pricing: Pricing = field(default_factory=Pricing)
+
+
+def _all_refusals(settings: Settings) -> Refusals:
+    """By case, which systems cannot search in it, and why.
+
+    Raises:
+        UserError: an unknown name, or all are refused everywhere.
+    """
+    for name in settings.systems:
+        ALGORITHMS.get(name)
+    refused = {case.title: _refusals(settings, case) for case in settings.cases}
+    if all(len(reasons) == len(settings.systems) for reasons in refused.values()):
+        raise UserError(next(reason for of in refused.values() for reason in of.values()))
+    return refused
 
 
 def _refusals(settings: Settings, case: Case) -> dict[str, str]:

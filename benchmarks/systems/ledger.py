@@ -6,7 +6,7 @@ for each target (T. Wang et al., APQ, CVPR 2020, table 3). Emissions and prices 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +16,7 @@ from apq_moo.errors import UserError
 from apq_moo.files import read_toml
 from apq_moo.problems import is_measured
 from apq_moo.problems.trained import supernet_assets
-from apq_moo.reading import number, read
+from apq_moo.reading import integer, number, read
 
 _HOUR_S = 3600.0
 
@@ -157,3 +157,18 @@ def spent_once(assets: Assets, predictor: str) -> float | None:
     if "train" not in seconds:
         return None
     return sum(float(seconds.get(name, 0)) for name in wanted) / _HOUR_S
+
+
+@dataclass(frozen=True)
+class Pricing:
+    """How what was spent becomes money.
+
+    Attributes:
+        rates: of an hour.
+        seconds_per_evaluation: see :meth:`Spending.hours`.
+        deployments: N of the total.
+    """
+
+    rates: Rates = field(default_factory=Rates)
+    seconds_per_evaluation: Annotated[float, number(0, 1e9)] | None = None
+    deployments: Annotated[int, integer(1, 1_000_000)] = 40

@@ -207,21 +207,30 @@ def _judged(
     return found
 
 
+def table_of(settings: Settings) -> tuple[IntArray, FloatArray] | None:
+    """All networks of a space and their accuracies on validation images, where a table has them.
+
+    Returns:
+        Canonical genotypes, shape ``(n, n_var)``, and percent, ``(n,)``; None where there is no
+        table.
+    """
+    space = load_space(settings.space)
+    try:
+        if exact_name(space, settings.assets) != TABLE:
+            return None
+        return exact_source(space, settings.assets).samples()
+    except UserError:  # no assets are here; the searches had them
+        return None
+
+
 def optima_of(settings: Settings, costs: CostsAgain) -> dict[Limit, float | None]:
     """By target, the highest accuracy on validation images of any network within the limit.
 
     None where there is no table of all networks of the space, or none meets the limit.
     """
-    space = load_space(settings.space)
-    nobody_knows: dict[Limit, float | None] = dict.fromkeys(settings.targets)
-    try:
-        if exact_name(space, settings.assets) != TABLE:
-            return nobody_knows
-        known = exact_source(space, settings.assets).samples()
-    except UserError:  # no assets are here; the searches had them
-        return nobody_knows
+    known = table_of(settings)
     if known is None:
-        return nobody_knows
+        return dict.fromkeys(settings.targets)
     X, accuracies = known
     costed = costs.of(X)
     within = {target: costed[target.quantity] <= target.value for target in settings.targets}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
 from apq_moo.benchmarks.compare.statistics import summarise
-from apq_moo.benchmarks.systems.ledger import DesignCost, Rates, Spending, spent_once
+from apq_moo.benchmarks.systems.ledger import DesignCost, Pricing, Spending, spent_once
 from apq_moo.benchmarks.systems.results import SHOWN, Results, Search
 from apq_moo.benchmarks.systems.settings import Case, Settings, title_of
 from apq_moo.benchmarks.systems.significance import PairedTest
@@ -116,21 +116,6 @@ class Row:
             else:
                 found[item.name] = value
         return found
-
-
-@dataclass(frozen=True)
-class Pricing:
-    """How what was spent becomes money.
-
-    Attributes:
-        rates: of an hour.
-        seconds_per_evaluation: see :meth:`Spending.hours`.
-        deployments: N of the total.
-    """
-
-    rates: Rates = field(default_factory=Rates)
-    seconds_per_evaluation: float | None = None
-    deployments: int = 40
 
 
 def rows_of(results: Results, tests: Sequence[PairedTest], pricing: Pricing) -> list[Row]:

@@ -200,8 +200,8 @@ def _above(value: float) -> float:
 def settings_of(
     *,
     space: str = DEFAULT_SPACE,
-    targets: int | None = None,
-    limits: tuple[Limit, ...] = (),
+    n_targets: int | None = None,
+    targets: tuple[Limit, ...] = (),
     systems: tuple[str, ...] = (),
     predictor: str | None = None,
     device: str = "bitfusion",
@@ -212,8 +212,8 @@ def settings_of(
 
     Args:
         space: a preset or a TOML file.
-        targets: how many limits on latency, see :func:`chosen_targets`; 3 without ``limits``.
-        limits: the targets instead.
+        n_targets: how many limits on latency, see :func:`chosen_targets`; by default 3.
+        targets: the limits instead.
         systems: see :func:`chosen_systems`.
         predictor: see :func:`chosen_predictor`.
         device: the cost model.
@@ -221,13 +221,13 @@ def settings_of(
         **others: further entries of :class:`Settings`.
 
     Raises:
-        UserError: both targets and limits are given, or an entry is out of range.
+        UserError: both n_targets and targets are given, or an entry is out of range.
     """
-    if targets is not None and limits:
-        raise UserError("targets chooses limits and limits gives them: leave one out")
+    if n_targets is not None and targets:
+        raise UserError("n_targets chooses limits and targets gives them: leave one out")
     predictor = predictor or chosen_predictor(space, assets)
     plain = {
-        "targets": limits or chosen_targets(space, 3 if targets is None else targets, device),
+        "targets": targets or chosen_targets(space, 3 if n_targets is None else n_targets, device),
         "systems": systems or chosen_systems(predictor),
         "space": space,
         "predictor": predictor,

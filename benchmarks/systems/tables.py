@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from apq_moo.benchmarks.systems.anytime import curve_rows, curves_of, draw_curves
+from apq_moo.benchmarks.compare.store import Outcome
+from apq_moo.benchmarks.systems.anytime import Curve, curve_rows, curves_of, draw_curves
+from apq_moo.benchmarks.systems.claims import Claim, claims_of
+from apq_moo.benchmarks.systems.claims import markdown as claims_markdown
 from apq_moo.benchmarks.systems.comparison import Comparison
-from apq_moo.benchmarks.systems.ledger import DesignCost
+from apq_moo.benchmarks.systems.ledger import DesignCost, Pricing
 from apq_moo.benchmarks.systems.measuring import known_accuracies, measure
 from apq_moo.benchmarks.systems.results import Results, most_accurate, results_of
-from apq_moo.benchmarks.systems.rows import Pricing, Row, Spread, networks_of, rows_of
+from apq_moo.benchmarks.systems.rows import Row, Spread, networks_of, rows_of
 from apq_moo.benchmarks.systems.settings import Case, title_of
 from apq_moo.benchmarks.systems.significance import (
     PairedTest,
@@ -21,25 +24,74 @@ from apq_moo.benchmarks.systems.significance import (
     paired_tests,
     seeds_needed,
 )
-from apq_moo.files import write_text
+from apq_moo.files import write_json, write_text
 
 MARKDOWN, CSV, NETWORKS = "comparison.md", "comparison.csv", "networks.csv"
+CLAIMS, CLAIMS_JSON = "claims.md", "claims.json"
 TESTS, CURVES, PICTURE = "tests.csv", "curves.csv", "curves.png"
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """All that is said of a comparison.
+
+    Attributes:
+        results: what the searches came to.
+        tests: of all pairs of systems.
+        rows: of the table in the paper's form.
+        curves: best accuracy against scored networks.
+        claims: and their answers.
+        pricing: of what was spent.
+    """
+
+    results: Results
+    tests: Sequence[PairedTest]
+    rows: Sequence[Row]
+    curves: Sequence[Curve]
+    claims: Sequence[Claim]
+    pricing: Pricing
+
+
+def analyse(comparison: Comparison) -> Analysis:
+    """Make all that is said of a comparison as far as it has come, from its folder alone.
+
+    Raises:
+        UserError: what lies there is damaged.
+    """
+    return _analyse(comparison, _outcomes(comparison))
+
+
+def _outcomes(comparison: Comparison) -> dict[Case, dict[str, list[Outcome]]]:
+    return {case: comparison.outcomes(case) for case in comparison.settings.cases}
+
+
+def _analyse(
+    comparison: Comparison, outcomes: Mapping[Case, Mapping[str, Sequence[Outcome]]]
+) -> Analysis:
+    measured = known_accuracies(comparison.folder, comparison.settings)
+    results, pricing = results_of(comparison, outcomes, measured), comparison.pricing
+    tests = _tests(results)
+    return Analysis(
+        results,
+        tests,
+        rows_of(results, [test for test in tests if test.accuracy == "validation"], pricing),
+        curves_of(results),
+        claims_of(results, pricing),
+        pricing,
+    )
 
 
 def write_tables(
     comparison: Comparison,
-    pricing: Pricing,
     *,
     measuring: bool = True,
     on: str | None = None,
     callback: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> list[Row]:
-    """Make all that is said of a comparison, and write it into its folder.
+    """Write all that is said of a comparison into its folder.
 
     Args:
         comparison: as far as it has come.
-        pricing: of the costs.
         measuring: whether accuracies of the best networks are measured (or looked up), each once.
         on: where torch measures.
         callback: told ``(networks measured, in all)``.
@@ -47,26 +99,22 @@ def write_tables(
     Raises:
         UserError: networks cannot be measured, or a file not be written.
     """
-    settings, folder = comparison.settings, comparison.folder
-    outcomes = {case: comparison.outcomes(case) for case in settings.cases}
+    folder, outcomes = comparison.folder, _outcomes(comparison)
     if measuring:
         ended = [o for of in outcomes.values() for found in of.values() for o in found if o.ok]
         best = [network for o in ended if (network := most_accurate(o)) is not None]
-        measured = measure(folder, settings, best, on, callback)
-    else:
-        measured = known_accuracies(folder, settings)
-    results = results_of(comparison, outcomes, measured)
-    tests = _tests(results)
-    rows = rows_of(results, [test for test in tests if test.accuracy == "validation"], pricing)
-    curves = curves_of(results)
-    write_text(folder / CSV, as_csv([row.plain() for row in rows]))
-    write_text(folder / NETWORKS, as_csv(networks_of(results)))
-    write_text(folder / TESTS, as_csv([_test_row(test) for test in tests]))
-    write_text(folder / CURVES, as_csv(curve_rows(curves)))
-    if curves:
-        draw_curves(folder / PICTURE, results, curves)
-    write_text(folder / MARKDOWN, markdown(results, rows, pricing))
-    return rows
+        measure(folder, comparison.settings, best, on, callback)
+    found = _analyse(comparison, outcomes)
+    write_text(folder / CSV, as_csv([row.plain() for row in found.rows]))
+    write_text(folder / NETWORKS, as_csv(networks_of(found.results)))
+    write_text(folder / TESTS, as_csv([_test_row(test) for test in found.tests]))
+    write_text(folder / CURVES, as_csv(curve_rows(found.curves)))
+    if found.curves:
+        draw_curves(folder / PICTURE, found.results, found.curves)
+    write_json(folder / CLAIMS_JSON, [claim.to_dict() for claim in found.claims])
+    write_text(folder / CLAIMS, claims_markdown(found.claims))
+    write_text(folder / MARKDOWN, markdown(found))
+    return list(found.rows)
 
 
 def _tests(results: Results) -> list[PairedTest]:
@@ -108,9 +156,9 @@ def _range(row: Row) -> str:
     return f"{row.usd_low:.2g}-{row.usd_high:.2g}"
 
 
-_Column = tuple[str, Callable[[Row], str]]
+Column = tuple[str, Callable[[Row], str]]
 
-_COLUMNS: tuple[_Column, ...] = (
+FOUND: tuple[Column, ...] = (
     ("system", lambda row: row.system),
     ("acc %", lambda row: _spread(row.acc)),
     ("validation %", lambda row: _spread(row.acc_val_true)),
@@ -120,22 +168,27 @@ _COLUMNS: tuple[_Column, ...] = (
     ("latency ms", lambda row: _number(row.latency, ".4g")),
     ("energy mJ", lambda row: _number(row.energy, ".4g")),
     ("BitOps G", lambda row: _number(row.bitops, ".4g")),
+    ("above", lambda row: str(row.violations)),
+)
+"""Columns of what systems found."""
+
+LEDGER: tuple[Column, ...] = (
     ("scored", lambda row: _number(row.evaluations, ".0f")),
     ("gradient steps", lambda row: _number(row.gradient_steps, ".0f")),
+    ("charged", lambda row: _number(row.charged, ".0f")),
     ("hours", lambda row: "-" if row.hours is None else str(DesignCost(row.hours_once, row.hours))),
     ("hours in all", lambda row: _number(row.hours_in_all, ".3g")),
     ("CO2e kg", lambda row: _number(row.co2e_kg, ".2g")),
     ("cloud $", _range),
-    ("above", lambda row: str(row.violations)),
 )
+"""Columns of what systems spent."""
 
 
-def markdown(results: Results, rows: Sequence[Row], pricing: Pricing) -> str:
-    """The rows, case by case, with what the columns mean."""
-    settings, rates = results.settings, pricing.rates
-    lines = [
-        f"# Systems on `{settings.space}`",
-        "",
+def reading(found: Analysis) -> str:
+    """What the columns of the table mean."""
+    settings, pricing = found.results.settings, found.pricing
+    rates = pricing.rates
+    return (
         f"Medians of {settings.seeds} seeds (quartiles) on one supernet whose weights stay; `acc` "
         f"is by `{settings.predictor}`, latency and energy are of `{settings.device}`. A budget "
         "holds scored networks and what gradient steps are charged as. `hours` is spent once + for "
@@ -146,13 +199,20 @@ def markdown(results: Results, rows: Sequence[Row], pricing: Pricing) -> str:
         f"{_clock(pricing)}. `regret`: points of validation accuracy below the best of all "
         "networks within the limit, where a table knows it. `better/worse`: how many systems are "
         "significantly worse and better on validation images (signed-rank tests by seed, Holm's "
-        f"correction over all pairs, 0.05; `{TESTS}`). `above`: returned networks over the limit.",
-    ]
+        f"correction over all pairs, 0.05; `{TESTS}`). `above`: returned networks over the limit."
+    )
+
+
+def markdown(found: Analysis) -> str:
+    """The rows, case by case, with what the columns mean."""
+    results, settings = found.results, found.results.settings
+    lines = [f"# Systems on `{settings.space}`", "", reading(found)]
     for case in settings.cases:
         lines += ["", f"## {heading(case)}", ""]
-        own = [row for row in rows if (row.target, row.budget) == _where(case)]
+        own = rows_in(found, case)
         lines += _table([row for row in own if row.seeds], results.optima[case.target])
-        lines += _caution(results, case)
+        if text := caution(results, case):
+            lines += ["", text]
         lines += [f"\n`{row.system}`: {row.note}" for row in own if row.note]
     return "\n".join(lines) + "\n"
 
@@ -163,14 +223,21 @@ def heading(case: Case) -> str:
     return f"{target.quantity} <= {target.value:g}, {case.budget:,} evaluations"
 
 
-def _where(case: Case) -> tuple[str, int]:
-    return title_of(case.target), case.budget
+def rows_in(found: Analysis, case: Case) -> list[Row]:
+    """The rows of a case."""
+    where = title_of(case.target), case.budget
+    return [row for row in found.rows if (row.target, row.budget) == where]
+
+
+def found_columns(optimum: float | None) -> list[Column]:
+    """Columns of what was found; of regret only where the best of all networks is known."""
+    return [column for column in FOUND if column[0] != "regret" or optimum is not None]
 
 
 def _table(rows: Sequence[Row], optimum: float | None) -> list[str]:
     if not rows:
         return []
-    columns = [column for column in _COLUMNS if column[0] != "regret" or optimum is not None]
+    columns = [*found_columns(optimum), *LEDGER]
     lines = [] if optimum is None else [f"Best of all networks: {optimum:.2f} %.", ""]
     return [
         *lines,
@@ -180,16 +247,16 @@ def _table(rows: Sequence[Row], optimum: float | None) -> list[str]:
     ]
 
 
-def _caution(results: Results, case: Case) -> list[str]:
+def caution(results: Results, case: Case) -> str:
     """That nothing can be significant, where that is so."""
     pairs = len(all_pairs(results, case))
     seeds = max((len(results.of(case, name)) for name in results.settings.systems), default=0)
     if not pairs or seeds >= seeds_needed(pairs):
-        return []
-    return [
-        f"\nWith {seeds} seeds nothing of {pairs} pairs can be significant: "
-        f"{seeds_needed(pairs)} are needed."
-    ]
+        return ""
+    return (
+        f"With {seeds} seeds nothing of {pairs} pairs can be significant: {seeds_needed(pairs)} "
+        "are needed."
+    )
 
 
 def _clock(pricing: Pricing) -> str:

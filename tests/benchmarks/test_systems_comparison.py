@@ -10,9 +10,15 @@ import pytest
 
 from apq_moo.benchmarks.compare.store import Outcome, Store
 from apq_moo.benchmarks.systems.comparison import Comparison
-from apq_moo.benchmarks.systems.ledger import LB_PER_KG, DesignCost, Rates, Spending, spent_once
+from apq_moo.benchmarks.systems.ledger import (
+    LB_PER_KG,
+    DesignCost,
+    Pricing,
+    Rates,
+    Spending,
+    spent_once,
+)
 from apq_moo.benchmarks.systems.results import most_accurate
-from apq_moo.benchmarks.systems.rows import Pricing
 from apq_moo.benchmarks.systems.settings import (
     Limit,
     chosen_systems,
@@ -99,7 +105,7 @@ def test_what_was_spent_once_is_what_the_assets_say(digits):
 
 @pytest.fixture(scope="module")
 def settings():
-    return settings_of(space="tiny", targets=2, systems=FEW, budgets=(60,), seeds=2)
+    return settings_of(space="tiny", n_targets=2, systems=FEW, budgets=(60,), seeds=2)
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +113,8 @@ def finished(settings, tmp_path_factory):
     folder = tmp_path_factory.mktemp("comparison") / "c"
     comparison = Comparison.create(folder, settings)
     assert comparison.run() == (14, 0)  # one system cannot meet the second target
-    rows = write_tables(comparison, Pricing(seconds_per_evaluation=36.0, deployments=10))
+    comparison.price(Pricing(seconds_per_evaluation=36.0, deployments=10))
+    rows = write_tables(comparison)
     return comparison, rows
 
 
@@ -223,7 +230,7 @@ def test_networks_above_the_limit_are_counted(settings, tmp_path):
         front=np.vstack([outcome.front[:1], outcome.front[:1] + 1]),
     )
     Store.open(folder).put(liar)
-    (row,) = write_tables(comparison, Pricing(), measuring=False)
+    (row,) = write_tables(comparison, measuring=False)
     assert (row.violations, row.found) == (1, 1)
     assert row.acc_test is None
 
@@ -231,11 +238,11 @@ def test_networks_above_the_limit_are_counted(settings, tmp_path):
 def test_gradient_steps_are_on_the_ledger(tmp_path, digits):
     name = "proxylessnas:levels=2:batch_size=16:trials=2:steps_per_evaluation=0.5"
     settings = settings_of(
-        space="digits", targets=1, systems=(name,), budgets=(20,), seeds=1, predictor="additive"
+        space="digits", n_targets=1, systems=(name,), budgets=(20,), seeds=1, predictor="additive"
     )
     comparison = Comparison.create(tmp_path / "c", settings)
     assert comparison.run() == (1, 0)
-    (row,) = write_tables(comparison, Pricing(), measuring=False)
+    (row,) = write_tables(comparison, measuring=False)
     assert row.gradient_steps == 4
     assert row.evaluations == 12
     assert row.charged == 20
@@ -253,7 +260,7 @@ def test_what_cannot_be_compared_is_refused(settings, tmp_path, finished):
     with pytest.raises(UserError, match="holds no comparison"):
         Comparison.open(tmp_path)
     with pytest.raises(UserError, match="leave one out"):
-        settings_of(space="tiny", targets=2, limits=(Limit("latency", 1.0),))
+        settings_of(space="tiny", n_targets=2, targets=(Limit("latency", 1.0),))
     for target, said in (
         (("acc", 90), "a limit on a cost, not on 'acc'; known: latency, energy"),
         (("../x", 1), r"not on '\.\./x'"),
@@ -262,7 +269,7 @@ def test_what_cannot_be_compared_is_refused(settings, tmp_path, finished):
         with pytest.raises(UserError, match=said):
             Limit(*target)
     with pytest.raises(UserError, match="targets=0: from 1 to 100"):
-        settings_of(space="tiny", targets=0)
+        settings_of(space="tiny", n_targets=0)
     file = tmp_path / "comparison.json"
     plain = json.loads((finished[0].folder / "comparison.json").read_text())
     for damaged, said in (
@@ -283,6 +290,6 @@ def test_a_failed_search_is_said(settings, tmp_path):
     store = Store.open(tmp_path / "c" / one.cases[0].title)
     first = store.outcomes()[0]
     store.put(Outcome(first.cell, "failed", error="it broke"))
-    rows = write_tables(comparison, Pricing(), measuring=False)
+    rows = write_tables(comparison, measuring=False)
     assert (rows[0].seeds, rows[0].note) == (0, "it broke")
     assert "`random`: it broke" in Path(tmp_path / "c" / "comparison.md").read_text()

@@ -13,7 +13,6 @@ from apq_moo.benchmarks.systems.anytime import curves_of
 from apq_moo.benchmarks.systems.comparison import Comparison
 from apq_moo.benchmarks.systems.measuring import FILE, known_accuracies
 from apq_moo.benchmarks.systems.results import results_of
-from apq_moo.benchmarks.systems.rows import Pricing
 from apq_moo.benchmarks.systems.settings import Case, Limit, settings_of
 from apq_moo.benchmarks.systems.significance import all_pairs, paired_tests, seeds_needed
 from apq_moo.benchmarks.systems.tables import write_tables
@@ -29,12 +28,12 @@ LIMITS = (Limit("latency", 0.15), Limit("latency", 0.14))
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     settings = settings_of(
-        space="tiny", limits=LIMITS, systems=("milp", "uniform-bits", "random"),
+        space="tiny", targets=LIMITS, systems=("milp", "uniform-bits", "random"),
         budgets=(20,), seeds=6,
     )  # fmt: skip
     comparison = Comparison.create(tmp_path_factory.mktemp("statistics") / "c", settings)
     assert comparison.run()[1] == 0
-    write_tables(comparison, Pricing())
+    write_tables(comparison)
     return comparison
 
 
@@ -196,7 +195,7 @@ def test_what_was_measured_is_not_measured_again(finished, monkeypatch, tmp_path
     monkeypatch.setattr(bench, "versions", lambda: {"apq-moo": "0.0"})
     again = Comparison.open(finished.folder)
     assert again.run() == (again.ended(), 0)
-    write_tables(again, Pricing())
+    write_tables(again)
     assert (finished.folder / "networks.csv").read_text() == before
     (tmp_path / FILE).write_bytes((finished.folder / FILE).read_bytes()[:-30])
     with pytest.raises(UserError, match="damaged"):
@@ -212,7 +211,7 @@ def test_searches_take_turns_on_devices(tmp_path, monkeypatch):
         yield from ()
 
     monkeypatch.setattr(bench, "_carried_out", carried_out)
-    settings = settings_of(space="tiny", limits=LIMITS, systems=("random",), budgets=(8, 9))
+    settings = settings_of(space="tiny", targets=LIMITS, systems=("random",), budgets=(8, 9))
     comparison = Comparison.create(tmp_path / "c", settings)
     comparison.run(on=("cuda:0", "cuda:1"))
     assert [cell.config.on for cell in seen] == ["cuda:0", "cuda:1"] * 6

@@ -17,7 +17,11 @@ def test_it_makes_the_table_and_goes_on(call, refused):
     assert again.code == 0
     assert Path("c/comparison.csv").read_bytes() == before
     assert "--resume c" in refused("compare-systems", *SMALL, "--out", "c")
-    assert "leave out what it is of" in refused("compare-systems", "--resume", "c", *SMALL[:2])
+    assert "leave out what else it is of" in refused("compare-systems", "--resume", "c", *SMALL[:2])
+    assert call("report", "c", "-o", "c.html").code == 0
+    assert "<h1>2 systems on tiny</h1>" in Path("c.html").read_text()
+    assert "leave out --markdown" in refused("report", "c", "-o", "d.html", "--markdown", "d.md")
+    assert not Path("d.html").exists()
 
 
 def test_what_it_cannot_do_is_one_line(refused):
