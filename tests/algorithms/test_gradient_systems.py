@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from apq_moo.algorithms import ALGORITHMS
+from apq_moo.algorithms.baselines.choice import Choice
 from apq_moo.algorithms.baselines.reference import reference_network
+from apq_moo.algorithms.baselines.trained_choices import Trial
 from apq_moo.algorithms.strategy import Context
 from apq_moo.errors import UserError
 from apq_moo.hardware import find_device, minimum
@@ -15,6 +17,7 @@ from apq_moo.problems import APQProblem
 from apq_moo.problems.evaluated import Evaluated
 from apq_moo.problems.trained import TrainedNetwork
 from apq_moo.space import load_space
+from apq_moo.space.spec import ROLES
 from apq_moo.testing import AlgorithmConformance
 from apq_moo.testing.strategies import check_resuming, contexts_of, limited_problem
 
@@ -133,6 +136,24 @@ def test_slips_change_the_course(digits):
     )
     assert not np.array_equal(one, other)
     np.testing.assert_array_equal(one[:10], other[:10])  # the first update has no baseline yet
+
+
+@pytest.mark.parametrize("name", ["dnas", "proxylessnas"])
+@pytest.mark.parametrize("budget", [1, 2, 4])
+def test_of_the_smallest_budget_something_is_left_to_score_with(name, budget, digits):
+    problem = under_a_share(digits, 0.8)
+    before = problem.accuracy.gradient_evaluations
+    found = drive(f"{name}:batch_size=4:steps=3", problem, budget)
+    assert found.feasible.any()
+    assert 1 <= len(found) <= budget - (problem.accuracy.gradient_evaluations - before)
+
+
+def test_where_no_draw_meets_all_limits_the_cheapest_network_is_scored(digits, monkeypatch):
+    problem = under_a_share(digits, 0.8)
+    monkeypatch.setattr(Trial, "picks", lambda self, _n: np.empty((0, digits.n_blocks), int))
+    found = drive("dnas:batch_size=4:steps=1", problem, 6)
+    cheapest = Choice(problem, reference_network(problem), ROLES, "it").cheapest()
+    assert found.X.tolist() == problem.space.from_block_index(cheapest[None]).tolist()
 
 
 def test_without_limits_one_distribution_is_trained(digits):

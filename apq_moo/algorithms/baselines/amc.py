@@ -165,7 +165,7 @@ class ChannelDecisions(Decisions):
             chosen = min(above[0], largest)
         self._index[b] = chosen
         # What is kept, not what was wished: limits may have left less.
-        self._last = float(self._channels(b, np.array([chosen]))[0] / widest)
+        self._last = min(float(self._channels(b, np.array([chosen]))[0] / widest), 1.0)
         self._place += 1
         return self._state(), self._place == self.n_steps
 

@@ -75,7 +75,6 @@ class Distribution:
         logits: of all choices of all blocks, then of all depths; 0 in the beginning, so that
             candidates of one choice are equally probable.
         spans: where those of each block lie, and then those of each stage's depths.
-        spans: where those of each block lie, and then those of each stage's depths.
     """
 
     def __init__(

@@ -89,7 +89,7 @@ class Dnas(TrainedChoices):
         network, model = self._trained(target.problem), trial.model
         counts = [len(model.space.spec.bits[role]) for role in ROLES]
         price = self._price(network, _PASSES + float(np.mean(counts)))
-        steps = min(self.steps, int(self.share * trial.evaluations / price))
+        steps = self._steps(trial, price)
         batches = network.batches(self.batch_size, int(trial.rng.integers(2**31)))
         adam = Adam(len(model.logits), self.rate)
         loss = Loss(self.loss, scaled=self.repeats("scaled-log"))

@@ -119,7 +119,7 @@ class ProxylessNAS(TrainedChoices):
         counts = [len(of.numbers) for of in trial.model.blocks]
         again = float(np.mean(counts)) - 1 if self.estimator == "full" else 1.0
         price = self._price(network, 2 + again)
-        steps = min(self.steps, int(self.share * trial.evaluations / price))
+        steps = self._steps(trial, price)
         batches = network.batches(self.batch_size, int(trial.rng.integers(2**31)))
         adam, loss = Adam(len(trial.model.logits), self.rate), Loss(self.loss)
         for _, batch in zip(range(steps), batches, strict=False):

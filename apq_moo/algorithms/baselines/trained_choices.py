@@ -32,6 +32,8 @@ CHUNK = 20
 
 _ATTEMPTS = 24
 
+_ROUNDING = 1e-12
+
 LOSSES = ("add", "mul")
 
 
@@ -249,7 +251,7 @@ class TrainedChoices(System):
         goal = Goal(target.problem, model)
         trials = self.trials if goal.limited else 1
         search, left, seen = WeightSearch(self.weight), target.budget, dict[bytes, float]()
-        for number in range(trials):
+        for number in range(min(trials, left)):
             model.logits[:] = 0
             part = -(-left // (trials - number))
             trial = Trial(model, goal, search.weight, target.rng, part, seen)
@@ -262,6 +264,8 @@ class TrainedChoices(System):
             for first in range(0, len(picks), CHUNK):
                 yield from trial.scored(picks[first : first + CHUNK])
             left -= spent + len(picks)
+        if left and not seen:  # of several limits, which no draw met together
+            yield choice.cheapest()[None]
 
     # -- descending --------------------------------------------------------------------------------
 
@@ -282,10 +286,20 @@ class TrainedChoices(System):
             return 1 / self.steps_per_evaluation
         return network.price(self.batch_size, passes)
 
+    def _steps(self, trial: Trial, price: float) -> int:
+        """Steps of a trial: what its share buys, with an evaluation left to score with.
+
+        Args:
+            trial: with its evaluations.
+            price: of a step.
+        """
+        most = min(self.share * trial.evaluations, trial.evaluations - 1)
+        return min(self.steps, int(most / price))
+
     @staticmethod
     def _pay(target: Target, evaluations: float) -> None:
         """Charge a target for steps, in whole evaluations."""
-        paid = math.ceil(evaluations)
+        paid = math.ceil(evaluations * (1 - _ROUNDING))
         target.account.paid += paid
         assert target.problem.accuracy is not None
         target.problem.accuracy.gradient_evaluations += paid
