@@ -167,8 +167,7 @@ def test_what_it_needs_is_said(problem_of, digits, tmp_path):
     toy = load_space(Path(__file__).parents[1] / "problems" / "tiny.toml")
     problem = problem_of(toy, ("acc",))
     message = (
-        r"proxylessnas needs gradients of the supernet of space 'tiny' \(proxylessnas:estimator="
-        "reinforce needs none\\): "
+        r"proxylessnas needs the supernet of space 'tiny' \(estimator=reinforce needs none\): "
     )
     with pytest.raises(UserError, match=message) as caught:
         drive("proxylessnas", problem, 20)

@@ -147,6 +147,7 @@ def test_parameters_are_named_and_checked():
         "uniform-width+uniform-bits:a=1": r"has no parameter 'a'; it has stages, uniform-width__",
         "uniform-width+uniform-bits:uniform-bits__a=1": "uniform-bits has no parameter 'a'; it has",
         "uniform-width+uniform-bits:stages=1/x": "stages are multiples of the limits above 0 and",
+        "haq+amc+haq": "haq is a stage twice: what it chose stays, so name it once",
         "amc:lbound=0.9:rbound=0.5": "amc: 0 < lbound <= rbound <= 1 must hold, not lbound=0.9 and",
         "haq:agent=dqn": "haq: agent is one of ddpg, ",
         "spos:top": "'top' in 'spos:top': write NAME:PARAMETER=VALUE, such as",

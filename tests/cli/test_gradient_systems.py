@@ -71,7 +71,7 @@ def test_killed_and_resumed_it_ends_the_same(call, monkeypatch):
 def test_what_is_missing_is_one_line(refused, tmp_path):
     toy = Path(__file__).parents[1] / "problems" / "tiny.toml"
     line = refused("run", "--algo", "dnas", "--space", str(toy), "--budget", "20")
-    assert "dnas needs gradients of the supernet of space 'tiny'" in line
+    assert "dnas needs the supernet of space 'tiny'" in line
     assert "estimator must be one of full, two, reinforce, not 'x'" in refused(
         "run", "--algo", "proxylessnas:estimator=x", *SMALL
     )

@@ -58,6 +58,10 @@ class Pipeline(System):
                 raise UserError(f"{system.title} chooses everything: it is no stage of a pipeline")
             if place and not system.fields:
                 raise UserError(f"{system.title} can only be the first stage of a pipeline")
+            if system.title in (other.title for other in systems[:place]):
+                raise UserError(
+                    f"{system.title} is a stage twice: what it chose stays, so name it once"
+                )
         self.title = "+".join(system.title for system in systems)
         self._ratios = [_ratio(part) for part in dict.fromkeys(stages.split("/"))]
 

@@ -74,7 +74,7 @@ class ProxylessNAS(TrainedChoices):
         "dropped-skips": "blocks that a path skips get no gradient at all, not even of their cost",
         "forgetful-baseline": "REINFORCE's baseline keeps a hundredth of itself, not all but one",
     }
-    without_gradients = " (proxylessnas:estimator=reinforce needs none)"
+    without_gradients = " (estimator=reinforce needs none)"
 
     def __init__(
         self,

@@ -239,7 +239,7 @@ class TrainedChoices(System):
                 require_trained(problem.accuracy)
             except UserError as error:
                 raise UserError(
-                    f"{self.title} needs gradients of the supernet of space "
+                    f"{self.title} needs the supernet of space "
                     f"{problem.space.name!r}{self.without_gradients}: {error}"
                 ) from error
 
