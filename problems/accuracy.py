@@ -63,7 +63,7 @@ class AccuracySource(ABC):
         callback: told how many networks of a batch are done, where each takes long.
         where: where it works, such as ``on cuda``, for messages.
         assets: the folder of assets in which the supernet behind it lies, see :mod:`trained`.
-        on: where torch runs, see :func:`resolve`.
+        on: where torch runs, see :func:`resolve`; agents act there too.
         gradient_steps: that searches have taken on that supernet.
         gradient_evaluations: that they have paid for these steps.
     """

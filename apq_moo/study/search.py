@@ -44,7 +44,7 @@ class _Unread(AccuracySource):
             with suppress(UserError):  # said when accuracies are wanted
                 digest = checksums(space, config.assets)
         super().__init__(config.predictor, space, digest)
-        self.assets = config.assets
+        self.assets, self.on = config.assets, config.on
 
     def predict_blocks(self, index: IntArray) -> FloatArray:
         raise AssertionError(f"{self.name} was not read, so that {len(index)} networks cannot be")

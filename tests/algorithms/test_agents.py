@@ -19,6 +19,9 @@ from apq_moo.hardware import CostTable
 from apq_moo.problems import APQProblem, FeasibleRegion
 from apq_moo.space import load_space
 from apq_moo.space.spec import ROLES
+from apq_moo.study.config import RunConfig
+from apq_moo.study.search import check
+from apq_moo.supernet import devices
 
 
 @pytest.fixture(scope="module")
@@ -396,3 +399,35 @@ def test_known_networks_are_not_asked_for_again():
     except StopIteration:
         pass
     assert len(np.unique(np.vstack(asked), axis=0)) == len(asked) == 8
+
+
+def test_agents_act_where_torch_is_said_to_run(monkeypatch):
+    """The device reaches the networks; where none is named they stay on the CPU."""
+    problem = APQProblem("tiny", "acc", {"latency": 1e9}, predictor="table")
+    asked = []
+    monkeypatch.setattr(devices, "torch_device", lambda name: asked.append(name) or "meta")
+    system = ALGORITHMS.get("amc:hidden=4").system()
+    decisions = system.decisions(
+        Choice(problem, reference_network(problem), system.fields, system.title)
+    )
+    for on, device in ((None, "cpu"), ("cuda:1", "meta")):
+        monkeypatch.setattr(problem.accuracy, "on", on)
+        agent = system._make_agent(decisions, 8, np.random.default_rng(0), system._device(problem))
+        for network in (agent.actor, agent.critic, agent._slow_actor, agent._slow_critic):
+            assert {part.device.type for part in (*network.weights, *network.slopes)} == {device}
+    assert asked == ["cuda:1"]
+    assert ALGORITHMS.get("haq:agent=random").system()._device(problem) == "cpu"
+
+
+def test_a_gpu_that_is_not_there_is_said_before_the_search():
+    config = RunConfig(
+        algo="haq",
+        space="tiny",
+        predictor="table",
+        objectives=("acc",),
+        limits={"size": 30.0},
+        budget=4,
+        on="cuda:99",
+    )
+    with pytest.raises(UserError, match="no device 'cuda:99' here: torch finds"):
+        check(config)

@@ -145,16 +145,38 @@ class AgentSystem(System):
         choice = Choice(problem, reference_network(problem), self.fields or (), self.title)
         return NetworkEnvironment(self.decisions(choice), score)
 
-    def _make_agent(self, decisions: Decisions, episodes: int, rng: np.random.Generator) -> Agent:
+    def check(self, problem: APQProblem, base: IntArray) -> None:
+        """See :class:`System`."""
+        super().check(problem, base)
+        self._device(problem)
+
+    def _device(self, problem: APQProblem) -> str:
+        """Where the agent's networks lie: where torch is said to run, by default on the CPU.
+
+        So without a word the same seed gives the same networks, whether there is a GPU or not.
+
+        Raises:
+            UserError: there is no such device.
+        """
+        on = None if problem.accuracy is None else problem.accuracy.on
+        if on is None or self.agent == "random":
+            return "cpu"
+        from apq_moo.supernet.devices import torch_device
+
+        return str(torch_device(on))
+
+    def _make_agent(
+        self, decisions: Decisions, episodes: int, rng: np.random.Generator, device: str = "cpu"
+    ) -> Agent:
         if self.agent == "random":
             return RandomAgent(rng)
         warmup = min(self.warmup, episodes // 4) + self.repeats("late-warmup")
         if self.agent == "td3":
             from apq_moo.algorithms.baselines.td3 import Td3
 
-            return Td3(decisions, episodes, warmup, self.hidden, rng)
+            return Td3(decisions, episodes, warmup, self.hidden, rng, device)
         settings = Settings(warmup, decay=self.decay, replay=self.replay, hidden=self.hidden)
-        return Ddpg(decisions.n_state, settings, rng)
+        return Ddpg(decisions.n_state, settings, rng, device)
 
     def reach(self, target: Target, base: IntArray | None = None) -> Asking[Any]:
         """See :class:`System`."""
@@ -165,7 +187,8 @@ class AgentSystem(System):
             yield decisions.cheapest[None]
             return
         episodes = self.episodes or target.budget
-        agent = self._make_agent(decisions, episodes, target.rng)
+        device = self._device(target.problem)
+        agent = self._make_agent(decisions, episodes, target.rng, device)
         known: dict[bytes, float] = {}
         for _ in range(episodes):
             states, actions, done = [decisions.reset()], [], False

@@ -27,9 +27,9 @@ NOISE = 0.1
 class Td3:
     """Two critics, a policy that is updated half as often, and rewards at the end of episodes.
 
-    The reward is less that of the first episode, so that worths are near 0. Discount 1, an update
-    for each step, and the library's other defaults. It draws from global generators, which are
-    its own while it works, and are restored.
+    The reward is less that of the first episode, so that worths are near 0. Discount 1, batches of
+    64, an update for each step, and the library's other defaults. It draws from global generators,
+    which are its own while it works, and are restored.
 
     Args:
         decisions: what it decides.
@@ -37,6 +37,7 @@ class Td3:
         warmup: episodes of uniform actions.
         hidden: width of both hidden layers.
         rng: source of all randomness.
+        device: where the networks lie.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Td3:
         warmup: int,
         hidden: int,
         rng: np.random.Generator,
+        device: str = "cpu",
     ) -> None:
         self._rng, self._warmup, self._episode, self._first = rng, warmup, 0, 0.0
         self._states: Any = None
@@ -59,7 +61,7 @@ class Td3:
                 gamma=1.0,
                 policy_kwargs={"net_arch": [hidden, hidden]},
                 seed=seed,
-                device="cpu",
+                device=device,
             )
         self._model.set_logger(Logger(None, []))
 
