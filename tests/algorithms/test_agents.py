@@ -373,6 +373,16 @@ def test_an_update_by_hand():
             torch.testing.assert_close(f.t(), e.detach(), rtol=1e-4, atol=1e-6)
 
 
+def test_rewards_are_less_a_moving_mean_of_batches():
+    """Two episodes of two steps, all in each batch: 0.2 twice, then halfway to 0.5 twice."""
+    agent = Ddpg(1, Settings(warmup=0, hidden=2, batch=4), np.random.default_rng(0))
+    states, actions = np.zeros((3, 1)), np.array([0.1, 0.9])
+    agent.learn(states, actions, 0.2)
+    assert agent._mean == pytest.approx(0.2)
+    agent.learn(states, actions, 0.8)
+    assert agent._mean == pytest.approx(0.2 + 0.15 + 0.075)
+
+
 def test_it_learns_where_the_reward_is():
     """One decision, whose best action is 0.8."""
     rng = np.random.default_rng(1)
