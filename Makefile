@@ -2,8 +2,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DOCS := $(VENV)/.installed-docs
 
-.PHONY: run test test-slow types dist clean
+.PHONY: run test test-slow types docs dist clean
 
 run: $(VENV)/bin/apq-moo
 	$(BIN)/apq-moo run --algo apq-ga --objectives acc,latency
@@ -14,7 +15,7 @@ test: $(STAMP)
 	$(MAKE) --no-print-directory types
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 
-test-slow: $(STAMP)
+test-slow: $(STAMP) $(DOCS)
 	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -q -m slow
 
 # Type checkers cannot follow the mapping of top-level folders into the package, so a built copy of
@@ -34,6 +35,15 @@ $(VENV)/bin/apq-moo: pyproject.toml | $(VENV)/bin/python
 $(STAMP): pyproject.toml | $(VENV)/bin/python
 	$(BIN)/pip install --quiet -e .[dev]
 	touch $@
+
+$(DOCS): $(STAMP)
+	$(BIN)/pip install --quiet -e .[docs]
+	touch $@
+
+# The site, in build/site. It runs no tutorial: outputs are those that the tests hold pages to.
+docs: $(DOCS)
+	$(BIN)/sphinx-build -q -W --keep-going docs build/site
+	@echo build/site/index.html
 
 # What is released: built, checked, and the wheel run from an empty environment in another folder.
 dist: $(STAMP)

@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 IntArray = NDArray[np.int64]
+"""Genotypes, and whatever else is an index."""
+
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 

@@ -36,6 +36,7 @@ class AccuracyModel(Protocol):
 
 
 AccuracyFunction: TypeAlias = Callable[[IntArray], ArrayLike]
+"""Accuracies in percent, shape ``(n,)``, of genotypes of shape ``(n, n_var)``."""
 
 Gains: TypeAlias = tuple[float, list[FloatArray]]
 """An accuracy that adds up: of a network without blocks, and what each configuration adds."""

@@ -70,6 +70,8 @@ def _excess(region: FeasibleRegion, index: IntArray) -> FloatArray:
 
 
 UNIFORM = "uniform"
+"""The start that draws every gene uniformly, as the paper does."""
+
 STARTS: MappingProxyType[str, Start] = MappingProxyType(
     {"sizes": of_all_sizes, UNIFORM: FeasibleRegion.sample}
 )

@@ -1,6 +1,6 @@
 """Every command and every snippet of the README and of the page on hardware works."""
 
-import re
+import importlib.util
 import shlex
 import subprocess
 import sys
@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from apq_moo.benchmarks.compare.plan import BenchPlan
-from apq_moo.cli import main
 
 README = Path(__file__).parent.parent / "README.md"
 HARDWARE = README.parent / "docs" / "hardware.md"
@@ -19,12 +18,14 @@ BENCHMARK = README.parent / "docs" / "benchmark.md"
 DEPLOY = README.parent / "docs" / "deploy.md"
 
 
+SPEC = importlib.util.spec_from_file_location("documents", Path(__file__).with_name("documents.py"))
+documents = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(documents)
+call = documents.call
+
+
 def blocks(language, section, page=README):
-    text = page.read_text(encoding="utf-8")
-    parts = re.split(r"^## ", text, flags=re.MULTILINE)
-    chosen = [part for part in parts if part.startswith(section)]
-    assert len(chosen) == 1
-    return re.findall(rf"```{language}\n(.*?)```", chosen[0], flags=re.DOTALL)
+    return documents.blocks(language, section, page)
 
 
 def commands(section, page=README):
@@ -32,12 +33,6 @@ def commands(section, page=README):
     assert lines
     assert all(line.startswith("apq-moo ") for line in lines)
     return [shlex.split(line)[1:] for line in lines]
-
-
-def call(arguments):
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    assert not stop.value.code, arguments
 
 
 @pytest.fixture(autouse=True)

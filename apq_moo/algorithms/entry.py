@@ -171,3 +171,4 @@ class Algorithms(Registry[AlgorithmEntry]):
 
 
 ALGORITHMS: Registry[AlgorithmEntry] = Algorithms("algorithm")
+"""Every algorithm by name; plug-ins join through the group ``apq_moo.algorithms``."""

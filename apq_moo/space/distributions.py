@@ -88,6 +88,7 @@ def _leaning(
 
 
 SamplingDistribution = Callable[[Space, int, np.random.Generator], IntArray]
+"""Draws so many genotypes of a space, shape ``(n, n_var)``."""
 
 DISTRIBUTIONS: MappingProxyType[str, SamplingDistribution] = MappingProxyType(
     {"uniform": Space.sample, "sizes": sample_sizes}
