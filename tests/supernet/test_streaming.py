@@ -15,6 +15,8 @@ from apq_moo.data.augmentation import AUGMENTATIONS
 from apq_moo.data.folders import load_image_folder
 from apq_moo.data.images import ImageSet
 from apq_moo.errors import UserError
+from apq_moo.pipeline import stages
+from apq_moo.supernet import scoring
 from apq_moo.supernet.batches import Batches
 from apq_moo.supernet.checkpoint import load_supernet
 from apq_moo.supernet.distributed import ALONE, Group
@@ -196,6 +198,31 @@ def test_scores_are_those_of_images_in_memory(digits, images, held, supernet, mo
         again.count(subnets, SPLITS, quantised=at).tolist()
         == other.count(subnets, SPLITS, quantised=at).tolist()
     )
+
+
+def test_an_evaluation_reads_each_image_once_for_both_ends(digits, place, images, monkeypatch):
+    """The test images are as clean as they are, and in full precision and at its bits at once."""
+    checkpoint = find_assets(digits).path(SUPERNET)
+    asked, blocks = [], streamed.StreamedSet.blocks
+
+    def noted(images, names):
+        asked.append(tuple(names))
+        return blocks(images, names)
+
+    monkeypatch.setattr(streamed.StreamedSet, "blocks", noted)
+    monkeypatch.setattr(stages, "_calibration_noise", lambda *_: {})
+    monkeypatch.setattr(scoring, "_KEPT_BYTES", 0)  # else they are kept, as they are few
+    name = f"folder:{place}@8-grey-stream"
+    found = stages.evaluate(digits, checkpoint, name, n_random=2).named
+    assert asked[0] == SPLITS
+    assert "test_clean" not in {split for splits in asked for split in splits}
+    scorer = Scorer(load_supernet(checkpoint, digits)[0], images)
+    for end, row in (("largest", digits.largest()), ("smallest", digits.smallest())):
+        for kind in ("fp", "mp"):
+            wanted = scorer.accuracies(digits.decode(row[None]), SPLITS, quantised=kind == "mp")[0]
+            values = found[end][kind]
+            assert [values[split] for split in SPLITS] == wanted.tolist()
+            assert values["test_clean"] == values["test"]
 
 
 def test_fine_tuning_is_done_once_whatever_the_blocks(digits, images, supernet, monkeypatch):
