@@ -88,9 +88,10 @@ def unreadable(pictures: Pictures) -> dict[str, str]:
     try:
         file = _file(pictures)
         file.parent.mkdir(parents=True, exist_ok=True)
-    except (UserError, OSError):  # without a cache they are found each time
+        held = FileLock(f"{file}.lock").acquire()
+    except (UserError, OSError, NotImplementedError):  # without a cache they are found each time
         return _scan(pictures)[1]
-    with FileLock(f"{file}.lock"):  # of several processes the first one finds them
+    with held:  # of several processes the first one finds them
         if file.is_file():
             known = read_json(file)
             if isinstance(known, dict):

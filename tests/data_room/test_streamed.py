@@ -238,6 +238,19 @@ def test_unreadable_images_are_skipped_and_counted(tmp_path, monkeypatch):
     assert len(scans) == 4
 
 
+def test_without_a_cache_that_can_be_locked_they_are_found_each_time(tmp_path, monkeypatch):
+    place = fill(tmp_path / "set", 2)
+    (place / "train/a/00.png").write_bytes(b"none")
+
+    def refused(_lock):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refused)
+    for _ in range(2):
+        images = load_image_folder(place, size=8, stream=True, skip_unreadable=True)
+        assert images.skipped == 1
+
+
 def test_sets_of_which_too_little_can_be_read(tmp_path):
     place = fill(tmp_path / "set", 2, splits=("train", "val", "test"))
     for path in (place / "val").rglob("*.png"):
