@@ -15,7 +15,9 @@ from apq_moo.supernet.network import Supernet
 from apq_moo.tensors import read_tensors
 
 FORMAT = "apq-moo supernet 1"
-_MAX_BYTES = 2**29
+_MAX_BYTES = 2**31
+"""Of a file that is read, and so of one that is written."""
+
 _RANGES = "ranges"
 
 
@@ -23,10 +25,16 @@ def save_tensors(path: str | Path, tensors: dict[str, Tensor], header: dict[str,
     """Write tensors and a JSON header atomically.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: it cannot be written, or would be too large to be read again.
     """
     from safetensors.torch import save
 
+    n_bytes = sum(value.numel() * value.element_size() for value in tensors.values())
+    if n_bytes > _MAX_BYTES:
+        raise UserError(
+            f"cannot write {path}: it would have {n_bytes:,} bytes, and more than {_MAX_BYTES:,} "
+            "are not read again; use a smaller space"
+        )
     plain = {name: value.detach().contiguous() for name, value in tensors.items()}
     with replacing(path) as temporary:
         temporary.write_bytes(save(plain, metadata={"header": json.dumps(header)}))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from apq_moo.errors import UserError
-from apq_moo.supernet import saving
+from apq_moo.supernet import checkpoint, saving
 from apq_moo.supernet.checkpoint import load_tensors, save_tensors
 from apq_moo.supernet.saving import Saving
 from apq_moo.supernet.training import FORMAT, TrainConfig, Trainer
@@ -74,6 +74,15 @@ def test_what_could_not_be_written_is_said_once(tmp_path):
         files.begin(tmp_path / "b.training", {"a": torch.zeros(1)}, HEADER)
     files.finish()
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_could_not_be_read_again_is_not_written(tmp_path, monkeypatch):
+    path, value = tmp_path / "a.training", torch.zeros(100)
+    monkeypatch.setattr(checkpoint, "_MAX_BYTES", 399)
+    with pytest.raises(UserError, match="it would have 400 bytes, and more than 399 are not read"):
+        save_tensors(path, {"a": value}, HEADER)
+    assert not list(tmp_path.iterdir())
+    save_tensors(path, {"a": value[1:]}, HEADER)
 
 
 def test_what_ends_a_training_matters_more(tmp_path):
