@@ -15,6 +15,7 @@ from apq_moo.cli import (  # noqa: F401
     space_commands,
     train_commands,
     tuning_commands,
+    watch_command,
 )
 from apq_moo.cli.app import app
 

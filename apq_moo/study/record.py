@@ -309,20 +309,25 @@ def finished(
     return Evaluated(X, F, feasible), _trace(path, arrays, len(X))
 
 
-def evaluated(folder: Path, row: np.dtype[Any]) -> Evaluated | None:
+def so_far(folder: Path, row: np.dtype[Any]) -> tuple[Evaluated, Trace] | None:
     """What a search, finished or not, has evaluated up to its last checkpoint; None if nothing.
 
     Raises:
         UserError: a file is damaged.
     """
     known = finished(folder, row=row)
-    if known is not None:
-        return known[0]
     path = folder / CHECKPOINT
-    if not path.is_file():
-        return None
-    header, _ = _contents(path)
-    return _evaluations(folder / EVALUATIONS, row, _rows(path, header))
+    if known is not None or not path.is_file():
+        return known
+    header, arrays = _contents(path)
+    rows = _rows(path, header)
+    return _evaluations(folder / EVALUATIONS, row, rows), _trace(path, arrays, rows)
+
+
+def evaluated(folder: Path, row: np.dtype[Any]) -> Evaluated | None:
+    """The networks of :func:`so_far`."""
+    known = so_far(folder, row)
+    return None if known is None else known[0]
 
 
 def row_type(space: Space, n_obj: int) -> np.dtype[Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -252,8 +252,12 @@ class Store:
         with self._open() as connection:
             connection.execute("INSERT OR REPLACE INTO cells VALUES (?, ?, ?, ?, ?)", row)
 
-    def outcomes(self) -> list[Outcome]:
-        """Everything so far, in the order of the plan; cells that are no longer in it last."""
+    def outcomes(self, besides: Container[str] = ()) -> list[Outcome]:
+        """Everything so far, in the order of the plan; cells that are no longer in it last.
+
+        Args:
+            besides: keys of cells to leave out.
+        """
         order = {key: i for i, key in enumerate(keys(self.plan.cells()))}
         found: list[tuple[str, Outcome]] = []
         left = MAX_ARRAYS
@@ -261,6 +265,8 @@ class Store:
             query = "SELECT key, label, config, facts, arrays FROM cells LIMIT ?"
             rows = connection.execute(query, (MAX_CELLS,))
             for key, label, config, facts, arrays in rows:
+                if key in besides:
+                    continue
                 outcome = self._read(label, config, facts, arrays, left)
                 left -= sum(getattr(outcome, name).nbytes for name in _ARRAYS)
                 found.append((key, outcome))
