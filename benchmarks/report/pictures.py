@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -24,7 +24,11 @@ DPI = 300
 """Dots an inch of a PNG."""
 
 MOST_TOLD_APART = 7
-"""Algorithms that colours and markers tell apart; more are drawn in grey."""
+"""Algorithms that colours and markers tell apart in one panel; more get a panel each."""
+
+_ABREAST = 3
+_PANEL_IN = 0.95
+"""Panels beside one another, and the height of one in inches."""
 
 # Okabe and Ito, Color Universal Design, 2008.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -42,19 +46,12 @@ _STYLE: Any = {
 
 
 def _chosen(problem: ProblemResults, algos: Sequence[str] | None) -> list[str]:
-    """Algorithms to tell apart: those asked for, else the best by hypervolume."""
-    if algos:
-        for name in algos:
-            if name not in problem.labels:
-                known = ", ".join(problem.labels)
-                raise UserError(f"no algorithm {name!r} in this benchmark; it has: {known}")
-        if len(algos) > MOST_TOLD_APART:
-            raise UserError(f"at most {MOST_TOLD_APART} algorithms can be told apart; name fewer")
-        return list(algos)
-    done = [score for score in problem.scores("hv") if score.summary is not None]
-    done.sort(key=lambda score: -score.summary.median if score.summary else 0.0)
-    best = {score.label for score in done[:MOST_TOLD_APART]}
-    return [label for label in problem.labels if label in best]
+    """Algorithms to tell apart: those asked for, else all that came to their end."""
+    for name in algos or ():
+        if name not in problem.labels:
+            known = ", ".join(problem.labels)
+            raise UserError(f"no algorithm {name!r} in this benchmark; it has: {known}")
+    return list(algos or (label for label in problem.labels if problem.of(label)))
 
 
 def _look(number: int) -> dict[str, Any]:
@@ -99,8 +96,8 @@ def draw_fronts(
     Args:
         path: a PNG, SVG or PDF file.
         problem: its results.
-        algos: algorithms to tell apart, at most :data:`MOST_TOLD_APART`; the others are grey. By
-            default the best by hypervolume.
+        algos: algorithms to tell apart; the others are grey. By default all. More than
+            :data:`MOST_TOLD_APART` get a small panel each, the best by hypervolume first.
 
     Raises:
         UserError: an unknown algorithm, one objective only, or the file cannot be written.
@@ -111,8 +108,27 @@ def draw_fronts(
     if len(problem.objectives) < 2:
         raise UserError("fronts need two objectives at least; draw curves instead")
     chosen = _chosen(problem, algos)
+    others = range(1, len(problem.objectives))
+    if len(chosen) > MOST_TOLD_APART:
+
+        def draw(axis: Axes, label: str, column: int) -> None:
+            if len(problem.known):
+                known = problem.natural(problem.known)
+                axis.plot(known[:, column], known[:, 0], "o", color=_GREY, ms=2.4, mew=0)
+            _front(axis, problem, label, column, [label])
+            _log_scale(axis)
+
+        _draw_panels(
+            path,
+            problem,
+            chosen,
+            draw,
+            [_label(problem, i) for i in others],
+            _label(problem, 0),
+            problem.known_name,
+        )
+        return
     with mpl.rc_context(_STYLE):
-        others = range(1, len(problem.objectives))
         figure, axes = _figure(len(others))
         for axis, column in zip(axes, others, strict=True):
             if len(problem.known):
@@ -126,6 +142,9 @@ def draw_fronts(
             axis.set_ylabel(_label(problem, 0))
         _legend(figure, axes[0])
         save_picture(figure, path, DPI)
+
+
+_Panel: TypeAlias = "Callable[[Axes, str, int], None]"
 
 
 def _front(
@@ -163,6 +182,17 @@ def draw_curves(
 
     picture_type(path)
     chosen = _chosen(problem, algos)
+    if len(chosen) > MOST_TOLD_APART:
+        _draw_panels(
+            path,
+            problem,
+            chosen,
+            _one_curve(problem, chosen),
+            ["evaluations"],
+            "hypervolume",
+            "the others",
+        )
+        return
     with mpl.rc_context(_STYLE):
         figure, (axis,) = _figure()
         ends: list[float] = []
@@ -188,6 +218,31 @@ def draw_curves(
         save_picture(figure, path, DPI)
 
 
+def _one_curve(problem: ProblemResults, chosen: Sequence[str]) -> _Panel:
+    """Draws one algorithm's curve before those of the others."""
+    quartiles = {
+        label: (marks, *np.quantile(curves, (0.25, 0.5, 0.75), axis=0))
+        for label in chosen
+        for marks, curves in [problem.curves(label)]
+    }
+    last = [curve[-1] for _, *curves in quartiles.values() for curve in curves]
+    first = [low[len(low) // 3] for _, low, _, _ in quartiles.values()]
+    bottom, top = float(np.median(first)), max(last)
+
+    def draw(axis: Axes, label: str, _column: int) -> None:
+        for other, (marks, _, middle, _) in quartiles.items():
+            if other != label:
+                axis.plot(marks, middle, color=_GREY, linewidth=0.4, zorder=1)
+        marks, low, middle, high = quartiles[label]
+        axis.plot(marks, middle, color=_COLOURS[0])
+        axis.fill_between(marks, low, high, color=_COLOURS[0], alpha=0.25, linewidth=0)
+        axis.set_xscale("log")
+        if bottom < top:
+            axis.set_ylim(bottom, top + 0.05 * (top - bottom))
+
+    return draw
+
+
 def draw_attainment(
     path: str | Path, problem: ProblemResults, algos: Sequence[str] | None = None
 ) -> None:
@@ -209,16 +264,28 @@ def draw_attainment(
             f"attainment surfaces need two objectives, this problem has {len(problem.objectives)}"
         )
     chosen = _chosen(problem, algos)
+    if len(chosen) > MOST_TOLD_APART:
+
+        def draw(axis: Axes, label: str, _column: int) -> None:
+            if len(problem.known):
+                _staircase(axis, problem, problem.known, {"color": _GREY, "linewidth": 1.6})
+            _surfaces(axis, problem, label, {"color": _COLOURS[0]})
+            _log_scale(axis)
+
+        _draw_panels(
+            path,
+            problem,
+            chosen,
+            draw,
+            [_label(problem, 1)],
+            _label(problem, 0),
+            problem.known_name,
+        )
+        return
     with mpl.rc_context(_STYLE):
         figure, (axis,) = _figure()
         for number, label in enumerate(chosen):
-            surfaces = problem.surfaces(label)
-            for level, width, alpha in ((25, 0.5, 0.6), (50, 1.1, 1.0), (75, 0.5, 0.6)):
-                if len(surfaces[level]):
-                    _staircase(
-                        axis, problem, surfaces[level], number, width, alpha,
-                        label if level == 50 else None,
-                    )  # fmt: skip
+            _surfaces(axis, problem, label, _look(number))
         _log_scale(axis)
         axis.set_xlabel(_label(problem, 1))
         axis.set_ylabel(_label(problem, 0))
@@ -226,16 +293,69 @@ def draw_attainment(
         save_picture(figure, path, DPI)
 
 
+def _surfaces(axis: Axes, problem: ProblemResults, label: str, look: dict[str, Any]) -> None:
+    surfaces = problem.surfaces(label)
+    for level, width, alpha in ((25, 0.5, 0.6), (50, 1.1, 1.0), (75, 0.5, 0.6)):
+        if len(surfaces[level]):
+            name = label if level == 50 else None
+            looks = {**look, "linewidth": width, "alpha": alpha, "label": name}
+            _staircase(axis, problem, surfaces[level], looks)
+
+
 def _staircase(
-    axis: Axes, problem: ProblemResults, surface: FloatArray, number: int,
-    width: float, alpha: float, label: str | None,
-) -> None:  # fmt: skip
+    axis: Axes, problem: ProblemResults, surface: FloatArray, look: dict[str, Any]
+) -> None:
     points = problem.natural(surface)
     points = points[np.argsort(points[:, 1], kind="stable")]
-    axis.step(
-        points[:, 1], points[:, 0], where="post", linewidth=width, alpha=alpha, label=label,
-        **_look(number),
-    )  # fmt: skip
+    axis.step(points[:, 1], points[:, 0], where="post", **look)
+
+
+def _draw_panels(
+    path: str | Path,
+    problem: ProblemResults,
+    chosen: Sequence[str],
+    draw: _Panel,
+    across: Sequence[str],
+    up: str,
+    grey: str,
+) -> None:
+    """Draw a small panel for each algorithm, the best by hypervolume first, all on one scale.
+
+    Args:
+        path: a PNG, SVG or PDF file.
+        problem: its results.
+        chosen: the algorithms.
+        draw: into the panel of an algorithm; given the number of the picture's part too, from 1.
+        across: labels of the horizontal axes; a part of the picture for each.
+        up: label of the vertical axis.
+        grey: what is drawn in grey.
+    """
+    import matplotlib as mpl
+
+    medians = {label: float(np.median(problem.values(label, "hv"))) for label in chosen}
+    order = sorted(chosen, key=lambda label: -medians[label])
+    rows = -(-len(order) // _ABREAST)
+    with mpl.rc_context({**_STYLE, "font.size": 6, "axes.titlesize": 6}):
+        from matplotlib.figure import Figure
+
+        height = len(across) * (_PANEL_IN * rows + 0.3) + 0.25
+        figure = Figure(figsize=(WIDTH_IN, height), layout="constrained")
+        parts = figure.subfigures(len(across), 1, squeeze=False)[:, 0]
+        for column, (part, name) in enumerate(zip(parts, across, strict=True), 1):
+            axes = part.subplots(rows, _ABREAST, sharex=True, sharey=True, squeeze=False).ravel()
+            for axis, label in zip(axes, order, strict=False):
+                draw(axis, label, column)
+                axis.set_title(label, pad=2)
+                at = {"transform": axis.transAxes, "ha": "right", "va": "bottom", "fontsize": 5.5}
+                axis.text(0.97, 0.05, f"{medians[label]:.4f}", **at)
+                axis.grid(alpha=0.3, linewidth=0.4)
+                axis.tick_params(labelsize=5, length=2)
+            for axis in axes[len(order) :]:
+                axis.set_axis_off()
+            part.supxlabel(name, fontsize=6)
+            part.supylabel(up, fontsize=6)
+        figure.suptitle(f"each with its median hypervolume; in grey: {grey}", fontsize=6)
+        save_picture(figure, path, DPI)
 
 
 def draw_ranks(path: str | Path, analysis: Analysis) -> None:

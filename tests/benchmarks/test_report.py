@@ -502,6 +502,30 @@ def test_pictures_are_drawn_the_same_twice(folder, tmp_path, kind):
             assert width == pytest.approx(72 * pictures.WIDTH_IN, abs=1)
 
 
+def test_many_algorithms_get_a_panel_each(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "MOST_TOLD_APART", 2)
+    two, three, *_ = Analysis.read(folder).problems
+    medians = {label: np.median(two.values(label, "hv")) for label in two.labels}
+    for draw, problem, parts in (
+        (pictures.draw_fronts, two, 1),
+        (pictures.draw_fronts, three, 2),
+        (pictures.draw_curves, two, 1),
+        (pictures.draw_attainment, two, 1),
+    ):
+        draw(tmp_path / "x.svg", problem)
+        texts = re.findall(r"<!-- (.+) -->", (tmp_path / "x.svg").read_text(encoding="utf-8"))
+        assert sorted(t for t in texts if t in two.labels) == sorted([*two.labels] * parts)
+        if problem is two:  # the best first, each with its score
+            order = sorted(medians, key=lambda label: -medians[label])
+            assert [t for t in texts if t in two.labels] == order
+            assert [t for t in texts if re.fullmatch(r"0\.\d{4}|1\.\d{4}", t)] == [
+                f"{medians[label]:.4f}" for label in order
+            ]
+        draw(tmp_path / "y.svg", problem, ["random", "nsga2"])
+        texts = re.findall(r"<!-- (.+) -->", (tmp_path / "y.svg").read_text(encoding="utf-8"))
+        assert not any("median hypervolume" in text for text in texts)
+
+
 def test_pictures_that_cannot_be_drawn(folder, tmp_path):
     analysis = Analysis.read(folder)
     two, three, one, _ = analysis.problems
