@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from apq_moo.benchmarks.compare.published import SCORES
 from apq_moo.benchmarks.experiments import fidelity, measured_search
 from apq_moo.data.assets import find_assets
 from apq_moo.defaults import DEFAULT_PREDICTOR
@@ -399,7 +400,9 @@ def _tables(page: str) -> list[list[list[str]]]:
 def test_scores_of_the_benchmark():
     """Medians of every seed's scores, with quartiles where the page has them."""
     values = defaultdict(list)
-    for row in _curves("benchmark-scores.csv"):
+    with SCORES.open() as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
         for score in ("hv", "regret", "coverage"):
             key = row["space"], row["algorithm"], f"{row['objectives']}, {score}"
             values[key].append(float(row[score] or np.nan))

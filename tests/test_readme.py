@@ -67,6 +67,13 @@ def test_the_commands_that_compare(page, section, tmp_path):
     assert {".html", ".md"} < kinds
 
 
+def test_the_commands_that_hold_seeds_against_published_ones(tmp_path, capsys):
+    for arguments in commands("Your seeds beside these", BENCHMARK):
+        call(arguments)
+    assert "beside 17 algorithms, unpaired" in " ".join(capsys.readouterr().out.split())
+    assert (tmp_path / "runs" / "mine.csv").is_file()
+
+
 def test_the_plan_of_a_benchmark():
     (text,) = blocks("toml", "# Comparing algorithms", BENCHMARK)
     Path("plan.toml").write_text(text)

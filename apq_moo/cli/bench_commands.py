@@ -30,6 +30,7 @@ from apq_moo.texts import by_commas
 
 if TYPE_CHECKING:
     from apq_moo.benchmarks.compare.analysis import Analysis, ProblemResults
+    from apq_moo.benchmarks.compare.plan import BenchPlan
     from apq_moo.benchmarks.compare.store import Outcome
 
 FolderArgument = Annotated[Path, typer.Argument(metavar="RUN|BENCH", help="A folder of either.")]
@@ -70,7 +71,11 @@ def bench(
     pop_size: Annotated[int | None, typer.Option(help="Networks a round.")] = None,
     start: Annotated[str | None, typer.Option(help=START_HELP)] = None,
     plan: Annotated[
-        Path | None, typer.Option(help="A TOML file with these options; flags replace entries.")
+        Path | None,
+        typer.Option(
+            help="A TOML file with these options, or a published plan (fashion, tiny); flags "
+            "replace entries."
+        ),
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, max=MAX_JOBS, help="Runs at a time.")] = 1,
     backend: Annotated[str, typer.Option(help="loky, dask or ray.")] = "loky",
@@ -111,7 +116,7 @@ def bench(
             )
         store = grow(resume, **given)
     else:
-        asked = BenchPlan.read(plan) if plan is not None else BenchPlan()
+        asked = BenchPlan() if plan is None else _read_plan(plan)
         asked = asked.with_given(**given)
         store = begin(folder or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-bench", asked)
     begun = time.monotonic()
@@ -141,6 +146,14 @@ def bench(
     )
     if failed:
         raise typer.Exit(1)
+
+
+def _read_plan(plan: Path) -> BenchPlan:
+    from apq_moo.benchmarks.compare.plan import BenchPlan
+    from apq_moo.benchmarks.compare.published import published_plan
+
+    named = not plan.suffix and plan.name == str(plan) and not plan.exists()
+    return published_plan(plan.name) if named else BenchPlan.read(plan)
 
 
 def _seeds(text: str) -> dict[str, int]:
@@ -336,7 +349,11 @@ def plot(
         int, typer.Option(min=1, help="Which problem, in the order of the report.")
     ] = 1,
     algos: Annotated[
-        str, typer.Option(help="Algorithms to tell apart, by commas; the others in grey.")
+        str,
+        typer.Option(
+            help="Algorithms to tell apart, by commas; above 7 a panel for each.",
+            show_default="all",
+        ),
     ] = "",
 ) -> None:
     """Draw a picture for a paper: vector formats, one column wide."""

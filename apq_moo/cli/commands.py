@@ -2,6 +2,7 @@
 
 from apq_moo.cli import (  # noqa: F401
     bench_commands,
+    compare_command,
     comparison_commands,
     data_commands,
     deploy_commands,

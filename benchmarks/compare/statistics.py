@@ -193,6 +193,45 @@ def compare_pairs(
                     f"paired samples must be of one length, but {a!r} has {len(values[a])} values "
                     f"and {b!r} {len(values[b])}; drop what has no partner or compare unpaired"
                 )
+    return _compared(values, pairs, paired, larger_is_better, alpha)
+
+
+def compare_with(
+    name: str,
+    sample: ArrayLike,
+    others: Mapping[str, ArrayLike],
+    *,
+    paired: bool,
+    larger_is_better: bool,
+    alpha: float = ALPHA,
+) -> list[Comparison]:
+    """Compare one sample with each of others; see :func:`compare_pairs`.
+
+    Args:
+        name: of the sample; another one may have it too.
+        sample: its values.
+        others: values by name.
+        paired: whether values of the same place belong together.
+        larger_is_better: what a winner has.
+        alpha: largest p-value, adjusted over these comparisons, that is significant.
+
+    Returns:
+        A comparison for each of the others, whose ``winner`` is ``""`` where that is the sample.
+    """
+    _level(alpha)
+    values = {other: _values(of, f"values of {other!r}") for other, of in others.items()}
+    values[""] = _values(sample, f"values of {name!r}")
+    pairs = [("", other) for other in others]
+    return _compared(values, pairs, paired, larger_is_better, alpha)
+
+
+def _compared(
+    values: Mapping[str, FloatArray],
+    pairs: Sequence[tuple[str, str]],
+    paired: bool,
+    larger_is_better: bool,
+    alpha: float,
+) -> list[Comparison]:
     test = _signed_rank if paired else _rank_sum
     tests = [test(values[a], values[b]) for a, b in pairs]
     adjusted = holm([p for p, _ in tests])

@@ -43,7 +43,7 @@ FOLDERS = {
     ("export", "-o"),
 }
 """And of ``export``, whose formats are tested with it, a file."""
-INPUTS = {"--supernet", "--samples", "--resume", "--plan", "--figures", "--rates"}
+INPUTS = {"--supernet", "--samples", "--resume", "--plan", "--figures", "--rates", "--with"}
 
 
 @pytest.fixture
