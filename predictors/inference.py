@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from apq_moo.arrays import FloatArray, IntArray
+from apq_moo.extras import is_installed
 from apq_moo.predictors.inputs import Inputs
 from apq_moo.predictors.network import (
     ARCHITECTURE,
@@ -105,7 +106,7 @@ class ExactNetwork:
     def of_blocks(self, index: IntArray) -> FloatArray:
         """The same for what :meth:`Space.block_index` returns, shape ``(n, n_blocks)``."""
         self._rows_seen += len(index)
-        worth = "torch" in sys.modules or self._rows_seen > _TORCH_AFTER
+        worth = "torch" in sys.modules or (self._rows_seen > _TORCH_AFTER and is_installed("torch"))
         output = np.empty(len(index))
         room = _Room.of(min(len(index), _CHUNK))
         # A process that was forked after its parent had used several of torch's threads would wait

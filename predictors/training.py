@@ -11,6 +11,7 @@ import numpy as np
 
 from apq_moo.arrays import FloatArray
 from apq_moo.errors import UserError
+from apq_moo.extras import require
 from apq_moo.predictors.network import (
     ARCHITECTURE,
     BITS,
@@ -107,7 +108,11 @@ def train(
 
     Returns:
         The trained arrays.
+
+    Raises:
+        UserError: torch is not installed.
     """
+    require("torch", "fitting a network")
     import torch
 
     n = len(targets)

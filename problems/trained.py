@@ -16,6 +16,7 @@ from apq_moo.data import load_images
 from apq_moo.data.assets import SUPERNET, Assets, find_assets
 from apq_moo.data.images import ImageSource
 from apq_moo.errors import UserError
+from apq_moo.extras import require
 from apq_moo.problems.accuracy import AccuracySource
 from apq_moo.space import Subnet, superspace
 from apq_moo.threads import one_torch_thread
@@ -64,11 +65,12 @@ def load_trained(assets: Assets) -> tuple[Supernet, ImageSource]:
 
 
 def require_trained(source: AccuracySource) -> None:
-    """Check, before a search, that a space has a supernet, and that its images are here.
+    """Check, before a search, that a space has a supernet, and that its images and torch are here.
 
     Raises:
         UserError: it has not, or they are not.
     """
+    require("torch", "the supernet")
     assets = supernet_assets(find_assets(source.space, source.assets))
     if not assets.has(SUPERNET):
         raise UserError(f"{assets.folder} has none; name a folder of assets that has one")

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from apq_moo.cli.stopping import Stopped, stoppable
 from apq_moo.errors import UserError, escaped, one_line, shown
+from apq_moo.extras import EXTRAS, require
 
 _DEFAULTS = {"--verify": "10"}
 """Options whose value may be left out."""
@@ -82,7 +83,7 @@ def _value(error: BaseException) -> str:
 
 @contextmanager
 def _named() -> Iterator[None]:
-    """Turn an operating system's complaint about a file, or a full GPU, into a user's mistake."""
+    """Turn a user's mistake into one: a file, a full GPU, a library that is not installed."""
     try:
         yield
     except RuntimeError as error:
@@ -96,6 +97,11 @@ def _named() -> Iterator[None]:
         if not isinstance(error.filename, str):
             raise
         raise UserError(f"cannot use {error.filename}: {error.strerror}") from error
+    except ImportError as error:
+        library = (error.name or "").partition(".")[0]
+        if library in EXTRAS:
+            require(library, "this command")
+        raise
 
 
 def _line(stop: BaseException, message: str) -> str:

@@ -11,12 +11,12 @@ import numpy as np
 
 from apq_moo.algorithms.base import check_least
 from apq_moo.algorithms.baselines.choice import Choice
-from apq_moo.algorithms.baselines.ddpg import Ddpg, Settings
 from apq_moo.algorithms.baselines.decisions import Decisions
 from apq_moo.algorithms.baselines.reference import reference_network
 from apq_moo.algorithms.baselines.system import Asking, System, Target
 from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.errors import UserError, shown
+from apq_moo.extras import require
 from apq_moo.problems import APQProblem
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Agent(Protocol):
         """An action from 0 to 1, for a state of shape ``(n_state,)``."""
 
     def learn(self, states: FloatArray, actions: FloatArray, reward: float) -> None:
-        """Take in an episode; see :class:`Ddpg`."""
+        """Take in an episode: states before each action and after the last, actions, a reward."""
 
 
 class RandomAgent:
@@ -148,6 +148,8 @@ class AgentSystem(System):
     def check(self, problem: APQProblem, base: IntArray) -> None:
         """See :class:`System`."""
         super().check(problem, base)
+        if self.agent == "ddpg":
+            require("torch", f"{self.title}:agent=ddpg")
         self._device(problem)
 
     def _device(self, problem: APQProblem) -> str:
@@ -175,6 +177,8 @@ class AgentSystem(System):
             from apq_moo.algorithms.baselines.td3 import Td3
 
             return Td3(decisions, episodes, warmup, self.hidden, rng, device)
+        from apq_moo.algorithms.baselines.ddpg import Ddpg, Settings
+
         settings = Settings(warmup, decay=self.decay, replay=self.replay, hidden=self.hidden)
         return Ddpg(decisions.n_state, settings, rng, device)
 
