@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DOCS := $(VENV)/.installed-docs
 
-.PHONY: run test test-slow types docs dist clean
+.PHONY: run test test-slow test-lowest test-core types docs dist clean
 
 run: $(VENV)/bin/apq-moo
 	$(BIN)/apq-moo run --algo apq-ga --objectives acc,latency
@@ -17,6 +17,19 @@ test: $(STAMP)
 
 test-slow: $(STAMP) $(DOCS)
 	OMP_NUM_THREADS=2 $(BIN)/python -m pytest -q -m slow
+
+# The tests, or those of FILES, with the oldest releases that pyproject.toml allows of all it names.
+test-lowest: $(STAMP)
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(VENV)/lowest
+	$(BIN)/uv pip install --quiet --python $(VENV)/lowest --resolution lowest-direct -e .[test]
+	$(BIN)/python tests/lowest.py $(VENV)/lowest
+	OMP_NUM_THREADS=1 $(VENV)/lowest/bin/python -m pytest -q -n 2 $(FILES)
+
+# Of the tests, or of FILES, those of what works without any extra, where none is installed.
+test-core: $(VENV)/bin/python
+	$(PYTHON) -m venv --clear $(VENV)/core
+	$(VENV)/core/bin/pip install --quiet -e . hypothesis pytest pytest-xdist
+	OMP_NUM_THREADS=1 $(VENV)/core/bin/python -m pytest -q -n 2 -rs $(FILES)
 
 # Type checkers cannot follow the mapping of top-level folders into the package, so a built copy of
 # it is checked.
