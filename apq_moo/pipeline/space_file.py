@@ -77,11 +77,20 @@ def read_text(text: str, path: Path) -> Space:
 
 
 def following(design: Design, images: str, path: Path) -> dict[str, str]:
-    """Commands that may follow, filled in, with what each does."""
+    """Commands that may follow, filled in, with what each does.
+
+    A pipeline's batches have a fixed size; where there are too few images for one, the stages are
+    proposed instead, with smaller batches.
+    """
     n, file = design.facts.train, shlex.quote(str(path))
-    steps = training_steps(n)
+    steps, batch = training_steps(n), TrainConfig.batch_size
+    while batch > max(1, n):
+        batch //= 2
     init = f" --init {INIT}" if n < MANY else ""
-    weights = shlex.quote(str(path.with_suffix(".safetensors")))
+    weights, samples, predictor = (
+        shlex.quote(str(path.with_name(f"{path.stem}{end}")))
+        for end in (".safetensors", "-samples.npz", "-predictor.safetensors")
+    )
     limits = "".join(f" --max {name}={limit:g}" for name, limit in design.limits.items())
     costs = ",".join(("acc", *design.limits))
     device = shlex.quote(design.device)
@@ -89,12 +98,22 @@ def following(design: Design, images: str, path: Path) -> dict[str, str]:
     commands = {}
     if _own(images):
         commands[f"apq-moo data check {shlex.quote(path_of(images))}"] = "can all be read?"
-    plan = f"--steps {steps} --batch-size {TrainConfig.batch_size} --gpus 1"
+    plan = f"--steps {steps} --batch-size {batch} --gpus 1"
     commands[f"apq-moo supernet plan --space {file} {plan}"] = "how long training takes"
     given = f"--space {file} --steps {steps}{init}"
-    commands[f"apq-moo supernet train {given} -o {weights}"] = "the supernet alone; or all of it:"
     search = f"--objectives {costs} --device {device}{limits}"
-    commands[f"apq-moo pipeline {given} {search} --out {out}"] = "to a verified front"
+    if batch == TrainConfig.batch_size:
+        commands[f"apq-moo supernet train {given} -o {weights}"] = "the supernet; or all of it:"
+        commands[f"apq-moo pipeline {given} {search} --out {out}"] = "to a verified front"
+        return commands
+    of = f"--space {file}"
+    for command, what in (
+        (f"supernet train {given} --batch-size {batch} -o {weights}", "the supernet"),
+        (f"samples collect {of} --supernet {weights} -o {samples}", "what subnets are worth"),
+        (f"predictor fit xgboost {of} --samples {samples} -o {predictor}", "to predict others"),
+        (f"run {of} --predictor {predictor} {search} --out {out}", "a front"),
+    ):
+        commands[f"apq-moo {command}"] = what
     return commands
 
 

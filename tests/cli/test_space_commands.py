@@ -14,7 +14,7 @@ from apq_moo.space import load_space
 @pytest.fixture
 def pictures(tmp_path):
     rng = np.random.default_rng(0)
-    for split, n in (("train", 70), ("test", 10)):
+    for split, n in (("train", 72), ("test", 10)):
         for name in ("daisy", "tulip"):
             folder = tmp_path / "my pictures" / split / name
             folder.mkdir(parents=True)
@@ -30,12 +30,12 @@ def test_from_a_folder_to_a_training(call, pictures, monkeypatch, capsys):
     assert space.spec.images == "folder:my pictures@8"
     assert (space.spec.input_size, space.spec.input_channels, space.spec.classes) == (8, 3, 2)
     lines = made.out.splitlines()
-    assert lines[0].startswith("8x8 pixels, 3 channels, 2 classes, 126 images to train on: ")
+    assert lines[0].startswith("8x8 pixels, 3 channels, 2 classes, 130 images to train on: ")
     assert lines[2:4] == ["my-pictures.toml", "next:"]
     commands = [shlex.split(line.partition("  # ")[0]) for line in lines[4:]]
     assert [command[1] for command in commands] == ["data", "supernet", "supernet", "pipeline"]
     check, plan, train, pipeline = (command[1:] for command in commands)
-    assert call(*check).out.startswith("train: 140 images of 2 classes: daisy 70, tulip 70")
+    assert call(*check).out.startswith("train: 144 images of 2 classes: daisy 72, tulip 72")
     assert plan[:4] == ["supernet", "plan", "--space", "my-pictures.toml"]
     with pytest.raises(SystemExit):
         main([*plan, "--figures", "none.json"])
@@ -59,6 +59,28 @@ def test_from_a_folder_to_a_training(call, pictures, monkeypatch, capsys):
     (config,) = configs
     assert (config.space, config.steps, config.init) == ("my-pictures.toml", 3600, "fashion")
     assert (config.objectives, config.limits) == (("acc", "latency"), {"latency": 0.02})
+
+
+@pytest.mark.slow
+def test_with_few_images_the_stages_are_proposed(call, pictures):
+    for split in ("train", "test"):
+        for image in Path("my pictures", split).rglob("*.png"):
+            if int(image.stem) >= 20:
+                image.unlink()
+    made = call("space", "new", "--images", "folder:my pictures@8", "--latency", "0.02")
+    commands = [shlex.split(line.partition("  # ")[0])[1:] for line in made.out.splitlines()[4:]]
+    assert [command[0] for command in commands] == [
+        *("data", "supernet", "supernet", "samples", "predictor", "run"),
+    ]
+    assert "36 images to train on" in made.out
+    train = commands[2]
+    assert train[-4:] == ["--batch-size", "32", "-o", "my-pictures.safetensors"]
+    assert call(*["2" if word == "3600" else word for word in train]).code == 0
+    few = ("--fp", "30", "--mp", "30", "--held-out", "10")
+    assert call(*commands[3], *few).code == 0
+    assert call(*commands[4]).code == 0
+    assert call(*commands[5], "--budget", "1000").code == 0
+    assert Path("runs/my-pictures/front.csv").is_file()
 
 
 def test_the_same_command_writes_the_same_file(call, refused):
