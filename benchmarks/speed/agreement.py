@@ -66,8 +66,9 @@ def convolutions(space: Space) -> list[Layer]:
 def layer_errors(space: Space, layer: Layer, n: int, device: torch.device) -> dict[str, float]:
     """Relative errors of one convolution's output and gradients on random numbers."""
     from apq_moo.supernet.gpu import primitives
+    from apq_moo.supernet.gpu.operands import Source, Target, Weight
     from apq_moo.supernet.gpu.sizes import to_planes
-    from apq_moo.supernet.gpu.workspace import Source, Target, Weight, Workspace
+    from apq_moo.supernet.gpu.workspace import Workspace
 
     forward, backward = torch.float16, torch.bfloat16
     if device.type == "cpu":  # what is interpreted knows no bfloat16

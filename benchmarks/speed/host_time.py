@@ -110,7 +110,7 @@ def host_times(space: Space, n: int) -> Iterator[tuple[str, float, float]]:
         for name, do, way in (
             ("evaluation", evaluate, evaluator), ("training", train, gradients)
         ):  # fmt: skip
-            for subnet in (largest, *subnets):  # memory grows, and launches are remembered
+            for subnet in (largest, *subnets, *subnets):  # memory grows, launches are recorded
                 do(subnet)
             for repeats in (False, True):
                 way._work.repeats = repeats

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from apq_moo.space import Layer
-from apq_moo.supernet.gpu.workspace import Source, Target, Workspace
+from apq_moo.supernet.gpu.operands import Source, Target
+from apq_moo.supernet.gpu.workspace import Workspace
 
 _TIMED = (
     "bands", "close", "convolve", "pooled_gradient", "settle", "settle_gradient", "weight_gradient",

@@ -2,6 +2,7 @@
 
 import ctypes
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -157,7 +158,7 @@ def test_what_was_launched_for_one_subnet_is_repeated_for_others(space, monkeypa
     blocks = [replace(block, w_pw=8, a_pw=3, w_dw=3, a_dw=8) for block in first.blocks]
     other = replace(first, blocks=tuple(blocks))
     reference, fast = Evaluator(net, x[:4]), GpuEvaluator(net, x[:4])
-    for _ in range(2):  # rooms have grown by then
+    for _ in range(3):  # rooms have grown, and launches are recorded
         fast.logits(first, x[4:], quantised=True)
     done = []
     for name in ("_calibrate", "_infer"):
@@ -270,17 +271,28 @@ def test_all_learn_from_predictions_that_are_given(supernet):
     assert float((grads[0] - grads[1]).norm()) < 0.05 * float(grads[0].norm())
 
 
-@pytest.mark.parametrize(("quantised", "zeroed"), [(False, False), (True, True), (True, False)])
-def test_a_step_replaces_the_gradients_of_the_one_before(supernet, quantised, zeroed):
+@pytest.mark.parametrize(
+    ("quantised", "grads"), [(False, "kept"), (True, "missing"), (True, "others")]
+)
+def test_a_step_replaces_the_gradients_of_the_one_before(supernet, quantised, grads, monkeypatch):
+    """Whether they are still there, or others stand in their place."""
     students = [Student(SPACE.decode(SPACE.smallest())[0], quantised)]
     kernels = _kernels(supernet)
     loss = _step(kernels, students)
-    kept = [parameter.grad.clone() for parameter in supernet.parameters()]
-    assert any(bool(grad.any()) for grad in kept)
-    if zeroed:
+    wanted = [parameter.grad.clone() for parameter in supernet.parameters()]
+    assert any(bool(grad.any()) for grad in wanted)
+    if grads == "missing":
         supernet.zero_grad(set_to_none=True)
+    elif grads == "others":
+        for parameter in supernet.parameters():
+            parameter.grad = torch.full_like(parameter, 7.0)
+    else:  # what has been launched three times is only repeated
+        for _ in range(2):
+            _step(kernels, students)
+        for name in ("_forward_part", "_backward_part"):
+            monkeypatch.setattr(kernels, name, pytest.fail)
     assert _step(kernels, students) == pytest.approx(loss, abs=1e-6)
-    for parameter, grad in zip(supernet.parameters(), kept, strict=True):
+    for parameter, grad in zip(supernet.parameters(), wanted, strict=True):
         assert torch.allclose(parameter.grad, grad, rtol=1e-4, atol=1e-6)
 
 
@@ -454,29 +466,29 @@ def test_stretches_are_started_by_one_call_where_all_their_kernels_are_plain(mon
     start = lambda words, stream: told.append((list(words), stream))  # noqa: E731
     monkeypatch.setattr(launching, "starter_of_driver", lambda: start)
     launcher = launching.Launcher(torch.device("cpu"))
-    stays, xs = torch.zeros(4), [torch.zeros(4) for _ in range(3)]
+    stays, xs = torch.zeros(4), [torch.zeros(4) for _ in range(4)]
 
-    def work():
-        launcher.launch(kernel, 3, (xs[0], 2), (True,))
+    def work(x):
+        launcher.launch(kernel, 3, (x, 2), (True,))
         launcher.launch(kernel, 5, (stays, 6), (True,))
 
     for x in xs:
-        launcher.do("key", [x], work)
+        launcher.do("key", [x], partial(work, x))
     launcher.flush()
     if kind == "i64":
-        assert [one[0] for one in kernel.launches] == ["public", *["at once"] * 5]
+        assert [one[0] for one in kernel.launches] == ["public", *["at once"] * 7]
         return
-    assert len(kernel.launches) == 2
+    assert len(kernel.launches) == 4
     (words, stream) = told.pop()
     assert not told
     assert stream == 7
     head = [77, 3, 128, 32, 4], [77, 5, 128, 32, 4]
     second = [*head[1], stays.data_ptr(), 6, 0, 0]
-    first = ([*head[0], x.data_ptr(), 2, 0, 0] for x in xs[1:])
+    first = ([*head[0], x.data_ptr(), 2, 0, 0] for x in xs[2:])
     assert words == [word for one in first for word in (*one, *second)]
     launcher.forget()
-    launcher.do("key", [xs[0]], work)
-    assert len(kernel.launches) == 4
+    launcher.do("key", xs[:1], partial(work, xs[0]))
+    assert len(kernel.launches) == 6
 
 
 def test_the_loop_in_c_hands_the_driver_what_the_words_say():

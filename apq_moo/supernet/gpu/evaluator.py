@@ -23,9 +23,11 @@ from apq_moo.supernet.evaluation import Observer
 from apq_moo.supernet.gpu import primitives
 from apq_moo.supernet.gpu.graphs import Replays
 from apq_moo.supernet.gpu.launching import in_place_of
+from apq_moo.supernet.gpu.operands import Source, Target, Weight
+from apq_moo.supernet.gpu.parts import Part, Use
 from apq_moo.supernet.gpu.sizes import pitch_of, plane_of, pool, to_planes
 from apq_moo.supernet.gpu.spans import Spans
-from apq_moo.supernet.gpu.workspace import Source, Target, Weight, Workspace
+from apq_moo.supernet.gpu.workspace import Workspace
 from apq_moo.supernet.layers import ElasticConv, ElasticDepthwise
 from apq_moo.supernet.network import Node, Supernet
 from apq_moo.supernet.quantisers import activation_levels, weight_levels
@@ -62,80 +64,7 @@ class Prepared:
     parts: tuple[Planes, ...]
 
 
-@dataclass(frozen=True)
-class _Use:
-    """A convolution as a subnet uses it.
-
-    Attributes:
-        node: the layer and its module.
-        number: of its batch norm's vectors.
-        weight: all of it, or its part for the layer's input channels.
-        span: of its input, if that is rounded to levels.
-        shape: a number that those have in common whose launches differ in addresses only.
-    """
-
-    node: Node
-    number: int
-    weight: Weight
-    span: Tensor | None
-    shape: int
-
-    @property
-    def layer(self) -> Layer:
-        """Its shape and bits."""
-        return self.node.layer
-
-    @property
-    def variables(self) -> list[Tensor]:
-        """What depends on the bits."""
-        return [x for x in (self.weight.data, self.weight.scale, self.span) if x is not None]
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Convolutions from one output that is stored between blocks to the next.
-
-    Attributes:
-        uses: these; a shortcut leads around all of them.
-        reads: what its input is stored as: levels, floats or integers.
-        kind: the type of these.
-        stored: if integers, their span.
-        storing: spans of the integers that it stores, if it does.
-    """
-
-    uses: Sequence[_Use]
-    reads: str
-    kind: torch.dtype
-    stored: Tensor | None
-    storing: Tensor | None
-
-    @property
-    def writes(self) -> tuple[str, torch.dtype]:
-        """What its output is stored as, and the type."""
-        if self.storing is None:
-            return "floats", torch.float16
-        return "integers", torch.int8 if self.last.activation is None else torch.uint8
-
-    @property
-    def last(self) -> Layer:
-        """Its last layer."""
-        return self.uses[-1].layer
-
-    @property
-    def shape(self) -> tuple[Hashable, ...]:
-        """The same for parts whose launches differ in addresses only."""
-        return self.reads, self.storing is None, *[use.shape for use in self.uses]
-
-    @property
-    def variables(self) -> list[Tensor]:
-        """These addresses."""
-        found = [x for x in (self.stored, self.storing) if x is not None]
-        for use in self.uses:
-            found += use.variables
-        return found
-
-
-_Run = Callable[[_Part, Tensor, Tensor, int], None]
+_Run = Callable[[Part, Tensor, Tensor, int], None]
 """What is done with a part: its input, where its output goes, and the number of images."""
 
 
@@ -169,7 +98,7 @@ class GpuEvaluator:
         self.device = device_of(supernet)
         self._work = Workspace(supernet.space, self.device, forward_type=forward_type)
         self._weights: dict[tuple[str, int, int, int], Weight] = {}
-        self._uses: dict[tuple[int, bool], _Use] = {}
+        self._uses: dict[tuple[int, bool], Use] = {}
         self._shapes: dict[Hashable, int] = {}
         self._replays = Replays(self.device)
         self._spans = Spans(supernet.ranges, self.device)
@@ -231,14 +160,14 @@ class GpuEvaluator:
             found.append(self._replays.do(key, classify, partial(tuple, [x])))
         return found[0] if len(found) == 1 else torch.cat(found)
 
-    def _parts(self, subnet: Subnet, *, quantised: bool) -> list[_Part]:
+    def _parts(self, subnet: Subnet, *, quantised: bool) -> list[Part]:
         """A subnet but for its classifier.
 
         Raises:
             UserError: see :meth:`logits`.
         """
-        parts: list[_Part] = []
-        uses: list[_Use] = []
+        parts: list[Part] = []
+        uses: list[Use] = []
         for layer in self.space.layers(subnet)[:-1]:
             uses.append(self._use(layer, quantised=quantised))
             if not layer.leaves_block:
@@ -250,11 +179,11 @@ class GpuEvaluator:
                 stored = self._spans.leaving(before) if reads == "integers" else None
             if quantised and layer.between_bits == STORED_BITS:
                 storing = self._spans.storing(layer, before if layer.closes_shortcut else None)
-            parts.append(_Part(uses, reads, kind, stored, storing))
+            parts.append(Part(uses, reads, kind, stored, storing))
             uses = []
         return parts
 
-    def _use(self, layer: Layer, *, quantised: bool) -> _Use:
+    def _use(self, layer: Layer, *, quantised: bool) -> Use:
         found = self._uses.get((id(layer), quantised))
         if found is not None and found.layer is layer:
             return found
@@ -263,7 +192,7 @@ class GpuEvaluator:
         span = self._spans.entering(layer) if rounds else None
         weight = self._weight(node, quantised=quantised)
         shape = layer.name, layer.kernel, layer.c_in, layer.c_out, weight.scale is None, rounds
-        found = _Use(
+        found = Use(
             node, self._work.number(layer), weight, span,
             self._shapes.setdefault(shape, len(self._shapes)),
         )  # fmt: skip
@@ -282,7 +211,7 @@ class GpuEvaluator:
             found = self._weights[key] = make_weight(module, layer, bits)
         return found
 
-    def _run(self, what: str, run: _Run, parts: Sequence[_Part], images: Planes) -> Tensor:
+    def _run(self, what: str, run: _Run, parts: Sequence[Part], images: Planes) -> Tensor:
         """Run all parts on some images; what the last stores, as it lies in memory."""
         n, outputs = images.n, self._work.between(images.n, torch.float16)
         x = needed(images.levels) if parts[0].reads == "levels" else images.floats
@@ -294,17 +223,17 @@ class GpuEvaluator:
         self._work.flush()
         return x
 
-    def _read(self, part: _Part, x: Tensor, n: int) -> Tensor:
+    def _read(self, part: Part, x: Tensor, n: int) -> Tensor:
         """A part's input, in its shape and type."""
         layer = part.uses[0].layer
         return in_place_of(x, (layer.c_in, pitch_of(n, layer.size)), part.kind)
 
-    def _written(self, part: _Part, out: Tensor, n: int) -> Tensor:
+    def _written(self, part: Part, out: Tensor, n: int) -> Tensor:
         """Its output likewise."""
         layer = part.last
         return in_place_of(out, (layer.c_out, pitch_of(n, layer.size_out)), part.writes[1])
 
-    def _source(self, part: _Part, at: int, x: Tensor, stored: str) -> Source:
+    def _source(self, part: Part, at: int, x: Tensor, stored: str) -> Source:
         """How a layer reads what is ``stored``: levels, floats, integers or raw outputs."""
         use = part.uses[at]
         return Source(
@@ -313,7 +242,7 @@ class GpuEvaluator:
         )  # fmt: skip
 
     def _calibrate(
-        self, part: _Part, x: Tensor, out: Tensor, n: int, observer: Observer | None = None
+        self, part: Part, x: Tensor, out: Tensor, n: int, observer: Observer | None = None
     ) -> None:
         """Settle the batch norms of a part.
 
@@ -345,7 +274,7 @@ class GpuEvaluator:
                 self._observe_stored(layer, raw, number, other, observer)
             work.close(number, layer, n, raw, self._written(part, out, n), other, part.storing)
 
-    def _infer(self, part: _Part, x: Tensor, out: Tensor, n: int) -> None:
+    def _infer(self, part: Part, x: Tensor, out: Tensor, n: int) -> None:
         """Run a part by the batch norms settled last."""
         work, stored = self._work, part.reads
         x = kept = self._read(part, x, n)
@@ -367,14 +296,14 @@ class GpuEvaluator:
             )  # fmt: skip
             work.convolve(layer, Weight(bands.data, bands.row), source, target, n)
 
-    def _pooled(self, part: _Part, x: Tensor, n: int) -> Tensor:
+    def _pooled(self, part: Part, x: Tensor, n: int) -> Tensor:
         """Pooled features of shape ``(n, channels)`` from what the last part stores."""
         x = self._written(part, x, n)
         if part.storing is not None:
             x = x.float().mul_(self._spans.leaving(part.last)[2])
         return pool(x, n, part.last.size_out)
 
-    def _settle(self, use: _Use, n: int) -> None:
+    def _settle(self, use: Use, n: int) -> None:
         module = use.node.module
         assert not isinstance(module, nn.Linear)
         self._work.settle(
@@ -404,7 +333,7 @@ class GpuEvaluator:
         if other is not None:
             observer(total_of(layer), x + self._floats(other, number, "floats", layer.size_out))
 
-    def _classify(self, part: _Part, x: Tensor, n: int, *, quantised: bool) -> Tensor:
+    def _classify(self, part: Part, x: Tensor, n: int, *, quantised: bool) -> Tensor:
         """Logits from what the last part stores."""
         pooled, layer = self._pooled(part, x, n), self.space.fixed_layers()[-1]
         weight, bias = self.supernet.classifier.weight, self.supernet.classifier.bias

@@ -95,6 +95,7 @@ class Launcher:
         self._ready: dict[tuple[Any, ...], Start] = {}
         self._tensors: dict[int, tuple[int, ...]] = {}
         self._stretches: OrderedDict[Hashable, Stretch] = OrderedDict()
+        self._seen: set[Hashable] = set()
         self._forgotten = 0
         self._recorded: list[tuple[_Launch, Start | None]] | None = None
         self._words = no_words()
@@ -133,7 +134,8 @@ class Launcher:
     def do(self, key: Hashable, variables: Sequence[Tensor], work: Callable[[], object]) -> None:
         """Do what launches kernels and nothing else, or repeat its launches.
 
-        Repeated ones may wait until :meth:`flush`.
+        What comes for the first time is only done, since it may never come again; the second time
+        it is recorded. Repeated launches may wait until :meth:`flush`.
 
         Args:
             key: the same for what launches the same, but for the variables.
@@ -146,7 +148,10 @@ class Launcher:
             self._repeat(found, variables)
             return
         self.flush()
-        if not self.repeats:
+        if not self.repeats or key not in self._seen:
+            if len(self._seen) > _KEPT:
+                self._seen.clear()
+            self._seen.add(key)
             work()
             return
         forgotten, self._recorded = self._forgotten, []

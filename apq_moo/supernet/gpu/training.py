@@ -7,10 +7,9 @@ and products of them accumulate in single precision.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
-from itertools import pairwise
+from operator import is_not
 
 import torch
 from torch import Tensor, nn
@@ -24,117 +23,20 @@ from apq_moo.supernet.distillation import (
     cross_entropy_gradient,
 )
 from apq_moo.supernet.gpu import primitives
+from apq_moo.supernet.gpu.derived import DerivedKernels
 from apq_moo.supernet.gpu.evaluator import WAYS
 from apq_moo.supernet.gpu.graphs import Replays
 from apq_moo.supernet.gpu.launching import in_place_of
+from apq_moo.supernet.gpu.operands import Source, Target, Weight
+from apq_moo.supernet.gpu.parts import TrainedPart as Part
+from apq_moo.supernet.gpu.parts import TrainedUse as Use
 from apq_moo.supernet.gpu.sizes import pitch_of, pool, to_planes
 from apq_moo.supernet.gpu.spans import Spans
-from apq_moo.supernet.gpu.workspace import Source, Target, Weight, Workspace
+from apq_moo.supernet.gpu.workspace import Workspace
 from apq_moo.supernet.gradients import Student
-from apq_moo.supernet.layers import ElasticDepthwise, ElasticNorm
-from apq_moo.supernet.network import Node, Supernet
+from apq_moo.supernet.layers import ElasticDepthwise
+from apq_moo.supernet.network import Supernet
 from apq_moo.supernet.quantisers import weight_levels
-
-
-@dataclass(frozen=True)
-class _Use:
-    """A convolution as a subnet uses it.
-
-    Attributes:
-        node: the layer and its module.
-        number: of its batch norm's vectors.
-        data: its weight in single precision, of the kernel's size.
-        grad: where the weight's gradient goes; its leading rows and columns are the layer's.
-        span: of its input, if that is rounded to levels.
-        shape: what launches depend on, but for addresses.
-    """
-
-    node: Node
-    number: int
-    data: Tensor
-    grad: Tensor
-    span: Tensor | None
-    shape: tuple[Hashable, ...]
-
-    @property
-    def layer(self) -> Layer:
-        """Its shape and bits."""
-        return self.node.layer
-
-    @property
-    def norm(self) -> ElasticNorm:
-        """Its batch norm."""
-        assert not isinstance(self.node.module, nn.Linear)
-        return self.node.module.norm
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Convolutions from one output that is kept between blocks to the next.
-
-    Attributes:
-        uses: these; a shortcut leads around all of them.
-        shape: what launches depend on, but for addresses.
-        spans: those of the inputs.
-    """
-
-    uses: Sequence[_Use]
-    shape: tuple[Hashable, ...]
-    spans: Sequence[Tensor]
-
-    @property
-    def last(self) -> _Use:
-        """What gives its output."""
-        return self.uses[-1]
-
-
-@dataclass
-class _Derived:
-    """A depthwise kernel derived from the next larger one, as ``ElasticDepthwise`` slices it.
-
-    By hand, since autograd's own thread takes a millisecond to answer for each.
-
-    Attributes:
-        module: whose kernel it is.
-        small: its size.
-        large: the next larger size.
-        data: the derived weight, shape ``(channels, 1, small, small)``.
-        centre: what it is derived from, shape ``(channels, small * small)``.
-        grad: its gradient.
-        larger_grad: gradient of what it is derived from.
-    """
-
-    module: ElasticDepthwise
-    small: int
-    large: int
-    data: Tensor
-    centre: Tensor
-    grad: Tensor
-    larger_grad: Tensor
-
-    def begin(self, larger: Tensor) -> None:
-        """Derive it, and forget its gradient."""
-        self.centre.view_as(self.data).copy_(self._middle(larger))
-        torch.mm(self.centre, self._transform().detach(), out=self.data.view_as(self.centre))
-        self.grad.zero_()
-
-    def end(self) -> None:
-        """Add its gradient to those of the larger weight and of the transform."""
-        transform = self._transform()
-        assert transform.grad is not None
-        grad = self.grad.view_as(self.centre)
-        transform.grad.addmm_(self.centre.T, grad)
-        middle = self._middle(self.larger_grad)
-        middle += (grad @ transform.detach().T).view_as(middle)
-
-    def _transform(self) -> Tensor:
-        transform: Tensor = self.module.transforms[f"{self.large}to{self.small}"]
-        return transform
-
-    def _middle(self, weight: Tensor) -> Tensor:
-        margin = (self.large - self.small) // 2
-        part = slice(margin, margin + self.small)
-        return weight[:, :, part, part]
 
 
 class GpuGradients:
@@ -168,9 +70,9 @@ class GpuGradients:
             forward_type=forward_type, backward_type=backward_type,
         )  # fmt: skip
         self._parameters = list(supernet.parameters())
-        self._depthwise = [m for m in supernet.modules() if isinstance(m, ElasticDepthwise)]
-        self._derived: dict[tuple[int, int], _Derived] = {}
-        self._uses: dict[tuple[int, bool], _Use] = {}
+        self._grads: list[Tensor] = []
+        self._derived: DerivedKernels
+        self._uses: dict[tuple[int, bool], Use] = {}
         self._ones = torch.ones(
             max(layer.c_out for layer in self._work.largest), device=self._work.device
         )
@@ -204,7 +106,7 @@ class GpuGradients:
             if role == "labels":
                 role, way = "soft", self.distillation
                 targets = self._replays.hold(role, self.logits[0].softmax(1))
-        self._end()
+        self._replays.do("end", self._return, tuple)
         return nn.functional.cross_entropy(self.logits[0], y)
 
     @torch.no_grad()
@@ -217,10 +119,8 @@ class GpuGradients:
         return self._replays.do((student, "predict"), work, self._memory)
 
     def _predict(self, student: Student, planes: Tensor, n: int) -> Tensor:
-        parts, quantised = (
-            self._parts(student.subnet, quantised=student.quantised),
-            student.quantised,
-        )
+        quantised = student.quantised
+        parts = self._parts(student.subnet, quantised=quantised)
         x = self._forward(parts, planes, n, quantised=quantised)
         pooled = pool(x, n, parts[-1].last.layer.size_out)
         pooled, weight, _ = self._classifier(pooled, quantised=quantised)
@@ -232,15 +132,17 @@ class GpuGradients:
 
     def _clear(self) -> None:
         """Set gradients to zero, and make those that are missing, as after ``zero_grad``."""
-        missing = [p for p in self._parameters if p.grad is None]
-        for parameter in missing:
-            parameter.grad = torch.zeros_like(parameter)
-        if missing:  # what is kept refers to the old ones
-            self._derived.clear()
+        for parameter in self._parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        grads = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        if len(grads) != len(self._grads) or any(map(is_not, grads, self._grads)):
+            self._grads = grads  # what is kept refers to the old ones
+            self._derived = DerivedKernels(self.supernet)
             self._uses.clear()
             self._work.forget()
             self._replays.forget()
-        torch._foreach_zero_([p.grad for p in self._parameters if p.grad is not None])
+        torch._foreach_zero_(grads)
 
     def _begin(self, x: Tensor) -> tuple[int, Tensor]:
         """Get ready for images: how many there are, and how kernels read them.
@@ -253,29 +155,12 @@ class GpuGradients:
         return len(x), to_planes(x).to(self._forward_type)
 
     def _derive(self) -> Tensor:
-        for module in self._depthwise:
-            weight, grad = module.weight.detach(), module.weight.grad
-            assert grad is not None
-            for small, large in reversed(list(pairwise(module.kernels))):
-                derived = self._derived.get((id(module), small))
-                if derived is None:
-                    data = weight.new_empty(len(weight), 1, small, small)
-                    derived = _Derived(
-                        module, small, large, data, torch.empty_like(data).flatten(1),
-                        torch.zeros_like(data), grad,
-                    )  # fmt: skip
-                    self._derived[id(module), small] = derived
-                derived.begin(weight)
-                weight, grad = derived.data, derived.grad
+        self._derived.begin()
         return self._ones[:1]
 
-    def _end(self) -> None:
-        """Take the gradients of the smaller kernels to the parameters, the smallest first."""
-        self._replays.do("end", self._return, tuple)
-
     def _return(self) -> Tensor:
-        for derived in reversed(self._derived.values()):
-            derived.end()
+        """Take the gradients of derived kernels to the parameters."""
+        self._derived.end()
         return self._ones[:1]
 
     @torch.no_grad()
@@ -313,28 +198,25 @@ class GpuGradients:
         key = x.data_ptr(), targets.data_ptr(), way, quantised
         logits = self._replays.do(key, classify, self._memory)
         du, before = work.between(n, self._backward_type, back=True)
-        work.do(
-            ("pooled", n, last.layer.name),
-            [du],
-            partial(self._pooled_gradient, last, du, d_pooled, n),
-        )
+        pooled = partial(self._pooled_gradient, last, du, d_pooled, n)
+        work.do(("pooled", n, last.layer.name), [du], pooled)
         self._backward(parts, images, (du, before), n, quantised=quantised)
         return logits
 
-    def _parts(self, subnet: Subnet, *, quantised: bool) -> list[_Part]:
+    def _parts(self, subnet: Subnet, *, quantised: bool) -> list[Part]:
         """A subnet but for its classifier."""
-        parts: list[_Part] = []
-        uses: list[_Use] = []
+        parts: list[Part] = []
+        uses: list[Use] = []
         for layer in self.supernet.space.layers(subnet)[:-1]:
             uses.append(self._use(layer, quantised=quantised))
             if layer.leaves_block:
                 spans = [use.span for use in uses if use.span is not None]
                 shape = quantised, *[use.shape for use in uses]
-                parts.append(_Part(uses, shape, spans))
+                parts.append(Part(uses, shape, spans))
                 uses = []
         return parts
 
-    def _use(self, layer: Layer, *, quantised: bool) -> _Use:
+    def _use(self, layer: Layer, *, quantised: bool) -> Use:
         found = self._uses.get((id(layer), quantised))
         if found is not None and found.layer is layer:
             return found
@@ -344,17 +226,17 @@ class GpuGradients:
         assert module.weight.grad is not None
         data, grad = module.weight.detach(), module.weight.grad
         if isinstance(module, ElasticDepthwise) and layer.kernel != module.kernels[-1]:
-            derived = self._derived[id(module), layer.kernel]
+            derived = self._derived.of(module, layer.kernel)
             data, grad = derived.data, derived.grad
         rounds = quantised and layer.a_bits != FLOAT_BITS
-        found = self._uses[id(layer), quantised] = _Use(
+        found = self._uses[id(layer), quantised] = Use(
             node, self._work.number(layer), data, grad,
             self._spans.entering(layer) if rounds else None,
             (layer.name, layer.kernel, layer.c_in, layer.c_out, layer.w_bits == FLOAT_BITS, rounds),
         )  # fmt: skip
         return found
 
-    def _forward(self, parts: Sequence[_Part], x: Tensor, n: int, *, quantised: bool) -> Tensor:
+    def _forward(self, parts: Sequence[Part], x: Tensor, n: int, *, quantised: bool) -> Tensor:
         """Run all parts; what the last gives, shape ``(channels, pitch)``."""
         work = self._work
         if quantised:
@@ -368,9 +250,7 @@ class GpuGradients:
         work.flush()
         return x
 
-    def _forward_part(
-        self, part: _Part, x: Tensor, out: Tensor, n: int, *, quantised: bool
-    ) -> None:
+    def _forward_part(self, part: Part, x: Tensor, out: Tensor, n: int, *, quantised: bool) -> None:
         work = self._work
         for at, use in enumerate(part.uses):
             layer, number = use.layer, use.number
@@ -382,15 +262,15 @@ class GpuGradients:
             if layer.leaves_block:
                 work.close(number, layer, n, raw, out, x if layer.closes_shortcut else None)
 
-    def _output(self, part: _Part, n: int) -> Tensor:
+    def _output(self, part: Part, n: int) -> Tensor:
         layer = part.last.layer
         return self._work.activations(f"{layer.part} output", layer, n, torch.float16)
 
-    def _raw(self, use: _Use, n: int) -> Tensor:
+    def _raw(self, use: Use, n: int) -> Tensor:
         """A layer's raw output, which is kept from the forward to the backward pass."""
         return self._work.activations(f"{use.layer.name} raw", use.layer, n, self._forward_type)
 
-    def _source(self, part: _Part, at: int, x: Tensor, n: int) -> Source:
+    def _source(self, part: Part, at: int, x: Tensor, n: int) -> Source:
         """What a layer reads: the part's input ``x``, or raw outputs of the layer before."""
         use = part.uses[at]
         rounds = use.span is not None
@@ -399,24 +279,24 @@ class GpuGradients:
         before = part.uses[at - 1]
         return Source(self._raw(before, n), WAYS["raw", rounds], before.number, span=use.span)
 
-    def _pooled_gradient(self, last: _Use, du: Tensor, d_pooled: Tensor, n: int) -> None:
+    def _pooled_gradient(self, last: Use, du: Tensor, d_pooled: Tensor, n: int) -> None:
         du = self._gradient_of(last, du, n)
         self._work.pooled_gradient(last.number, last.layer, n, d_pooled, self._raw(last, n), du)
         self._settle_gradient(last, n)
 
-    def _settle_gradient(self, use: _Use, n: int) -> None:
+    def _settle_gradient(self, use: Use, n: int) -> None:
         norm = use.norm
         self._work.settle_gradient(
             use.number, use.layer, n, norm.weight, norm.weight.grad, norm.bias.grad
         )
 
-    def _gradient_of(self, use: _Use, memory: Tensor, n: int) -> Tensor:
+    def _gradient_of(self, use: Use, memory: Tensor, n: int) -> Tensor:
         """Memory of a gradient between blocks in the shape of a layer's output."""
         shape = use.layer.c_out, pitch_of(n, use.layer.size_out)
         return in_place_of(memory, shape, self._backward_type)
 
     def _backward(
-        self, parts: Sequence[_Part], images: Tensor, gradients: tuple[Tensor, Tensor], n: int, *,
+        self, parts: Sequence[Part], images: Tensor, gradients: tuple[Tensor, Tensor], n: int, *,
         quantised: bool,
     ) -> None:  # fmt: skip
         """The gradients of all parts.
@@ -450,7 +330,7 @@ class GpuGradients:
         work.flush()
 
     def _backward_part(
-        self, part: _Part, ahead: _Use | None, x: Tensor, gradients: tuple[Tensor, Tensor], n: int,
+        self, part: Part, ahead: Use | None, x: Tensor, gradients: tuple[Tensor, Tensor], n: int,
         *, quantised: bool,
     ) -> None:  # fmt: skip
         """The gradients of a part.
@@ -491,7 +371,7 @@ class GpuGradients:
             self._settle_gradient(to, n)
             du = before
 
-    def _quantise(self, use: _Use) -> None:
+    def _quantise(self, use: Use) -> None:
         """Round a layer's weight to its levels."""
         layer = use.layer
         if layer.w_bits != FLOAT_BITS:
@@ -500,7 +380,7 @@ class GpuGradients:
                 layer.name, use.data, layer.c_out, inputs, use.data.stride(0), layer.w_bits
             )
 
-    def _weights(self, use: _Use, *, quantised: bool) -> tuple[Weight, Weight]:
+    def _weights(self, use: Use, *, quantised: bool) -> tuple[Weight, Weight]:
         """A layer's weight for the forward and the backward pass."""
         layer, row = use.layer, use.data.stride(0)
         floats = Weight(use.data, row)

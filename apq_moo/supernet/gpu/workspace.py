@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,71 +12,10 @@ from torch import Tensor
 from apq_moo.space import Layer, Space
 from apq_moo.supernet.gpu import convolutions, norms, primitives, weight_gradients
 from apq_moo.supernet.gpu.launching import Launcher, in_place_of
+from apq_moo.supernet.gpu.operands import Source, Target, Weight
 from apq_moo.supernet.gpu.patches import patch_of
 from apq_moo.supernet.gpu.plans import PROGRAMS, Plan, Tile, in_patches, plan_of, weights_tile
 from apq_moo.supernet.gpu.sizes import pitch_of, plane_of, power_of_two
-
-
-@dataclass(frozen=True)
-class Weight:
-    """A convolution's weight as kernels read it.
-
-    Attributes:
-        data: levels or floats.
-        row: elements from one output channel to the next.
-        scale: size of a level for each output channel; None for floats.
-    """
-
-    data: Tensor
-    row: int
-    scale: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Source:
-    """What a convolution reads.
-
-    Attributes:
-        data: the stored numbers, ``(channels, pitch)``.
-        how: one of the ``IN_*`` ways of :mod:`~apq_moo.supernet.gpu.primitives`.
-        coefficients: number of the layer whose batch norm (or its gradient) is applied on reading.
-        raw: a second tensor of the same shape, for ``IN_GRADIENT``.
-        span: range of the activation, if levels are multiplied; the weights are levels then too.
-        stored: span of the integers that are read, for ``IN_STORED``.
-    """
-
-    data: Tensor
-    how: int
-    coefficients: int = 0
-    raw: Tensor | None = None
-    span: Tensor | None = None
-    stored: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Target:
-    """What a convolution writes.
-
-    Attributes:
-        data: where, ``(channels, pitch)``.
-        how: one of the ``OUT_*`` ways.
-        norm: number of the layer whose batch norm is applied, or recorded.
-        relu: whether a ReLU6 follows the norm.
-        other: what is added: the shortcut, or the gradient that came around it.
-        raw: the raw outputs that the gradient meets, for ``OUT_GRADIENT``.
-        span: range of the next layer's input, for ``OUT_LEVELS``; the three of ``OUT_STORED``; for
-            ``OUT_GRADIENT`` the range in which the activations that it leads to were rounded.
-        entered: these activations, where they were read from between blocks.
-    """
-
-    data: Tensor
-    how: int
-    norm: int = 0
-    relu: bool = False
-    other: Tensor | None = None
-    raw: Tensor | None = None
-    span: Tensor | None = None
-    entered: Tensor | None = None
 
 
 class Vectors:
@@ -119,6 +57,7 @@ class Workspace(Launcher):
         self.vectors = Vectors(len(layers), max(layer.c_out for layer in layers), device)
         self._numbers = {layer.name: number for number, layer in enumerate(layers)}
         self._rooms: dict[str, Tensor] = {}
+        self._views: dict[tuple[str, tuple[int, ...], torch.dtype], Tensor] = {}
         self._most: dict[int, int] = {}
         self._stats = torch.empty(0, dtype=torch.float64, device=device)
         self._tiles = 0
@@ -143,16 +82,21 @@ class Workspace(Launcher):
             dtype: its type.
             zero: whether it is 0 until something is written; else it holds whatever was.
         """
+        found = self._views.get((name, shape, dtype))
+        if found is not None:
+            return found
         size = math.prod(shape) * dtype.itemsize
         held = self._rooms.get(name)
         if held is None or held.numel() < size:
             if held is not None:
                 size += size // 2  # each time that it grows much is forgotten
                 self.forget()
+                self._views.clear()
                 del held, self._rooms[name]
             make = torch.zeros if zero else torch.empty
             held = self._rooms[name] = make(max(size, 16), dtype=torch.uint8, device=self.device)
-        return in_place_of(held, shape, dtype)
+        found = self._views[name, shape, dtype] = in_place_of(held, shape, dtype)
+        return found
 
     def activations(
         self, room: str, layer: Layer, n: int, dtype: torch.dtype, *, back: bool = False
