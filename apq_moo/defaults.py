@@ -12,5 +12,8 @@ DEFAULT_START = "sizes"
 MAX_JOBS = 1024
 """Processes at a time."""
 
+MOST_EPOCHS = 1000
+"""Of fine-tuning what a comparison found."""
+
 MAX_SEED = 2**32 - 1
 """Every library that draws at random takes seeds up to this."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from apq_moo.files import check_suffix, replacing
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 PICTURES = (".png", ".svg", ".pdf")
@@ -27,6 +28,16 @@ def picture_type(path: str | Path) -> str:
         UserError: it ends otherwise.
     """
     return check_suffix(path, *PICTURES).lstrip(".")
+
+
+def log_ticks(axis: Axes) -> None:
+    """A logarithmic scale with ticks at 1, 2 and 5 times powers of ten, written out."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
 
 
 def save_picture(figure: Figure, path: str | Path, dpi: int = 120) -> None:

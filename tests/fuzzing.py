@@ -36,6 +36,7 @@ from apq_moo.benchmarks.compare.store import NAME, Outcome, Store
 from apq_moo.benchmarks.compare.tables import indicators_of, latex_table, markdown_table
 from apq_moo.benchmarks.report import page, sections
 from apq_moo.benchmarks.systems import comparison as comparing
+from apq_moo.benchmarks.systems import finishing
 from apq_moo.benchmarks.systems import measuring as keeping
 from apq_moo.benchmarks.systems.ledger import Rates
 from apq_moo.benchmarks.systems.settings import Limit, Settings
@@ -810,6 +811,20 @@ def read_accuracies(path):
         assert row.shape == (2,)
 
 
+def fine_tuned(folder):
+    X = SPACE.canonical(SPACE.sample(3, np.random.default_rng(0)))
+    known = {(1, x.tobytes()): finishing.Finished(90.0, 89.0, 2.5) for x in X}
+    finishing._write(folder / finishing.FILE, known)
+    return folder / finishing.FILE
+
+
+def read_fine_tuned(path):
+    settings = Settings((Limit("latency", 1.0),), ("random",), SPACE.name, finish=1)
+    for x, found in finishing.known_finished(path.parent, settings).items():
+        assert len(np.frombuffer(x, dtype=np.int64)) == SPACE.n_var
+        assert 0 <= found.acc_test <= 100
+
+
 def rates(folder):
     (folder / "rates.toml").write_text("kw = 0.7\nkg_per_kwh = 0.3\nusd_low = 2\nusd_high = 4\n")
     return folder / "rates.toml"
@@ -902,6 +917,7 @@ FORMATS = {
     "manifest.json": (assets, text_of, read_assets),
     "comparison.json": (comparison, text_of, read_comparison),
     "accuracies.npz": (accuracies, npz_of, read_accuracies),
+    "finished.npz": (fine_tuned, npz_of, read_fine_tuned),
     "rates.toml": (rates, lines_of, Rates.read),
     "audit.json": (audit, text_of, lambda path: sections.audit(read_json(path))),
     "pipeline.json": (pipeline, text_of, lambda path: _begin(path.parent, SETTINGS)),

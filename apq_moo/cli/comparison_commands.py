@@ -14,7 +14,7 @@ import typer
 from apq_moo.cli.app import app, err, progress, say
 from apq_moo.cli.options import as_options, each_limit, numbers
 from apq_moo.cli.stopping import going_on
-from apq_moo.defaults import MAX_JOBS
+from apq_moo.defaults import MAX_JOBS, MOST_EPOCHS
 from apq_moo.errors import UserError
 from apq_moo.texts import by_commas
 
@@ -46,6 +46,14 @@ def compare_systems(
     measure: Annotated[
         bool, typer.Option(help="Measure the best networks on validation and test images.")
     ] = True,
+    finish: Annotated[
+        str | None,
+        typer.Option(
+            metavar="none|EPOCHS",
+            help="Fine-tune the best network of each search.",
+            show_default="none",
+        ),
+    ] = None,
     search: Annotated[
         bool, typer.Option(help="Carry out what has not ended; without, only tables are written.")
     ] = True,
@@ -94,6 +102,7 @@ def compare_systems(
         "systems": systems and by_commas(systems),
         "budgets": budget and numbers(budget, "--budget"),
         "seeds": seeds,
+        "finish": _epochs(finish),
     }
     grown = {name: value for name, value in grown.items() if value is not None}
     fixed: dict[str, Any] = {
@@ -134,11 +143,20 @@ def compare_systems(
             if search:
                 done, failed = comparison.run(jobs=jobs, on=devices, callback=tell)
         with progress("measuring") as bar:
-            first = devices[0] if devices else None
-            write_tables(comparison, measuring=measure, on=first, callback=bar)
+            write_tables(comparison, measuring=measure, jobs=jobs, on=devices, callback=bar)
     for line in (comparison.folder / MARKDOWN).read_text(encoding="utf-8").splitlines():
         say(line)
     say(f"{done} searches, {time.monotonic() - begun:.1f} s, in {comparison.folder}")
     if failed:
         say(f"{failed} failed: apq-moo compare-systems --resume {comparison.folder}", err)
         raise typer.Exit(1)
+
+
+def _epochs(text: str | None) -> int | None:
+    """Epochs of fine-tuning; 0 for none."""
+    if text is None or text == "none":
+        return None if text is None else 0
+    found = numbers(text, "--finish")
+    if len(found) != 1 or not 1 <= found[0] <= MOST_EPOCHS:
+        raise UserError(f"--finish {text!r}: write none, or epochs from 1 to {MOST_EPOCHS:,}")
+    return found[0]

@@ -11,7 +11,7 @@ import numpy as np
 from apq_moo.arrays import FloatArray
 from apq_moo.benchmarks.compare.analysis import Analysis, ProblemResults
 from apq_moo.errors import UserError
-from apq_moo.pictures import picture_type, save_picture
+from apq_moo.pictures import log_ticks, picture_type, save_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,16 +73,6 @@ def _figure(panels: int = 1) -> tuple[Figure, list[Axes]]:
     return figure, list(axes)
 
 
-def _log_scale(axis: Axes) -> None:
-    """A logarithmic scale with ticks at 1, 2 and 5 times powers of ten, written out."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axis.set_xscale("log")
-    axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.xaxis.set_minor_formatter(NullFormatter())
-
-
 def _legend(figure: Figure, axis: Axes) -> None:
     handles, labels = axis.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
@@ -116,7 +106,7 @@ def draw_fronts(
                 known = problem.natural(problem.known)
                 axis.plot(known[:, column], known[:, 0], "o", color=_GREY, ms=2.4, mew=0)
             _front(axis, problem, label, column, [label])
-            _log_scale(axis)
+            log_ticks(axis)
 
         _draw_panels(
             path,
@@ -137,7 +127,7 @@ def draw_fronts(
                 axis.plot(known[:, column], known[:, 0], ".", color=_GREY, ms=2.5, label=name)
             for label in problem.labels:
                 _front(axis, problem, label, column, chosen)
-            _log_scale(axis)
+            log_ticks(axis)
             axis.set_xlabel(_label(problem, column))
             axis.set_ylabel(_label(problem, 0))
         _legend(figure, axes[0])
@@ -270,7 +260,7 @@ def draw_attainment(
             if len(problem.known):
                 _staircase(axis, problem, problem.known, {"color": _GREY, "linewidth": 1.6})
             _surfaces(axis, problem, label, {"color": _COLOURS[0]})
-            _log_scale(axis)
+            log_ticks(axis)
 
         _draw_panels(
             path,
@@ -286,7 +276,7 @@ def draw_attainment(
         figure, (axis,) = _figure()
         for number, label in enumerate(chosen):
             _surfaces(axis, problem, label, _look(number))
-        _log_scale(axis)
+        log_ticks(axis)
         axis.set_xlabel(_label(problem, 1))
         axis.set_ylabel(_label(problem, 0))
         _legend(figure, axis)

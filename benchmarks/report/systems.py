@@ -103,7 +103,7 @@ def _case(found: Analysis, case: Case, number: int) -> str:
         parts.append(f"<p>Best of all networks: {optimum:.2f} %.</p>")
     shown = [row for row in rows if row.seeds]
     if shown:
-        parts += [_table(found_columns(optimum), shown), "<h3>Ledger</h3>"]
+        parts += [_table(found_columns(shown), shown), "<h3>Ledger</h3>"]
         parts += [_table([FOUND[0], *LEDGER], shown), "<h3>Best accuracy over scored networks</h3>"]
         parts.append(sections.plot(f"{name}-curve", _curves(found, case)))
     notes = [caution(found.results, case)]

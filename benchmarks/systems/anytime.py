@@ -15,7 +15,7 @@ from apq_moo.benchmarks.compare.bounds import bounds_of
 from apq_moo.benchmarks.compare.statistics import summarise
 from apq_moo.benchmarks.systems.results import Results
 from apq_moo.benchmarks.systems.settings import Case, title_of
-from apq_moo.pictures import picture_type, save_picture
+from apq_moo.pictures import log_ticks, picture_type, save_picture
 from apq_moo.study.search import problem_of
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ _STYLE: Any = {
 }
 _WIDTH_IN, _HEIGHT_IN = 3.0, 2.2
 _DPI = 200
+_MOST_BANDS = 7
+"""Curves whose quartiles are drawn too; more bands would hide one another."""
 
 
 @dataclass(frozen=True)
@@ -162,18 +164,20 @@ def _draw(axis: Axes, curves: Sequence[Curve], names: Sequence[str], optimum: fl
             continue
         at = curve.evaluations[shown]
         axis.plot(at, middle[shown], label=curve.system, **look)
+        lowest.append(float(middle[-1]))
+        highest.append(float(high[-1]))
+        if len(curves) > _MOST_BANDS:
+            continue
         band = shown & np.isfinite(low)
         axis.fill_between(
             curve.evaluations[band], low[band], high[band], color=look["color"], alpha=0.15,
             linewidth=0,
         )  # fmt: skip
-        lowest.append(float(middle[-1]))
-        highest.append(float(high[-1]))
     if optimum is not None:
         axis.axhline(optimum, color="#808080", linewidth=0.6, label="best of all networks")
         highest.append(optimum)
     if lowest:
         span = max(max(highest) - min(lowest), 0.05)
         axis.set_ylim(min(lowest) - 0.5 * span, max(highest) + 0.1 * span)
-    axis.set_xscale("log")
+    log_ticks(axis)
     axis.grid(alpha=0.3, linewidth=0.4)

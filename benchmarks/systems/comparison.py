@@ -110,6 +110,7 @@ class Comparison:
         systems: Sequence[str] = (),
         budgets: Sequence[int] = (),
         seeds: int = 0,
+        finish: int | None = None,
     ) -> None:
         """Compare more; :meth:`run` carries out what is new.
 
@@ -118,6 +119,7 @@ class Comparison:
             systems: to add.
             budgets: to add.
             seeds: of each system, where they are more than before.
+            finish: epochs of fine-tuning instead of those of before.
 
         Raises:
             UserError: an unknown name.
@@ -129,6 +131,7 @@ class Comparison:
             systems=tuple(dict.fromkeys([*known.systems, *systems])),
             budgets=tuple(dict.fromkeys([*known.budgets, *budgets])),
             seeds=max(known.seeds, seeds),
+            finish=known.finish if finish is None else finish,
         )
         if settings != known:
             self.settings, self.refused = settings, _all_refusals(settings)

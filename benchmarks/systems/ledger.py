@@ -18,7 +18,7 @@ from apq_moo.problems import is_measured
 from apq_moo.problems.trained import supernet_assets
 from apq_moo.reading import integer, number, read
 
-_HOUR_S = 3600.0
+HOUR_S = 3600.0
 
 _Rate = Annotated[float, number(0, 1e6)]
 
@@ -111,8 +111,8 @@ class Spending:
                 the seconds that were measured.
         """
         if seconds_per_evaluation is None:
-            return self.seconds / _HOUR_S
-        return self.charged * seconds_per_evaluation / _HOUR_S
+            return self.seconds / HOUR_S
+        return self.charged * seconds_per_evaluation / HOUR_S
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def spent_once(assets: Assets, predictor: str) -> float | None:
     wanted = ["train"] if is_measured(predictor) else ["train", "samples", "found", "predictors"]
     if "train" not in seconds:
         return None
-    return sum(float(seconds.get(name, 0)) for name in wanted) / _HOUR_S
+    return sum(float(seconds.get(name, 0)) for name in wanted) / HOUR_S
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.benchmarks.compare.store import Outcome
 from apq_moo.benchmarks.systems.comparison import Comparison, Refusals
+from apq_moo.benchmarks.systems.finishing import Finished
 from apq_moo.benchmarks.systems.settings import Case, Limit, Settings
 from apq_moo.errors import UserError
 from apq_moo.hardware import find_device
@@ -39,6 +40,7 @@ class Search:
         acc_test: as measured on test images.
         costs: of the network, from tables compiled anew.
         violations: networks that were returned and exceed the limit by these.
+        finished: the network after fine-tuning; None where it was not fine-tuned.
         regret: points of ``acc_val_true`` below the most accurate network of the space within the
             limit; None where nobody knows that, or nothing was found.
     """
@@ -53,6 +55,7 @@ class Search:
     costs: Mapping[str, float]
     violations: int
     regret: float | None
+    finished: Finished | None = None
 
     @property
     def seed(self) -> int:
@@ -122,6 +125,7 @@ def results_of(
     comparison: Comparison,
     outcomes: Mapping[Case, Mapping[str, Sequence[Outcome]]],
     measured: Mapping[bytes, FloatArray],
+    finished: Mapping[bytes, Finished],
 ) -> Results:
     """Judge what was found.
 
@@ -129,6 +133,7 @@ def results_of(
         comparison: what it belongs to.
         outcomes: by case and system.
         measured: accuracies on validation and test images by network, as far as they are known.
+        finished: what came of fine-tuning, likewise.
     """
     settings = comparison.settings
     costs = CostsAgain(settings)
@@ -140,9 +145,9 @@ def results_of(
             ended = sorted(
                 (outcome for outcome in found if outcome.ok), key=lambda o: o.cell.config.seed
             )
-            searches[case, system] = _judged(
-                case, system, ended, measured, costs, optima[case.target]
-            )
+            best = optima[case.target]
+            judged = _judged(case, system, ended, measured, costs, best)
+            searches[case, system] = [_with_finished(search, finished) for search in judged]
             failed = next((outcome.error for outcome in found if not outcome.ok), None)
             if failed is not None:
                 failures[case, system] = failed
@@ -221,6 +226,12 @@ def table_of(settings: Settings) -> tuple[IntArray, FloatArray] | None:
         return exact_source(space, settings.assets).samples()
     except UserError:  # no assets are here; the searches had them
         return None
+
+
+def _with_finished(search: Search, finished: Mapping[bytes, Finished]) -> Search:
+    if search.network is None:
+        return search
+    return replace(search, finished=finished.get(search.network.tobytes()))
 
 
 def optima_of(settings: Settings, costs: CostsAgain) -> dict[Limit, float | None]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from apq_moo.benchmarks.compare.statistics import summarise
-from apq_moo.benchmarks.systems.ledger import DesignCost, Pricing, Spending, spent_once
+from apq_moo.benchmarks.systems.ledger import HOUR_S, DesignCost, Pricing, Spending, spent_once
 from apq_moo.benchmarks.systems.results import SHOWN, Results, Search
 from apq_moo.benchmarks.systems.settings import Case, Settings, title_of
 from apq_moo.benchmarks.systems.significance import PairedTest
@@ -56,6 +56,7 @@ class Row:
         acc: accuracy in percent as it was searched by.
         acc_val_true: as measured on validation images.
         acc_test: as measured on test images.
+        acc_finished: on test images after fine-tuning.
         regret: points of ``acc_val_true`` below the most accurate network within the limit.
         optimum: that network's accuracy, where it is known.
         better: systems that are significantly worse, by accuracy on validation images.
@@ -66,8 +67,10 @@ class Row:
         evaluations: networks that were scored.
         gradient_steps: on the supernet.
         charged: evaluations in all, gradient steps included.
+        finishing: epochs of fine-tuning of the best network; 0 for none.
+        finishing_hours: of these.
         hours_once: that went to what all targets share.
-        hours: for one target.
+        hours: for one target, searching and fine-tuning.
         kwh: of these.
         co2e_kg: of these.
         usd_low: of these.
@@ -85,6 +88,7 @@ class Row:
     acc: Spread | None = None
     acc_val_true: Spread | None = None
     acc_test: Spread | None = None
+    acc_finished: Spread | None = None
     regret: Spread | None = None
     optimum: float | None = None
     better: int = 0
@@ -95,6 +99,8 @@ class Row:
     evaluations: float | None = None
     gradient_steps: float | None = None
     charged: float | None = None
+    finishing: int = 0
+    finishing_hours: float | None = None
     hours_once: float | None = None
     hours: float | None = None
     kwh: float | None = None
@@ -159,6 +165,8 @@ def _row(
         name: Spread.of([getattr(search, name) for search in found])
         for name in ("acc", "acc_val_true", "acc_test", "regret")
     }
+    tuned = [search.finished for search in found if search.finished is not None]
+    medians["acc_finished"] = Spread.of([each.acc_test for each in tuned])
     medians |= {name: _median([search.costs[name] for search in found]) for name in SHOWN}
     return Row(
         target=title_of(case.target),
@@ -170,6 +178,7 @@ def _row(
         optimum=results.optima[case.target],
         better=won.count(system),
         worse=len(won) - won.count(system),
+        finishing=results.settings.finish if tuned else 0,
         note=results.failures.get((case, system), nothing),
         **medians,
         **_prices(ended, pricing, once),
@@ -181,13 +190,17 @@ def _prices(ended: Sequence[Search], pricing: Pricing, once: float | None) -> di
     spent = [Spending.of(search.outcome) for search in ended]
     if not spent:
         return {}
-    hours = float(np.median([each.hours(pricing.seconds_per_evaluation) for each in spent]))
+    tuned = [search.finished.seconds for search in ended if search.finished is not None]
+    finishing = float(np.median(tuned)) / HOUR_S if tuned else 0.0
+    searching = float(np.median([each.hours(pricing.seconds_per_evaluation) for each in spent]))
+    hours = searching + finishing
     low, high = pricing.rates.usd(hours)
     return {
         **{
             name: float(np.median([getattr(each, name) for each in spent]))
             for name in ("evaluations", "gradient_steps", "charged")
         },
+        "finishing_hours": finishing if tuned else None,
         "hours_once": once,
         "hours": hours,
         "kwh": pricing.rates.kwh(hours),

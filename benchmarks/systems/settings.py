@@ -15,7 +15,7 @@ from apq_moo.algorithms.baselines.reference import reference_network
 from apq_moo.algorithms.baselines.systems import SYSTEMS
 from apq_moo.algorithms.baselines.trained_choices import TrainedChoices
 from apq_moo.benchmarks.compare.plan import BenchPlan
-from apq_moo.defaults import DEFAULT_SPACE
+from apq_moo.defaults import DEFAULT_SPACE, MOST_EPOCHS
 from apq_moo.errors import UserError, shown
 from apq_moo.hardware import ACC, QUANTITIES, find_device
 from apq_moo.problems import APQProblem
@@ -98,6 +98,7 @@ class Settings:
         predictor: where accuracies come from.
         device: the cost model.
         assets: a folder of assets, or None for the shipped ones.
+        finish: epochs of fine-tuning of each search's best network; 0 for none.
     """
 
     targets: tuple[Limit, ...]
@@ -108,6 +109,7 @@ class Settings:
     predictor: str = RunConfig.predictor
     device: str = "bitfusion"
     assets: str | None = None
+    finish: Annotated[int, integer(0, MOST_EPOCHS)] = 0
 
     def __post_init__(self) -> None:
         named = {

@@ -12,6 +12,9 @@ from apq_moo.benchmarks.compare.statistics import ALPHA, a12, holm, signed_rank,
 from apq_moo.benchmarks.systems.results import Accuracy, Results
 from apq_moo.benchmarks.systems.settings import Case, title_of
 
+_DIGITS = 9
+"""Of differences in percent, so that those of as many images are equal, and share their rank."""
+
 Pair = tuple[Case, str, str]
 """Two systems to compare in a case."""
 
@@ -85,10 +88,10 @@ def paired_tests(
         if not seeds:
             continue
         x, y = np.array([first[s] for s in seeds]), np.array([second[s] for s in seeds])
-        found = signed_rank(x, y)
-        seedless = tuple(name for name in (a, b) if results.seedless(case, name))
         with np.errstate(invalid="ignore"):  # nothing against nothing
-            differences = np.where(x == y, 0.0, x - y)
+            differences = np.where(x == y, 0.0, x - y).round(_DIGITS)
+        found = signed_rank(differences, np.zeros(len(seeds)))
+        seedless = tuple(name for name in (a, b) if results.seedless(case, name))
         tests.append(
             PairedTest(
                 title_of(case.target),

@@ -13,6 +13,7 @@ from apq_moo.benchmarks.systems.anytime import Curve, curve_rows, curves_of, dra
 from apq_moo.benchmarks.systems.claims import Claim, claims_of
 from apq_moo.benchmarks.systems.claims import markdown as claims_markdown
 from apq_moo.benchmarks.systems.comparison import Comparison
+from apq_moo.benchmarks.systems.finishing import finish, known_finished
 from apq_moo.benchmarks.systems.ledger import DesignCost, Pricing
 from apq_moo.benchmarks.systems.measuring import known_accuracies, measure
 from apq_moo.benchmarks.systems.results import Results, most_accurate, results_of
@@ -68,8 +69,9 @@ def _outcomes(comparison: Comparison) -> dict[Case, dict[str, list[Outcome]]]:
 def _analyse(
     comparison: Comparison, outcomes: Mapping[Case, Mapping[str, Sequence[Outcome]]]
 ) -> Analysis:
-    measured = known_accuracies(comparison.folder, comparison.settings)
-    results, pricing = results_of(comparison, outcomes, measured), comparison.pricing
+    folder, settings, pricing = comparison.folder, comparison.settings, comparison.pricing
+    measured, tuned = known_accuracies(folder, settings), known_finished(folder, settings)
+    results = results_of(comparison, outcomes, measured, tuned)
     tests = _tests(results)
     return Analysis(
         results,
@@ -85,16 +87,19 @@ def write_tables(
     comparison: Comparison,
     *,
     measuring: bool = True,
-    on: str | None = None,
+    jobs: int = 1,
+    on: Sequence[str] = (),
     callback: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> list[Row]:
     """Write all that is said of a comparison into its folder.
 
     Args:
         comparison: as far as it has come.
-        measuring: whether accuracies of the best networks are measured (or looked up), each once.
-        on: where torch measures.
-        callback: told ``(networks measured, in all)``.
+        measuring: whether accuracies of the best networks are measured (or looked up), each once,
+            and these are fine-tuned where that is part of the comparison.
+        jobs: fine-tunings at a time.
+        on: where torch trains, in turns, and on the first of which it measures.
+        callback: told ``(networks done, in all)``, of measuring and then of fine-tuning.
 
     Raises:
         UserError: networks cannot be measured, or a file not be written.
@@ -103,7 +108,8 @@ def write_tables(
     if measuring:
         ended = [o for of in outcomes.values() for found in of.values() for o in found if o.ok]
         best = [network for o in ended if (network := most_accurate(o)) is not None]
-        measure(folder, comparison.settings, best, on, callback)
+        measure(folder, comparison.settings, best, on[0] if on else None, callback)
+        finish(folder, comparison.settings, best, jobs=jobs, on=on, callback=callback)
     found = _analyse(comparison, outcomes)
     write_text(folder / CSV, as_csv([row.plain() for row in found.rows]))
     write_text(folder / NETWORKS, as_csv(networks_of(found.results)))
@@ -150,6 +156,13 @@ def _spread(found: Spread | None) -> str:
     return "-" if found is None else f"{found.median:.2f} ({found.q1:.2f}-{found.q3:.2f})"
 
 
+def _finishing(row: Row) -> str:
+    if row.finishing_hours is None:
+        return "none"
+    epochs = f"{row.finishing} epoch" + "s" * (row.finishing > 1)
+    return f"{epochs}, {row.finishing_hours:.2g} h"
+
+
 def _range(row: Row) -> str:
     if row.usd_low is None or row.usd_high is None:
         return "-"
@@ -163,6 +176,7 @@ FOUND: tuple[Column, ...] = (
     ("acc %", lambda row: _spread(row.acc)),
     ("validation %", lambda row: _spread(row.acc_val_true)),
     ("test %", lambda row: _spread(row.acc_test)),
+    ("fine-tuned, test %", lambda row: _spread(row.acc_finished)),
     ("regret", lambda row: _spread(row.regret)),
     ("better/worse", lambda row: f"{row.better}/{row.worse}"),
     ("latency ms", lambda row: _number(row.latency, ".4g")),
@@ -176,6 +190,7 @@ LEDGER: tuple[Column, ...] = (
     ("scored", lambda row: _number(row.evaluations, ".0f")),
     ("gradient steps", lambda row: _number(row.gradient_steps, ".0f")),
     ("charged", lambda row: _number(row.charged, ".0f")),
+    ("finishing", _finishing),
     ("hours", lambda row: "-" if row.hours is None else str(DesignCost(row.hours_once, row.hours))),
     ("hours in all", lambda row: _number(row.hours_in_all, ".3g")),
     ("CO2e kg", lambda row: _number(row.co2e_kg, ".2g")),
@@ -196,10 +211,11 @@ def reading(found: Analysis) -> str:
         f"{rates.kg_per_kwh:.3g} kg a kWh) and cloud cost ({rates.usd_low:.3g} to "
         f"{rates.usd_high:.3g} dollars an hour) are of one "
         "deployment, from "
-        f"{_clock(pricing)}. `regret`: points of validation accuracy below the best of all "
-        "networks within the limit, where a table knows it. `better/worse`: how many systems are "
-        "significantly worse and better on validation images (signed-rank tests by seed, Holm's "
-        f"correction over all pairs, 0.05; `{TESTS}`). `above`: returned networks over the limit."
+        f"{_clock(pricing)}. `fine-tuned`: after the epochs that `finishing` names, the same for "
+        "all. `regret`: points of validation accuracy below the best of all networks within the "
+        "limit, where a table knows it. `better/worse`: how many systems are significantly worse "
+        "and better on validation images (signed-rank tests by seed, Holm's correction over all "
+        f"pairs, 0.05; `{TESTS}`). `above`: returned networks over the limit."
     )
 
 
@@ -229,15 +245,20 @@ def rows_in(found: Analysis, case: Case) -> list[Row]:
     return [row for row in found.rows if (row.target, row.budget) == where]
 
 
-def found_columns(optimum: float | None) -> list[Column]:
-    """Columns of what was found; of regret only where the best of all networks is known."""
-    return [column for column in FOUND if column[0] != "regret" or optimum is not None]
+def found_columns(rows: Sequence[Row]) -> list[Column]:
+    """Columns of what was found; those of regret and fine-tuning only where there are any."""
+    without = set()
+    if all(row.regret is None for row in rows):
+        without.add("regret")
+    if all(row.acc_finished is None for row in rows):
+        without.add("fine-tuned, test %")
+    return [column for column in FOUND if column[0] not in without]
 
 
 def _table(rows: Sequence[Row], optimum: float | None) -> list[str]:
     if not rows:
         return []
-    columns = [*found_columns(optimum), *LEDGER]
+    columns = [*found_columns(rows), *LEDGER]
     lines = [] if optimum is None else [f"Best of all networks: {optimum:.2f} %.", ""]
     return [
         *lines,

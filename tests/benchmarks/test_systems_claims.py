@@ -1,6 +1,7 @@
 """Claims answered from a comparison's searches, and the page of a comparison."""
 
 import json
+import math
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -14,10 +15,13 @@ from apq_moo.benchmarks.report import write_report
 from apq_moo.benchmarks.systems import claims
 from apq_moo.benchmarks.systems.comparison import Comparison
 from apq_moo.benchmarks.systems.ledger import Pricing
-from apq_moo.benchmarks.systems.results import Results, Search
+from apq_moo.benchmarks.systems.results import Results, Search, most_accurate
 from apq_moo.benchmarks.systems.settings import Case, Limit, Settings, settings_of
 from apq_moo.benchmarks.systems.tables import write_tables
 from apq_moo.cli import main
+from apq_moo.data import load_images
+from apq_moo.data.assets import find_assets
+from apq_moo.deploy.tuning import TuningConfig, finetune
 from apq_moo.errors import UserError
 from apq_moo.hardware import find_device
 from apq_moo.problems import exact_source
@@ -215,3 +219,40 @@ def test_what_has_not_begun_has_no_page(tmp_path):
     with pytest.raises(UserError, match="has no finished searches yet"):
         write_report(tmp_path / "c", tmp_path / "page.html")
     assert not Path(tmp_path / "page.html").exists()
+
+
+def test_the_best_networks_are_fine_tuned_alike(tmp_path, digits):
+    """By the package's own fine-tuning, each network once, whatever system found it."""
+    settings = settings_of(
+        space="digits", n_targets=1, systems=("uniform-width", "uniform-bits"), budgets=(6,),
+        seeds=2, predictor="additive", finish=1,
+    )  # fmt: skip
+    comparison = Comparison.create(tmp_path / "c", settings)
+    comparison.run()
+    told = []
+    rows = write_tables(comparison, callback=lambda *counts: told.append(counts))
+    outcomes = comparison.outcomes(settings.cases[0])
+    networks = {system: most_accurate(found[0]) for system, found in outcomes.items()}
+    n = len({network.tobytes() for network in networks.values()})
+    assert told[-1] == (n, n)
+    for row in rows:
+        (subnet,) = digits.decode(networks[row.system][None])
+        images = load_images(find_assets(digits).images)
+        config = TuningConfig(steps=math.ceil(len(images.train) / TuningConfig.batch_size))
+        tuned = finetune(digits, subnet, tmp_path / f"{row.system}.safetensors", config)
+        kept = tuned.tuned if tuned.gained else tuned.inherited
+        assert row.acc_finished.median == row.acc_finished.q1 == kept["test"]
+        assert row.finishing == 1
+        assert row.finishing_hours > 0
+        assert row.hours > row.finishing_hours
+    text = (tmp_path / "c" / "comparison.md").read_text()
+    assert "| fine-tuned, test % |" in text
+    assert "| 1 epoch, " in text
+    told.clear()
+    assert write_tables(comparison, callback=lambda *counts: told.append(counts)) == rows
+    assert not told  # nothing was measured or tuned again
+    comparison.grow(finish=0)
+    assert [row.acc_finished for row in write_tables(comparison)] == [None, None]
+    (tmp_path / "c" / "finished.npz").write_bytes(b"no archive")
+    with pytest.raises(UserError, match=r"finished\.npz"):
+        write_tables(comparison)

@@ -41,7 +41,7 @@ def finished(tmp_path_factory):
 def results(finished):
     outcomes = {case: finished.outcomes(case) for case in finished.settings.cases}
     measured = known_accuracies(finished.folder, finished.settings)
-    return results_of(finished, outcomes, measured)
+    return results_of(finished, outcomes, measured, {})
 
 
 def read(comparison, name):
@@ -223,3 +223,21 @@ def test_searches_take_turns_on_devices(tmp_path, monkeypatch):
     measured = replace(settings, predictor="supernet")
     with pytest.raises(UserError, match="cuda:7"):
         Comparison(tmp_path / "c", measured, comparison.refused).run(on=("cuda:7",))
+
+
+def test_equal_differences_share_their_rank(results):
+    """Of 0.3 and -0.1 points as floats, which differ in their last digits."""
+    case = Case(LIMITS[0], 20)
+    searches = dict(results.searches)
+    first = [0.3, 0.4, 0.2, 0.1, 0.7, 0.5]
+    second = [0.0, 0.1, 0.3, 0.2, 0.4, 0.6]
+    for system, values in (("milp", first), ("random", second)):
+        searches[case, system] = [
+            replace(search, acc_val_true=90 + value)
+            for search, value in zip(searches[case, system], values, strict=True)
+        ]
+    changed = replace(results, searches=searches)
+    (test,) = paired_tests(changed, [(case, "milp", "random")], "validation")
+    # Three of 0.3 share the ranks 4 to 6, three of -0.1 the ranks 1 to 3.
+    assert test.rank_biserial == pytest.approx((3 * 5 - 3 * 2) / 21)
+    assert test.difference == pytest.approx(0.1)

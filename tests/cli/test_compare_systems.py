@@ -26,6 +26,8 @@ def test_it_makes_the_table_and_goes_on(call, refused):
 
 def test_what_it_cannot_do_is_one_line(refused):
     assert "--max" in refused("compare-systems", *SMALL, "--max", "latency=0.1")
+    for epochs in ("0", "1,2", "some"):
+        assert "--finish" in refused("compare-systems", *SMALL, "--finish", epochs)
     assert "unknown algorithm 'x'" in refused(
         "compare-systems", *SMALL[:4], "--systems", "x", "--budget", "40"
     )
