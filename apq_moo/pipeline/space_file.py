@@ -17,12 +17,14 @@ from apq_moo.pipeline.designing import Design
 from apq_moo.pipeline.family import LARGE, MANY
 from apq_moo.space import ROLES, Space, SpaceSpec, presets
 from apq_moo.space.plan import size_behind
-from apq_moo.supernet.recipe import TrainConfig
 
 EPOCHS = 30
 """How often the training that is proposed sees each image, where the default is less."""
 
 MOST_STEPS = 60_000
+BATCH = 128
+"""Images of a step by default; what says so in ``TrainConfig`` needs torch."""
+
 INIT = "fashion"
 """The supernet that trainings with few images are proposed to begin with."""
 
@@ -83,7 +85,7 @@ def following(design: Design, images: str, path: Path) -> dict[str, str]:
     proposed instead, with smaller batches.
     """
     n, file = design.facts.train, shlex.quote(str(path))
-    steps, batch = training_steps(n), TrainConfig.batch_size
+    steps, batch = training_steps(n), BATCH
     while batch > max(1, n):
         batch //= 2
     init = f" --init {INIT}" if n < MANY else ""
@@ -102,7 +104,7 @@ def following(design: Design, images: str, path: Path) -> dict[str, str]:
     commands[f"apq-moo supernet plan --space {file} {plan}"] = "how long training takes"
     given = f"--space {file} --steps {steps}{init}"
     search = f"--objectives {costs} --device {device}{limits}"
-    if batch == TrainConfig.batch_size:
+    if batch == BATCH:
         commands[f"apq-moo supernet train {given} -o {weights}"] = "the supernet; or all of it:"
         commands[f"apq-moo pipeline {given} {search} --out {out}"] = "to a verified front"
         return commands
@@ -119,7 +121,7 @@ def following(design: Design, images: str, path: Path) -> dict[str, str]:
 
 def training_steps(n: int) -> int:
     """Steps of a training on ``n`` images: :data:`EPOCHS`, at least the default's, in hundreds."""
-    steps = 100 * math.ceil(EPOCHS * n / TrainConfig.batch_size / 100)
+    steps = 100 * math.ceil(EPOCHS * n / BATCH / 100)
     return max(PipelineConfig.steps, min(MOST_STEPS, steps))
 
 

@@ -180,4 +180,6 @@ def test_names_that_no_space_may_have(pictures, name, tmp_path):
 
 def test_steps_grow_with_the_images():
     assert [training_steps(n) for n in (100, 50_000, 10**7)] == [3600, 11_800, 60_000]
+    train = pytest.importorskip("apq_moo.supernet.recipe", exc_type=ImportError).TrainConfig
+    assert train.batch_size == space_file.BATCH
     assert training_steps(50_000) * 128 / 50_000 == pytest.approx(space_file.EPOCHS, rel=0.01)
