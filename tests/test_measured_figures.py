@@ -509,3 +509,17 @@ def test_speed_at_the_size_of_the_paper():
         assert cells == texts
     hours = 120 * 1_281_167 / found["training, kernels"] / 3600
     assert f"are {hours:.0f} hours of one H200" in (DOCS / "imagenet.md").read_text()
+
+
+def test_systems_on_tiny():
+    with (DOCS / "data" / "tiny-systems.csv").open() as file:
+        known = {(row["system"], row["target"]): row for row in csv.DictReader(file)}
+    page = (DOCS / "systems.md").read_text().split("## On tiny")[1]
+    for name, *cells in _tables(page)[0][1:]:
+        texts = []
+        for target in ("latency-0.15", "energy-0.2", "size-46"):
+            row = known[name.strip("`"), target]
+            assert int(row["found"]) == int(row["seeds"]) == 31
+            low, regret, high = (float(row[key]) for key in ("regret_q1", "regret", "regret_q3"))
+            texts.append(f"{regret:.2f} ({low:.2f}-{high:.2f}), {float(row['acc_test']):.2f}")
+        assert cells == texts
