@@ -55,7 +55,7 @@ $(DOCS): $(STAMP)
 
 # The site, in build/site. It runs no tutorial: outputs are those that the tests hold pages to.
 docs: $(DOCS)
-	$(BIN)/sphinx-build -q -W --keep-going docs build/site
+	$(BIN)/sphinx-build -q -W --keep-going -d build/doctrees docs build/site
 	@echo build/site/index.html
 
 # What is released: built, checked, and the wheel run from an empty environment in another folder.

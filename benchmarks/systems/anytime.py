@@ -32,6 +32,8 @@ _STYLE: Any = {
 }
 _WIDTH_IN, _HEIGHT_IN = 3.0, 2.2
 _DPI = 200
+_LETTER_IN = 0.05
+_BEST = "best of all networks"
 _MOST_BANDS = 7
 """Curves whose quartiles are drawn too; more bands would hide one another."""
 
@@ -124,8 +126,11 @@ def draw_curves(path: str | Path, results: Results, curves: Sequence[Curve]) -> 
     names = list(dict.fromkeys(curve.system for curve in curves))
     shape = len(settings.targets), len(settings.budgets)
     with mpl.rc_context(_STYLE):
-        legend_in = 0.16 * -(-len(names) // 2) + 0.3 if shape[1] == 1 else 0.16 * len(names) / 3
-        size = max(3.6, _WIDTH_IN * shape[1]), _HEIGHT_IN * shape[0] + max(0.6, legend_in)
+        entry_in = _LETTER_IN * max(map(len, (*names, _BEST))) + 0.5
+        width_in = max(3.6, _WIDTH_IN * shape[1], entry_in)
+        across = int(width_in / entry_in)
+        legend_in = 0.16 * -(-(len(names) + 1) // across) + 0.3
+        size = width_in, _HEIGHT_IN * shape[0] + max(0.6, legend_in)
         figure = Figure(figsize=size, layout="constrained")
         panels = figure.subplots(*shape, squeeze=False)
         for row, target in enumerate(settings.targets):
@@ -144,7 +149,7 @@ def draw_curves(path: str | Path, results: Results, curves: Sequence[Curve]) -> 
             known |= dict(zip(labels, handles, strict=True))
         figure.legend(
             known.values(), known.keys(), loc="outside lower center", frameon=False,
-            ncols=min(len(known) or 1, 2 if shape[1] == 1 else 2 * shape[1]),
+            ncols=min(len(known) or 1, across),
         )  # fmt: skip
         save_picture(figure, path, _DPI)
 
@@ -174,7 +179,7 @@ def _draw(axis: Axes, curves: Sequence[Curve], names: Sequence[str], optimum: fl
             linewidth=0,
         )  # fmt: skip
     if optimum is not None:
-        axis.axhline(optimum, color="#808080", linewidth=0.6, label="best of all networks")
+        axis.axhline(optimum, color="#808080", linewidth=0.6, label=_BEST)
         highest.append(optimum)
     if lowest:
         span = max(max(highest) - min(lowest), 0.05)
