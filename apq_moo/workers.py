@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from threading import Thread
 from typing import Any, TypeVar
 
@@ -62,7 +63,9 @@ def in_workers(
         return_as = "generator" if ordered else "generator_unordered"
         parallel = Parallel(n_jobs=jobs, return_as=return_as, batch_size=1)
     with signals_blocked():
-        results = parallel(delayed(function)(*call) for call in calls)
+        # Workers are used again, and would stay where this process was when they began.
+        folder = _here()
+        results = parallel(delayed(_at)(folder, function, call) for call in calls)
     try:
         for result in results:  # noqa: UP028 (it would close them outside of what follows)
             yield result
@@ -73,6 +76,20 @@ def in_workers(
     finally:
         with warnings.catch_warnings(action="ignore"):  # joblib's, of what is cancelled
             results.close()
+
+
+def _here() -> Path | None:
+    try:
+        return Path.cwd()
+    except FileNotFoundError:  # it was deleted
+        return None
+
+
+def _at(folder: Path | None, function: Callable[..., R], call: tuple[Any, ...]) -> R:
+    """Call a function where relative paths mean what they mean to whoever asks for it."""
+    if folder is not None and folder != _here():
+        os.chdir(folder)
+    return function(*call)
 
 
 @contextmanager

@@ -168,7 +168,14 @@ LIBRARIES = {
 """What is not among the packages of the tests, of `pip install '.[libraries]'`."""
 
 
-@pytest.mark.parametrize("judge", JUDGES, ids=lambda judge: judge.__name__)
+SLOW = (optuna_study,)
+
+
+@pytest.mark.parametrize(
+    "judge",
+    [pytest.param(x, marks=pytest.mark.slow if x in SLOW else ()) for x in JUDGES],
+    ids=lambda judge: judge.__name__,
+)
 def test_examples(judge, output):
     name = judge.__name__
     if name in LIBRARIES and find_spec(LIBRARIES[name]) is None:

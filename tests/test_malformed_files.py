@@ -40,7 +40,7 @@ from apq_moo.study.folder import RunFolder
 from apq_moo.study.record import ARCHIVE, CHECKPOINT, EVALUATIONS, Recorder, finished, row_type
 
 FUZZING = Path(__file__).with_name("fuzzing.py")
-FORMATS = 47
+FORMATS = 49
 SPACE = load_space("digits")
 ROW = row_type(SPACE, 2)
 

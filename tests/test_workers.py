@@ -1,5 +1,6 @@
 """Workers end with the process that began them, and one that is killed is told in one line."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -69,3 +70,12 @@ def test_results_that_nobody_waits_for_end_the_workers():
     with closing(in_workers(time.sleep, [(0,), (600,), (600,)], 2)) as found:
         next(found)
     assert time.monotonic() - begun < 30
+
+
+def test_workers_stand_where_their_caller_does(tmp_path, monkeypatch):
+    """They are used again, after a program has gone to another folder."""
+    for name in ("a", "b"):
+        folder = tmp_path / name
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        assert set(in_workers(os.getcwd, [()] * 4, 2)) == {str(folder)}

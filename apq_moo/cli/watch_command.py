@@ -16,7 +16,6 @@ from rich.table import Table
 from rich.text import Text
 
 from apq_moo.cli.app import app, out, say_json
-from apq_moo.cli.drawing import scatter, sparkline
 from apq_moo.cli.options import JsonOption
 from apq_moo.errors import UserError, escaped
 
@@ -154,6 +153,8 @@ def _front(
     if len(objectives) < 2 or len(front) < 2 or not _draws():
         return []
     y, x = ([row[i] for row in front] for i in (0, 1))
+    from apq_moo.cli.drawing import scatter
+
     lines = scatter([math.log(value) if min(x) > 0 else value for value in x], y)
     left = [f"{max(y):.4g}", *[""] * (len(lines) - 2), f"{min(y):.4g}"]
     width = max(map(len, left))
@@ -170,6 +171,8 @@ def _draws() -> bool:
 
 
 def _line(values: tuple[float, ...]) -> str:
+    from apq_moo.cli.drawing import sparkline
+
     return sparkline(values) if _draws() else "..."
 
 

@@ -205,6 +205,7 @@ def test_the_command_of_a_manifest_makes_those_assets(call, monkeypatch):
     assert PipelineConfig("made").command == "apq-moo pipeline --out made"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("brief")
 def test_a_pipeline_of_a_space_in_a_file(tmp_path, monkeypatch):
     """One function of the library does it all."""

@@ -29,7 +29,16 @@ def test_every_case_is_frozen():
     assert list(FROZEN) == [f"{kind}/{algo}" for kind, algo in front_cases.cases()]
 
 
-@pytest.mark.parametrize(("kind", "algo"), front_cases.cases())
+SLOW = (("fashion-three", "exact"),)
+
+
+@pytest.mark.parametrize(
+    ("kind", "algo"),
+    [
+        pytest.param(*case, marks=pytest.mark.slow if case in SLOW else ())
+        for case in front_cases.cases()
+    ],
+)
 def test_fronts_are_those_that_were_frozen(kind, algo, folder, monkeypatch):
     monkeypatch.chdir(folder)
     monkeypatch.setenv("APQ_MOO_CACHE", str(folder / "cache"))

@@ -123,7 +123,7 @@ def pictures():
     return torch.rand(8, 2, 7, 7, generator=torch.Generator().manual_seed(0)).to(DEVICE)
 
 
-@pytest.mark.parametrize("between", [8, 16])
+@pytest.mark.parametrize("between", [8, pytest.param(16, marks=pytest.mark.slow)])
 def test_logits_in_the_supernet_s_ranges_are_the_reference_s(between, spatial):
     space, x = SPACE if between == 16 else INTEGERS, pictures()
     net = in_ranges(space)
