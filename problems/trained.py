@@ -134,11 +134,16 @@ class TrainedNetwork:
 
         return batches_of(self._images, self.batch(size), seed, self._device).from_step(0)
 
+    def _count(self) -> None:
+        """A step is taken; whoever waits for networks is told that there is none yet."""
+        self._source.gradient_steps += 1
+        self._source.callback(0)
+
     def gates(self, batch: tuple[Tensor, Tensor], path: Sequence[StagePath]) -> GateGradients:
         """See :func:`apq_moo.supernet.gates.gate_gradients`."""
         from apq_moo.supernet.gates import gate_gradients
 
-        self._source.gradient_steps += 1
+        self._count()
         with one_torch_thread():
             return gate_gradients(self._supernet, *batch, path)
 
@@ -148,7 +153,7 @@ class TrainedNetwork:
         """See :func:`apq_moo.supernet.mixtures.mixture_gradients`."""
         from apq_moo.supernet.mixtures import mixture_gradients
 
-        self._source.gradient_steps += 1
+        self._count()
         with one_torch_thread():
             of = Subnet(self._supernet.space.name, subnet.blocks)
             return mixture_gradients(self._supernet, *batch, of, mixtures)

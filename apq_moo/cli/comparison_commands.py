@@ -20,6 +20,7 @@ from apq_moo.texts import by_commas
 
 if TYPE_CHECKING:
     from apq_moo.benchmarks.compare.store import Outcome
+    from apq_moo.benchmarks.systems.comparison import Comparison
 
 
 @app.command(name="compare-systems")
@@ -64,6 +65,12 @@ def compare_systems(
             help="Where torch measures: cpu, cuda, or cuda:0,cuda:1, on which searches take turns.",
         ),
     ] = None,
+    stop_after: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS", help="Then leave what has not ended, which --resume goes on with."
+        ),
+    ] = None,
     rates: Annotated[
         Path | None, typer.Option(help="TOML file of what an hour takes; default: the paper's.")
     ] = None,
@@ -84,11 +91,13 @@ def compare_systems(
     ] = None,
 ) -> None:
     """Compare systems under common targets, and what each of them spends."""
-    from apq_moo.benchmarks.systems.comparison import Comparison
     from apq_moo.benchmarks.systems.ledger import Rates
-    from apq_moo.benchmarks.systems.settings import Limit, settings_of
+    from apq_moo.benchmarks.systems.settings import Limit
     from apq_moo.benchmarks.systems.tables import MARKDOWN, write_tables
+    from apq_moo.deadlines import Deadline
 
+    begun = time.monotonic()
+    deadline = None if stop_after is None else Deadline.after(stop_after)
     if targets is not None and limit:
         raise UserError("--targets chooses limits, and --max gives them: leave one out")
     priced: dict[str, Any] = {
@@ -110,21 +119,9 @@ def compare_systems(
         "assets": assets,
     }  # fmt: skip
     fixed = {name: value for name, value in fixed.items() if value is not None}
-    if resume is None:
-        name = f"{datetime.now():%Y%m%d-%H%M%S}-systems"
-        settings = settings_of(**fixed, **grown)
-        comparison = Comparison.create(folder or Path("runs") / name, settings)
-    elif fixed or folder is not None:
-        raise UserError(
-            "--resume DIR continues the comparison there, with more --max, --systems, --budget or "
-            "--seeds if they are given: leave out what else it is of"
-        )
-    else:
-        comparison = Comparison.open(resume)
-        comparison.grow(**grown)
+    comparison = _comparison(folder, resume, fixed, grown)
     comparison.price(replace(comparison.pricing, **priced))
     devices = by_commas(on) if on else ()
-    begun = time.monotonic()
 
     def kept() -> str:
         where = shlex.quote(str(comparison.folder))
@@ -141,15 +138,47 @@ def compare_systems(
 
             done, failed = comparison.ended(), 0
             if search:
-                done, failed = comparison.run(jobs=jobs, on=devices, callback=tell)
+                done, failed = comparison.run(
+                    jobs=jobs, on=devices, deadline=deadline, callback=tell
+                )
         with progress("measuring") as bar:
-            write_tables(comparison, measuring=measure, jobs=jobs, on=devices, callback=bar)
+            write_tables(
+                comparison, measuring=measure, jobs=jobs, on=devices, deadline=deadline,
+                callback=bar,
+            )  # fmt: skip
     for line in (comparison.folder / MARKDOWN).read_text(encoding="utf-8").splitlines():
         say(line)
     say(f"{done} searches, {time.monotonic() - begun:.1f} s, in {comparison.folder}")
+    if deadline is not None and deadline.passed:
+        say(f"stopped after {stop_after:g} s: {kept()}")
     if failed:
         say(f"{failed} failed: apq-moo compare-systems --resume {comparison.folder}", err)
         raise typer.Exit(1)
+
+
+def _comparison(
+    folder: Path | None, resume: Path | None, fixed: dict[str, Any], grown: dict[str, Any]
+) -> Comparison:
+    """A new comparison, or the one to go on with.
+
+    Raises:
+        UserError: one that is there is given what it cannot have anew.
+    """
+    from apq_moo.benchmarks.systems.comparison import Comparison
+    from apq_moo.benchmarks.systems.settings import settings_of
+
+    if resume is None:
+        name = f"{datetime.now():%Y%m%d-%H%M%S}-systems"
+        settings = settings_of(**fixed, **grown)
+        return Comparison.create(folder or Path("runs") / name, settings)
+    if fixed or folder is not None:
+        raise UserError(
+            "--resume DIR continues the comparison there, with more --max, --systems, --budget or "
+            "--seeds if they are given: leave out what else it is of"
+        )
+    comparison = Comparison.open(resume)
+    comparison.grow(**grown)
+    return comparison
 
 
 def _epochs(text: str | None) -> int | None:

@@ -90,6 +90,7 @@ _OPTIONS = {
     "row": "--breakdown",
     "skip_unreadable": "--skip-unreadable",
     "steps": "--steps",
+    "stop_after": "--stop-after",
     "targets": "--targets",
     "stream": "--stream",
     "watts": "--watts",

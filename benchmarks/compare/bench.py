@@ -20,6 +20,7 @@ from apq_moo.benchmarks.compare.metering import Meter
 from apq_moo.benchmarks.compare.plan import BenchPlan, Cell, data_key, keys
 from apq_moo.benchmarks.compare.store import Outcome, Store
 from apq_moo.changes import changed
+from apq_moo.deadlines import Deadline
 from apq_moo.errors import UserError
 from apq_moo.study.config import RunConfig, parse_objectives
 from apq_moo.study.folder import alone
@@ -184,6 +185,7 @@ def run_all(
     backend: str = "loky",
     scheduler: str | None = None,
     on: Sequence[str] = (),
+    deadline: Deadline | None = None,
     callback: Callable[[int, int, Outcome | None], None] = lambda _done, _total, _outcome: None,
 ) -> tuple[int, int]:
     """Carry out the cells of benchmarks that are not in their stores yet, all by the same workers.
@@ -195,6 +197,8 @@ def run_all(
         scheduler: of a dask or ray cluster; by default one is started here for ``jobs`` cells.
         on: where torch measures accuracies; cells take turns on these. By default on a GPU if
             there is one.
+        deadline: after which searches that have not ended are left, and none is begun;
+            the next call begins them anew. Of what they had measured nothing is measured again.
         callback: told ``(cells done, in all, the latest)``, at first with None.
 
     Returns:
@@ -232,9 +236,11 @@ def run_all(
         _alone(working),
         Meter() as meter,
         _cluster(backend, jobs, scheduler),
-        closing(_carried_out(todo, jobs, backend)) as outcomes,
+        closing(_carried_out(todo, jobs, backend, deadline)) as outcomes,
     ):
         for outcome in outcomes:
+            if outcome.status == "left":
+                continue
             store = homes[outcome.cell.key]
             store.put(outcome)
             seconds[store.folder] += sum(outcome.seconds.values())
@@ -298,21 +304,24 @@ def _note_bounds(store: Store) -> None:
     store.note(bounds=bounds)
 
 
-def _carried_out(cells: Sequence[Cell], jobs: int, backend: str) -> Generator[Outcome, None, None]:
+def _carried_out(
+    cells: Sequence[Cell], jobs: int, backend: str, deadline: Deadline | None
+) -> Generator[Outcome, None, None]:
     """Outcomes as they come; some at a time with ray, whose joblib back end gives only lists."""
     from joblib import Parallel, delayed
 
     own = ALGORITHMS.included  # which workers do not know by name
     if backend == "loky":
-        yield from in_workers(carry_out, ((cell, own) for cell in cells), jobs)
+        yield from in_workers(carry_out, ((cell, own, deadline) for cell in cells), jobs)
     elif backend == "ray":
         size = _AT_A_TIME * jobs
         for start in range(0, len(cells), size):
             part = cells[start : start + size]
-            yield from Parallel(n_jobs=jobs, batch_size=1)(delayed(carry_out)(c, own) for c in part)
+            calls = (delayed(carry_out)(cell, own, deadline) for cell in part)
+            yield from Parallel(n_jobs=jobs, batch_size=1)(calls)
     else:
         work = Parallel(n_jobs=jobs, return_as="generator_unordered", batch_size=1)
-        yield from work(delayed(carry_out)(cell, own) for cell in cells)
+        yield from work(delayed(carry_out)(cell, own, deadline) for cell in cells)
 
 
 @contextmanager

@@ -13,13 +13,18 @@ from apq_moo.benchmarks.compare.anytime import curve_of, marks
 from apq_moo.benchmarks.compare.bounds import bounds_of
 from apq_moo.benchmarks.compare.plan import Cell
 from apq_moo.benchmarks.compare.store import Outcome
+from apq_moo.deadlines import Deadline, OutOfTimeError
 from apq_moo.problems.evaluated import Evaluated
 from apq_moo.study.kept import kept_by, what_counts
 from apq_moo.study.own_algorithms import included
 from apq_moo.study.search import Search
 
 
-def carry_out(cell: Cell, own: Mapping[str, AlgorithmEntry] = MappingProxyType({})) -> Outcome:
+def carry_out(
+    cell: Cell,
+    own: Mapping[str, AlgorithmEntry] = MappingProxyType({}),
+    deadline: Deadline | None = None,
+) -> Outcome:
     """Search, and keep what scores need.
 
     Whatever goes wrong, other than an interruption, becomes a failed outcome with its reason.
@@ -27,19 +32,27 @@ def carry_out(cell: Cell, own: Mapping[str, AlgorithmEntry] = MappingProxyType({
     Args:
         cell: what to search.
         own: algorithms that no registry and no file has, by name.
+        deadline: when it is left where it stands, after the network that is being evaluated.
     """
     file = cell.config.algo_file
     try:
         with ALGORITHMS.including({**own, **(included(file) if file else {})}):
-            return _search(cell)
+            return _search(cell, deadline)
+    except OutOfTimeError:
+        return Outcome(cell, "left")
     except Exception as error:
         text = " ".join(str(error).split()) or type(error).__name__
         return Outcome(cell, "failed", error=text)
 
 
-def _search(cell: Cell) -> Outcome:
-    search = Search(cell.config)
-    archive = search.run()
+def _search(cell: Cell, deadline: Deadline | None = None) -> Outcome:
+    if deadline is None:
+        search = Search(cell.config)
+        archive = search.run()
+    else:
+        deadline.check()
+        search = Search(cell.config)
+        archive = search.run(callback=lambda _done, _total: deadline.check())
     problem, trace = search.problem, search.trace
     bounds = bounds_of(problem)
     at = marks(cell.config.budget)

@@ -51,7 +51,7 @@ class Outcome:
 
     Attributes:
         cell: which.
-        status: ``ok`` or ``failed``.
+        status: ``ok``, ``failed``, or ``left`` where its time was over; such are not kept.
         error: why it failed.
         evaluations: of all objectives.
         measured: networks that were evaluated on a supernet for it.
@@ -68,7 +68,7 @@ class Outcome:
     """
 
     cell: Cell
-    status: Literal["ok", "failed"]
+    status: Literal["ok", "failed", "left"]
     error: str = ""
     evaluations: int = 0
     measured: int = 0

@@ -16,6 +16,7 @@ from apq_moo.benchmarks.compare import bench
 from apq_moo.benchmarks.compare.store import Outcome, Store
 from apq_moo.benchmarks.systems.ledger import Pricing
 from apq_moo.benchmarks.systems.settings import Case, Limit, Settings
+from apq_moo.deadlines import Deadline
 from apq_moo.errors import UserError
 from apq_moo.files import is_file, read_json, write_json
 from apq_moo.problems.measured import NAME as SUPERNET
@@ -147,6 +148,7 @@ class Comparison:
         *,
         jobs: int = 1,
         on: Sequence[str] = (),
+        deadline: Deadline | None = None,
         callback: Callable[[int, int, Outcome | None], None] = lambda _d, _t, _o: None,
     ) -> tuple[int, int]:
         """Carry out the searches that have not ended yet.
@@ -154,6 +156,7 @@ class Comparison:
         Args:
             jobs: searches at a time, of whatever case.
             on: where torch measures accuracies; searches take turns on these.
+            deadline: after which searches that have not ended are left for later.
             callback: told ``(searches done, in all, the latest)``.
 
         Returns:
@@ -180,7 +183,7 @@ class Comparison:
             elif store.plan != plan:
                 store = bench.grow(store.folder, algos=systems, seeds=plan.seeds)
             stores.append(store)
-        return bench.run_all(stores, jobs=jobs, on=on, callback=callback)
+        return bench.run_all(stores, jobs=jobs, on=on, deadline=deadline, callback=callback)
 
     def ended(self) -> int:
         """How many searches have come to their end."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from apq_moo.arrays import IntArray
 from apq_moo.benchmarks.systems.settings import Settings
+from apq_moo.deadlines import Deadline, OutOfTimeError
 from apq_moo.errors import UserError
 from apq_moo.files import is_file
 from apq_moo.npz import read_arrays, write_arrays
@@ -88,6 +89,7 @@ def finish(
     jobs: int = 1,
     on: Sequence[str] = (),
     callback: Callable[[int, int], None] = lambda _done, _total: None,
+    deadline: Deadline | None = None,
 ) -> None:
     """Fine-tune what was not yet, and keep what came of it.
 
@@ -100,6 +102,7 @@ def finish(
         jobs: fine-tunings at a time.
         on: where torch trains; fine-tunings take turns on these. By default on the CPU.
         callback: told ``(networks done, in all)``.
+        deadline: when fine-tunings that have not ended are left.
 
     Raises:
         UserError: networks cannot be fine-tuned, or what was kept is damaged.
@@ -113,20 +116,24 @@ def finish(
         return
     places = on or ("cpu",)
     calls = [
-        (settings.space, settings.assets, settings.finish, x, places[i % len(places)])
+        (settings.space, settings.assets, settings.finish, x, places[i % len(places)], deadline)
         for i, x in enumerate(new.values())
     ]
     callback(0, len(calls))
     with closing(in_workers(_finish_one, calls, jobs)) as finished:
-        for done, (x, found) in enumerate(finished, 1):
+        done = 0
+        for x, found in finished:
+            if found is None:  # out of time
+                continue
+            done += 1
             known[settings.finish, x.tobytes()] = found
             _write(path, known)
             callback(done, len(calls))
 
 
 def _finish_one(
-    name: str, assets: str | None, epochs: int, x: IntArray, on: str
-) -> tuple[IntArray, Finished]:
+    name: str, assets: str | None, epochs: int, x: IntArray, on: str, deadline: Deadline | None
+) -> tuple[IntArray, Finished | None]:
     from apq_moo.data import load_images
     from apq_moo.data.assets import find_assets
     from apq_moo.deploy.tuning import TuningConfig, finetune
@@ -137,7 +144,17 @@ def _finish_one(
     images = load_images(supernet_assets(find_assets(space, assets)).images)
     size = min(TuningConfig.batch_size, len(images.train))
     config = TuningConfig(steps=epochs * math.ceil(len(images.train) / size))
-    with tempfile.TemporaryDirectory() as folder:
-        tuned = finetune(space, subnet, Path(folder) / "network", config, assets=assets, on=on)
+
+    def tell(_done: int, _total: int) -> None:
+        if deadline is not None:
+            deadline.check()
+
+    try:
+        tell(0, 0)
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "network"
+            tuned = finetune(space, subnet, out, config, assets=assets, on=on, callback=tell)
+    except OutOfTimeError:
+        return x, None
     kept = tuned.tuned if tuned.gained else tuned.inherited
     return x, Finished(kept["validation"], kept["test"], tuned.seconds)

@@ -9,6 +9,7 @@ import numpy as np
 
 from apq_moo.arrays import FloatArray, IntArray
 from apq_moo.benchmarks.systems.settings import Settings
+from apq_moo.deadlines import Deadline, OutOfTimeError
 from apq_moo.errors import UserError
 from apq_moo.files import is_file
 from apq_moo.npz import read_arrays, write_arrays
@@ -45,8 +46,11 @@ def measure(
     networks: Iterable[IntArray],
     on: str | None,
     callback: Callable[[int, int], None],
+    deadline: Deadline | None = None,
 ) -> Measured:
     """Measure what is not known yet, or look it up.
+
+    What is measured before the deadline is not lost: the source of accuracies keeps it.
 
     Args:
         folder: of the comparison.
@@ -54,6 +58,7 @@ def measure(
         networks: canonical genotypes, shape ``(n_var,)`` each.
         on: where torch measures.
         callback: told ``(networks measured, in all)``.
+        deadline: when it stops; then nothing is added to what is known.
 
     Raises:
         UserError: networks cannot be measured, or what was measured earlier is damaged.
@@ -64,7 +69,16 @@ def measure(
         return known
     X = np.unique(np.array(list(new.values())), axis=0)
     source = exact_source(load_space(settings.space), settings.assets, on)
-    found = source.measure(X, lambda done: callback(done, len(X)))
+
+    def tell(done: int) -> None:
+        callback(done, len(X))
+        if deadline is not None:
+            deadline.check()
+
+    try:
+        found = source.measure(X, tell)
+    except OutOfTimeError:
+        return known
     known |= {x.tobytes(): row for x, row in zip(X, found, strict=True)}
     rows = np.array([np.frombuffer(key, dtype=np.int64) for key in known])
     write_arrays(folder / FILE, {"X": rows, "accuracies": np.array(list(known.values()))})

@@ -25,6 +25,7 @@ from apq_moo.benchmarks.systems.significance import (
     paired_tests,
     seeds_needed,
 )
+from apq_moo.deadlines import Deadline
 from apq_moo.files import write_json, write_text
 
 MARKDOWN, CSV, NETWORKS = "comparison.md", "comparison.csv", "networks.csv"
@@ -89,6 +90,7 @@ def write_tables(
     measuring: bool = True,
     jobs: int = 1,
     on: Sequence[str] = (),
+    deadline: Deadline | None = None,
     callback: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> list[Row]:
     """Write all that is said of a comparison into its folder.
@@ -99,6 +101,7 @@ def write_tables(
             and these are fine-tuned where that is part of the comparison.
         jobs: fine-tunings at a time.
         on: where torch trains, in turns, and on the first of which it measures.
+        deadline: after which nothing more is measured or fine-tuned.
         callback: told ``(networks done, in all)``, of measuring and then of fine-tuning.
 
     Raises:
@@ -108,8 +111,9 @@ def write_tables(
     if measuring:
         ended = [o for of in outcomes.values() for found in of.values() for o in found if o.ok]
         best = [network for o in ended if (network := most_accurate(o)) is not None]
-        measure(folder, comparison.settings, best, on[0] if on else None, callback)
-        finish(folder, comparison.settings, best, jobs=jobs, on=on, callback=callback)
+        settings = comparison.settings
+        measure(folder, settings, best, on[0] if on else None, callback, deadline)
+        finish(folder, settings, best, jobs=jobs, on=on, callback=callback, deadline=deadline)
     found = _analyse(comparison, outcomes)
     write_text(folder / CSV, as_csv([row.plain() for row in found.rows]))
     write_text(folder / NETWORKS, as_csv(networks_of(found.results)))

@@ -309,7 +309,7 @@ def test_failed_cells_are_kept_as_failed_and_tried_again(tmp_path, monkeypatch):
     store = bench.begin(str(tmp_path / "b"), replace(PLAN, seeds=1))
     carry_out = cells._search
 
-    def fail(cell):
+    def fail(cell, _deadline):
         if cell.config.algo == "nsga2":
             raise RuntimeError("no luck\ntoday")
         return carry_out(cell)
@@ -363,7 +363,7 @@ def test_a_benchmark_is_not_continued_with_other_data(tmp_path, of_files, monkey
     store = bench.begin(tmp_path / "b", plan)
     carry_out = cells._search
 
-    def fail(cell):
+    def fail(cell, _deadline):
         if cell.config.algo == "nsga2":
             raise RuntimeError
         return carry_out(cell)

@@ -36,3 +36,39 @@ def test_what_it_cannot_do_is_one_line(refused):
     )
     assert "that uniform-bits can choose has latency <= 0.1 ms; the smallest reachable" in line
     assert not Path("runs").exists()
+
+
+def test_it_stops_after_a_while_and_goes_on_with_the_same_result(call, refused, monkeypatch):
+    """Half of the searches end in time; then the rest, and all is as if nothing had stopped."""
+    assert call("compare-systems", *SMALL, "--seeds", "2", "--out", "whole").code == 0
+    clock = [0.0]
+    monkeypatch.setattr("apq_moo.deadlines.time.time", lambda: clock[0])
+    from apq_moo.benchmarks.compare import cells
+
+    search = cells._search
+
+    def timed(cell, deadline):
+        clock[0] += 10
+        return search(cell, deadline)
+
+    monkeypatch.setattr(cells, "_search", timed)
+    begun = call("compare-systems", *SMALL, "--seeds", "2", "--out", "c", "--stop-after", "30")
+    assert begun.code == 0
+    assert "2 searches, " in begun.out
+    assert "stopped after 30 s: what ended is kept: go on with" in begun.out
+    assert Path("c/comparison.md").exists()
+    assert call("compare-systems", "--resume", "c", "--stop-after", "1000").code == 0
+    for name in ("networks.csv", "tests.csv", "curves.csv"):
+        assert Path("c", name).read_bytes() == Path("whole", name).read_bytes()
+    for seconds in ("0", "-1", "nan"):
+        assert "--stop-after" in refused("compare-systems", *SMALL, "--stop-after", seconds)
+
+
+def test_a_search_is_left_while_it_goes_on(call, monkeypatch):
+    """Nothing of it is kept, and nothing said of it but that it is left."""
+    ticks = iter(range(10**6))
+    monkeypatch.setattr("apq_moo.deadlines.time.time", lambda: float(next(ticks)))
+    begun = call("compare-systems", *SMALL, "--seeds", "1", "--out", "c", "--stop-after", "8")
+    assert begun.code == 0
+    assert "failed" not in begun.out + begun.err
+    assert "1 searches, " in begun.out

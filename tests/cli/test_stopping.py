@@ -154,7 +154,7 @@ def test_a_killed_worker(call, monkeypatch):
     )
 
 
-def _killed(_cell, _own):
+def _killed(_cell, _own, _deadline):
     signal.raise_signal(signal.SIGKILL)
 
 
