@@ -6,6 +6,7 @@ for each target (T. Wang et al., APQ, CVPR 2020, table 3). Emissions and prices 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -140,7 +141,8 @@ class DesignCost:
 def spent_once(assets: Assets, predictor: str) -> float | None:
     """Hours that went to a space's supernet and, where accuracies are predicted, to predictors.
 
-    As the manifests of assets say, on whatever device these were made.
+    As the manifests of assets say, on whatever device these were made; an hour of several GPUs is
+    as many hours.
 
     Args:
         assets: of the space.
@@ -156,7 +158,9 @@ def spent_once(assets: Assets, predictor: str) -> float | None:
     wanted = ["train"] if is_measured(predictor) else ["train", "samples", "found", "predictors"]
     if "train" not in seconds:
         return None
-    return sum(float(seconds.get(name, 0)) for name in wanted) / HOUR_S
+    several = re.match(r"\d+(?= )", str(found.manifest.get("accelerator") or ""))
+    gpus = int(several[0]) if several else 1
+    return gpus * sum(float(seconds.get(name, 0)) for name in wanted) / HOUR_S
 
 
 @dataclass(frozen=True)

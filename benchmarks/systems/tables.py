@@ -273,8 +273,9 @@ def _table(rows: Sequence[Row], optimum: float | None) -> list[str]:
 
 
 def caution(results: Results, case: Case) -> str:
-    """That nothing can be significant, where that is so."""
-    pairs = len(all_pairs(results, case))
+    """That nothing can be significant, where that is so; pairs without a test do not count."""
+    seedless = {name: results.seedless(case, name) for name in results.settings.systems}
+    pairs = sum(not (seedless[a] and seedless[b]) for _, a, b in all_pairs(results, case))
     seeds = max((len(results.of(case, name)) for name in results.settings.systems), default=0)
     if not pairs or seeds >= seeds_needed(pairs):
         return ""

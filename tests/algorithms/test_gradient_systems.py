@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from apq_moo.algorithms import ALGORITHMS
 from apq_moo.algorithms.baselines.choice import Choice
@@ -212,3 +213,29 @@ def test_parameters_are_checked():
     }.items():
         with pytest.raises(UserError, match=said):
             ALGORITHMS.get(text)
+
+
+@pytest.mark.parametrize("name", GRADIENTS[::2])
+def test_they_train_where_torch_is_said_to_run(name, digits, monkeypatch):
+    """The device that is named reaches the supernet and its images; the CPU's result stays."""
+    from apq_moo.supernet import devices
+
+    problem = under_a_share(digits, 0.8)
+    plain = drive(name, problem, 20)
+    asked, places = [], []
+    monkeypatch.setattr(
+        devices, "chosen_device", lambda on: asked.append(on) or torch.device("cpu")
+    )
+    batches = TrainedNetwork.batches
+
+    def seen(network, size, seed):
+        places.extend([network._device, devices.device_of(network._supernet)])
+        return batches(network, size, seed)
+
+    monkeypatch.setattr(TrainedNetwork, "batches", seen)
+    monkeypatch.setattr(problem.accuracy, "on", "cuda:1")
+    again = drive(name, problem, 20)
+    assert asked == ["cuda:1"]
+    assert set(places) == {torch.device("cpu")}
+    assert (again.X == plain.X).all()
+    assert (again.F == plain.F).all()

@@ -15,7 +15,7 @@ from apq_moo.benchmarks.systems.measuring import FILE, known_accuracies
 from apq_moo.benchmarks.systems.results import results_of
 from apq_moo.benchmarks.systems.settings import Case, Limit, settings_of
 from apq_moo.benchmarks.systems.significance import all_pairs, paired_tests, seeds_needed
-from apq_moo.benchmarks.systems.tables import write_tables
+from apq_moo.benchmarks.systems.tables import analyse, caution, write_tables
 from apq_moo.errors import UserError
 from apq_moo.problems import APQProblem, exact_source
 from apq_moo.space import load_space
@@ -241,3 +241,20 @@ def test_equal_differences_share_their_rank(results):
     # Three of 0.3 share the ranks 4 to 6, three of -0.1 the ranks 1 to 3.
     assert test.rank_biserial == pytest.approx((3 * 5 - 3 * 2) / 21)
     assert test.difference == pytest.approx(0.1)
+
+
+def test_a_caution_counts_what_is_tested(tmp_path):
+    """Of three pairs two are tested, since neither of two controls depends on the seed."""
+    settings = settings_of(
+        space="tiny", targets=LIMITS[:1], systems=("milp", "uniform-width", "random"),
+        budgets=(12,), seeds=2,
+    )  # fmt: skip
+    comparison = Comparison.create(tmp_path / "c", settings)
+    assert comparison.run() == (6, 0)
+    results = analyse(comparison).results
+    (case,) = settings.cases
+    tests = paired_tests(results, all_pairs(results, case), "validation")
+    assert [test.p is None for test in tests].count(False) == 2
+    said = "With 2 seeds nothing of 2 pairs can be significant: 7 are needed."
+    assert caution(results, case) == said
+    assert 2 * 2.0 ** (1 - 7) <= 0.05 < 2 * 2.0 ** (1 - 6)  # Holm's first step, all signs alike
