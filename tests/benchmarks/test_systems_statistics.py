@@ -206,7 +206,7 @@ def test_searches_take_turns_on_devices(tmp_path, monkeypatch):
     """And their place is no part of what they are."""
     seen = []
 
-    def carried_out(cells, _jobs, _backend):
+    def carried_out(cells, _jobs, _backend, _deadline):
         seen.extend(cells)
         yield from ()
 
