@@ -1,5 +1,10 @@
 """The app with all its commands, which register themselves."""
 
+from functools import cache
+from typing import Any
+
+from typer.main import get_command
+
 from apq_moo.cli import (  # noqa: F401
     bench_commands,
     compare_command,
@@ -20,4 +25,14 @@ from apq_moo.cli import (  # noqa: F401
 )
 from apq_moo.cli.app import app
 
-__all__ = ["app"]
+__all__ = ["app", "command"]
+
+
+@cache
+def command() -> Any:
+    """All commands, ready to be called.
+
+    They are made once in a process: typer reads the signature of each for it, which takes as long
+    as many a command.
+    """
+    return get_command(app)

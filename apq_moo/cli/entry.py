@@ -62,11 +62,11 @@ def _carried_out(arguments: Sequence[str]) -> int:
     """
     from typer import BadParameter  # may take long enough to be stopped
 
-    from apq_moo.cli.commands import app
+    from apq_moo.cli.commands import command
 
     usage_error: type[BadParameter] = BadParameter.__mro__[1]  # which typer does not export
     try:
-        return app(args=arguments, prog_name="apq-moo", standalone_mode=False) or 0
+        return command()(args=arguments, prog_name="apq-moo", standalone_mode=False) or 0
     except usage_error as error:
         if not (message := error.format_message()):  # of a group, whose help was printed
             return 2

@@ -84,7 +84,7 @@ def test_a_stopped_search_says_how_to_go_on(capsys, monkeypatch, named):
         with going_on(lambda: f"go on with {named[0]}"):
             raise Stopped(signal.SIGTERM)
 
-    monkeypatch.setattr("apq_moo.cli.commands.app", stopped)
+    monkeypatch.setattr("apq_moo.cli.commands.command", lambda: stopped)
     with pytest.raises(SystemExit):
         main(["run"])
     assert capsys.readouterr().err == f"interrupted; go on with {named[1]}\n"
