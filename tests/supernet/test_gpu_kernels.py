@@ -181,6 +181,18 @@ def test_what_was_launched_for_one_subnet_is_repeated_for_others(space, monkeypa
     assert done
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_ranges_that_are_fitted_again_are_those_of_the_calibration_too(known):
+    """The first layer's levels of its images were rounded in the ranges of before."""
+    net, x = in_ranges(SPACE) if known else network(SPACE), pictures()
+    (subnet,) = SPACE.decode(SPACE.smallest())
+    reference, fast = Evaluator(net, x[:4]), GpuEvaluator(net, x[:4])
+    fit_ranges(net, 0.3 * x[:4], subnets=2)
+    fast.forget()
+    wanted = reference.logits(subnet, x[4:], quantised=True)
+    assert torch.equal(fast.logits(subnet, x[4:], quantised=True), wanted)
+
+
 def test_images_that_are_too_many_to_run_at_once_give_the_same(supernet, monkeypatch):
     x, subnet = pictures(), SPACE.decode(SPACE.smallest())[0]
     fast = GpuEvaluator(supernet, x[:4])
@@ -302,6 +314,18 @@ def test_a_step_replaces_the_gradients_of_the_one_before(supernet, quantised, gr
     assert _step(kernels, students) == pytest.approx(loss, abs=1e-6)
     for parameter, grad in zip(supernet.parameters(), wanted, strict=True):
         assert torch.allclose(parameter.grad, grad, rtol=1e-4, atol=1e-6)
+
+
+def test_what_is_recorded_is_of_as_many_images(supernet, monkeypatch):
+    """Planes of 4 and of 3 images fill the same rows."""
+    student, kernels, keys = Student(SPACE.decode(SPACE.smallest())[0]), _kernels(supernet), []
+    monkeypatch.setattr(kernels._replays, "do", lambda key, *_: keys.append(key))
+    shapes = {kernels._begin(pictures()[:n])[1].shape for n in (3, 4)}
+    assert len(shapes) == 1
+    keys.clear()
+    for n in (3, 4):
+        kernels.predict(pictures()[:n], student)
+    assert len({key for key in keys if key != "begin"}) == 2
 
 
 @pytest.mark.skipif(DEVICE == "cpu", reason="CUDA graphs need a GPU")

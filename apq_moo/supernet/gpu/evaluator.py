@@ -102,6 +102,7 @@ class GpuEvaluator:
         self._shapes: dict[Hashable, int] = {}
         self._replays = Replays(self.device)
         self._spans = Spans(supernet.ranges, self.device)
+        self._images = calibration
         self.calibration = self._planes(calibration)
 
     def prepare(self, images: Tensor) -> Prepared:
@@ -118,11 +119,16 @@ class GpuEvaluator:
         return Planes(levels, flat.half(), len(images))
 
     def forget(self) -> None:
-        """Forget the weights, which have changed."""
+        """Forget the weights, which have changed.
+
+        If the ranges have changed too, images are to be prepared anew.
+        """
         self._weights.clear()
         self._uses.clear()
         self._work.forget()
-        self._spans.fit(self.supernet.ranges)
+        self._replays.forget()
+        if self._spans.fit(self.supernet.ranges):
+            self.calibration = self._planes(self._images)
 
     @torch.no_grad()
     def observe(self, subnet: Subnet, observer: Observer) -> None:

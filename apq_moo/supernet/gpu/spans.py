@@ -33,13 +33,18 @@ class Spans:
         self._triples: dict[tuple[str, str], Tensor] = {}
         self._fitted, self._known = ranges.high, ranges.known
 
-    def fit(self, ranges: Ranges) -> None:
-        """Take the same places' ranges as they are now into the same memory."""
+    def fit(self, ranges: Ranges) -> bool:
+        """Take the same places' ranges as they are now into the same memory.
+
+        Returns:
+            Whether they have changed.
+        """
         if self._fitted is ranges.high:
-            return
+            return False
         self._rows.copy_(_table(ranges))
         self._triples.clear()
         self._fitted, self._known = ranges.high, ranges.known
+        return True
 
     def entering(self, layer: Layer) -> Tensor:
         """The span of a layer's input at its bits."""

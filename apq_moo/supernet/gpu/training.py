@@ -102,7 +102,7 @@ class GpuGradients:
                 self._accumulate, student.subnet, planes, n, targets, way,
                 quantised=student.quantised,
             )  # fmt: skip
-            self.logits.append(self._replays.do((student, role), work, self._memory))
+            self.logits.append(self._replays.do((student, role, n), work, self._memory))
             if role == "labels":
                 role, way = "soft", self.distillation
                 targets = self._replays.hold(role, self.logits[0].softmax(1))
@@ -116,7 +116,7 @@ class GpuGradients:
         n, planes = self._begin(x)
         planes = self._replays.hold("planes", planes)
         work = partial(self._predict, student, planes, n)
-        return self._replays.do((student, "predict"), work, self._memory)
+        return self._replays.do((student, "predict", n), work, self._memory)
 
     def _predict(self, student: Student, planes: Tensor, n: int) -> Tensor:
         quantised = student.quantised
@@ -195,7 +195,7 @@ class GpuGradients:
         classify = partial(
             self._classify, x, n, last.layer.size_out, targets, way, d_pooled, quantised=quantised
         )
-        key = x.data_ptr(), targets.data_ptr(), way, quantised
+        key = x.data_ptr(), targets.data_ptr(), n, way, quantised
         logits = self._replays.do(key, classify, self._memory)
         du, before = work.between(n, self._backward_type, back=True)
         pooled = partial(self._pooled_gradient, last, du, d_pooled, n)
