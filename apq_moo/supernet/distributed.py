@@ -12,18 +12,34 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.rendezvous import rendezvous
 
-from apq_moo.errors import UserError
+from apq_moo.errors import UserError, shown
 from apq_moo.supernet.devices import torch_device
 from apq_moo.workers import WorkerLostError
 
+JOIN_S = 120.0
+"""Seconds in which all processes must have come; ``torchrun`` starts them together."""
+
+_BEGUN = timedelta(minutes=30)
+"""Within which those that came send their first message: each reads its images before."""
+
+_NUMBERS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT")
+"""What ``torchrun`` tells each process, beside ``MASTER_ADDR``."""
+
 
 @contextmanager
-def _heard() -> Iterator[None]:
+def _heard(
+    why: str = "another process ended, or cannot be reached; see what it said",
+) -> Iterator[None]:
     """A message whose sender is gone is a mistake that is told in one line.
+
+    Args:
+        why: what is said of it.
 
     Raises:
         WorkerLostError: another process ended, or cannot be reached.
@@ -33,9 +49,7 @@ def _heard() -> Iterator[None]:
     except torch.cuda.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        raise WorkerLostError(
-            "another process ended, or cannot be reached; see what it said, and start all again"
-        ) from error
+        raise WorkerLostError(f"{why}, and start all again") from error
 
 
 @dataclass(frozen=True)
@@ -142,14 +156,39 @@ def join(on: str) -> tuple[Group, torch.device]:
         UserError: there is no such device, or not one for each process.
         WorkerLostError: the others cannot be reached.
     """
-    if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
+    size = os.environ.get("WORLD_SIZE", "1")
+    if size == "1":
         return ALONE, torch_device(on)
     if on.startswith("cuda:"):
         raise UserError(f"several processes need a GPU each: on='cuda', not {on!r}")
+    told = os.environ
+    wrong = [name for name in _NUMBERS if not told.get(name, "").isdecimal()]
+    if wrong or "MASTER_ADDR" not in told:
+        name = wrong[0] if wrong else "MASTER_ADDR"
+        state = f"{name}={shown(told[name])}" if name in told else f"{name} is not set"
+        raise UserError(
+            f"WORLD_SIZE={shown(size)} stands for several processes, but {state}; start them by "
+            "torchrun, or unset WORLD_SIZE"
+        )
     device = torch_device(f"cuda:{os.environ['LOCAL_RANK']}" if on == "cuda" else on)
     if not distributed.is_initialized():
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
-        with _heard():
-            distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        _meet("nccl" if device.type == "cuda" else "gloo")
     return Group(distributed.get_rank(), distributed.get_world_size()), device
+
+
+def _meet(backend: str) -> None:
+    """Begin to send messages, once all processes have come.
+
+    Messages may take half an hour, since processes do other work too; to come takes none.
+
+    Raises:
+        WorkerLostError: not all have come in time.
+    """
+    wait = timedelta(seconds=JOIN_S)
+    with _heard(f"not all processes came within {JOIN_S:.0f} s; see whether each was started"):
+        store, rank, size = next(rendezvous("env://", timeout=wait))
+        store.set(f"came {rank}", "")
+        store.wait([f"came {other}" for other in range(size)], wait)
+        store.set_timeout(_BEGUN)
+    with _heard():
+        distributed.init_process_group(backend, store=store, rank=rank, world_size=size)

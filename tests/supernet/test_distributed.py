@@ -1,5 +1,7 @@
 """Several processes over gloo give what one process gives for their shares together."""
 
+import socket
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +14,7 @@ from apq_moo.data.samples import load_samples
 from apq_moo.errors import UserError
 from apq_moo.space import Space, load_space
 from apq_moo.supernet import backends
+from apq_moo.supernet import distributed as supernet_distributed
 from apq_moo.supernet.checkpoint import load_supernet
 from apq_moo.supernet.distributed import ALONE, Group, join
 from apq_moo.supernet.gradients import Student, TorchGradients
@@ -20,6 +23,7 @@ from apq_moo.supernet.sampling import SampleConfig, collect
 from apq_moo.supernet.scoring import Scorer
 from apq_moo.supernet.shared_norm import norm_over
 from apq_moo.supernet.training import TrainConfig, Trainer
+from apq_moo.workers import WorkerLostError
 
 
 def test_gradients_are_averaged_over_the_shares(by_two):
@@ -185,6 +189,40 @@ def test_without_torchrun_a_process_is_alone(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="on='cuda', not 'cuda:1'"):
         join("cuda:1")
+
+
+TOLD = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+
+
+def test_processes_that_do_not_come_are_one_line_soon(monkeypatch):
+    with closing(socket.socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for name, value in (TOLD | {"MASTER_PORT": str(port)}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(supernet_distributed, "JOIN_S", 1.0)
+    with pytest.raises(WorkerLostError) as told:
+        join("cpu")
+    assert str(told.value) == (
+        "not all processes came within 1 s; see whether each was started, and start all again"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({}, "WORLD_SIZE='2' stands for several processes, but MASTER_PORT is not set; start"),
+        ({"MASTER_PORT": "x"}, "but MASTER_PORT='x'; start them by torchrun, or unset WORLD_SIZE"),
+        ({"MASTER_PORT": "1", "WORLD_SIZE": "many"}, "but WORLD_SIZE='many'; start"),
+    ],
+)
+def test_an_environment_that_is_not_torchrun_s_is_told(monkeypatch, change, words):
+    for name in (*TOLD, "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in (TOLD | change).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=words):
+        join("cpu")
 
 
 def test_a_batch_smaller_than_the_group_is_refused(digits, image_set):
