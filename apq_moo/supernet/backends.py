@@ -34,6 +34,7 @@ def gradients_on(
     distillation: str = "kl",
     *,
     group: Group = ALONE,
+    tried: bool = False,
     precision: str = "float32",
 ) -> Gradients:
     """The fastest way to get gradients where a supernet lies.
@@ -43,6 +44,7 @@ def gradients_on(
         smoothing: see :class:`apq_moo.supernet.gradients.TorchGradients`.
         distillation: likewise.
         group: processes whose images share batch-norm statistics, which the GPU's kernels cannot.
+        tried: whether it is only tried what fits: as for the group, but nobody is sent anything.
         precision: of torch's own operators, see the same; the kernels' is half precision.
     """
     alone = group.size == 1
@@ -50,7 +52,7 @@ def gradients_on(
         from apq_moo.supernet.gpu.training import GpuGradients
 
         return GpuGradients(supernet, smoothing, distillation)
-    norm = batch_norm if alone else norm_over(group)
+    norm = batch_norm if alone else norm_over(ALONE if tried else group)
     return TorchGradients(supernet, smoothing, distillation, norm=norm, precision=precision)
 
 

@@ -12,7 +12,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,7 @@ class Trainer:
         self.seconds = 0.0
         self._gradients = self._way()
         self._drawing = Drawing(space, config)
+        self._rated = replace(config, batch_size=size)
         self._batches = batches_of(
             images, size, config.seed, self.device, AUGMENTATIONS[config.augmentation],
             ALONE if self._shares_subnets else group,
@@ -154,18 +156,19 @@ class Trainer:
         return self.begun
 
     def _way(self) -> Gradients:
-        way = self._way_of_a_part(self.group if self.config.sync_batch_norm else ALONE)
+        way = self._way_of_a_part()
         if self.config.accumulation == 1:
             return way
         return Accumulated(way, self.supernet, self.config.accumulation)
 
-    def _way_of_a_part(self, together: Group = ALONE) -> Gradients:
+    def _way_of_a_part(self, *, tried: bool = False) -> Gradients:
         config = self.config
         return gradients_on(
             self.supernet,
             config.label_smoothing,
             config.distillation,
-            group=together,
+            group=self.group if config.sync_batch_norm else ALONE,
+            tried=tried,
             precision=config.precision,
         )
 
@@ -185,7 +188,8 @@ class Trainer:
         share = len(x)
         part = math.ceil(share / self.config.accumulation)
         students = [first] if self.alone else [first, *self._drawing.students(self.step)]
-        fit = batch_that_fits(self._way_of_a_part, x[:part], y[:part], students)
+        way = partial(self._way_of_a_part, tried=True)  # the other processes do not try
+        fit = batch_that_fits(way, x[:part], y[:part], students)
         raise too_large(part, fit, share, self._batches.size, self.device)
 
     def _update(self, x: Tensor, y: Tensor, first: Student) -> Tensor:
@@ -249,7 +253,7 @@ class Trainer:
     def _descend(self, name: str) -> None:
         """Let an optimiser descend by the gradients that there are."""
         optimiser = self.optimisers[name]
-        optimiser.param_groups[0]["lr"] = self.config.rate(self.step)
+        optimiser.param_groups[0]["lr"] = self._rated.rate(self.step)
         if self._shares_subnets:
             self.group.total(self.supernet.parameters())
         else:

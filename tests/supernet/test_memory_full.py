@@ -8,7 +8,7 @@ import torch
 
 from apq_moo import errors
 from apq_moo.errors import UserError
-from apq_moo.supernet import training
+from apq_moo.supernet import backends, training
 from apq_moo.supernet.distributed import Group
 from apq_moo.supernet.evaluation import Evaluator
 from apq_moo.supernet.gradients import TorchGradients
@@ -55,6 +55,24 @@ def test_a_share_of_several_processes_is_what_must_fit(holding, digits, image_se
     trainer = Trainer(digits, image_set, config, "cpu", Group(1, 2))
     with pytest.raises(UserError, match="of 50 images in one pass 12 fit; add accumulation=5 to"):
         trainer.run()
+
+
+def test_what_fits_is_tried_by_what_trains(monkeypatch, digits, image_set):
+    """With shared statistics torch's operators, which need more memory than the kernels."""
+    monkeypatch.setattr(backends, "_has_kernels", lambda _: True)
+    tried, way = [], TorchGradients.step
+
+    def step(gradients, x, *rest):
+        tried.append(len(x))
+        if len(x) > 20:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate ...")
+        return way(gradients, x, *rest)
+
+    monkeypatch.setattr(TorchGradients, "step", step)
+    config = TrainConfig(steps=1, warmup_steps=1, batch_size=100, sync_batch_norm=True)
+    with pytest.raises(UserError, match="of 50 images in one pass 12 fit"):
+        Trainer(digits, image_set, config, "cpu", Group(1, 2)).run()
+    assert tried == [50, 25, 12]
 
 
 def test_where_nothing_fits_the_command_says_so_in_one_line(holding, tmp_path, monkeypatch, capsys):

@@ -1,11 +1,13 @@
 """Learning rates by hand, and the precision of gradients."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from apq_moo.errors import UserError
+from apq_moo.supernet import training
 from apq_moo.supernet.gradients import Student, TorchGradients
 from apq_moo.supernet.network import Supernet
 from apq_moo.supernet.range_fitting import fit_ranges
@@ -23,6 +25,19 @@ def test_the_rate_grows_with_the_batch(how, peak):
         assert config.rate(step) == pytest.approx(peak * share * cosine)
     same = TrainConfig(batch_size=64, learning_rate=0.1, scale_rate=how, reference_batch=64)
     assert same.peak == pytest.approx(0.1)
+
+
+def test_a_batch_of_all_images_has_the_rate_of_as_many(digits, image_set, monkeypatch):
+    """64 images are half of the default batch, for which the rate is meant here."""
+    monkeypatch.setattr(training, "fit_ranges", lambda *_, **__: None)
+    few = replace(image_set, train=image_set.train[:64])
+    config = TrainConfig(
+        steps=2, warmup_steps=0, ramp_steps=0, scale_rate="linear", reference_batch=128,
+        learning_rate=0.01, random_subnets=0,
+    )  # fmt: skip
+    trainer, rates = Trainer(digits, few, config), []
+    trainer.run(callback=lambda _: rates.append(trainer.optimisers["opt"].param_groups[0]["lr"]))
+    assert rates == pytest.approx([0.005, 0.0025])
 
 
 def test_unknown_ways_are_refused():
