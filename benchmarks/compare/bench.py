@@ -109,16 +109,19 @@ def grow(folder: str | Path, **given: Any) -> Store:
             as :func:`begin` and :meth:`BenchPlan.grown` do.
     """
     store = Store.open(folder)
+    if not given:
+        return store
     if "algos" in given:
         asked = BenchPlan(algos=given["algos"]).loaded()
         given |= {"algos": asked.algos, "files": asked.files}
-    plan = store.plan.grown(**given)
-    if plan != store.plan:
-        with usable(plan.files, str(store.folder)):
-            for cell in plan.with_given(seeds=1).cells():
-                check(cell.config)
-        with alone(store.folder):
-            store.note(plan=plan.to_dict(), data={**data_of(plan), **store.about().get("data", {})})
+    with alone(store.folder):  # what it holds is read within, too, lest two processes grow it
+        plan = store.plan.grown(**given)
+        if plan != store.plan:
+            with usable(plan.files, str(store.folder)):
+                for cell in plan.with_given(seeds=1).cells():
+                    check(cell.config)
+            known = store.about().get("data", {})
+            store.note(plan=plan.to_dict(), data={**data_of(plan), **known})
     return store
 
 

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -144,6 +145,24 @@ def test_grown_plans_hold_the_cells_of_before():
             small.grown(first_seed=first, seeds=1 if first == 9 else 2)
     with pytest.raises(UserError, match="was begun with"):
         small.grown(limits={"latency": 0.1})
+
+
+def test_a_benchmark_that_grows_is_read_when_no_other_process_can_change_it(tmp_path, monkeypatch):
+    """Another one grew it before this one had the lock; both systems are kept."""
+    plan, other = replace(PLAN, algos=("random",), seeds=1), ["nsga2"]
+    store = bench.begin(tmp_path / "b", plan)
+    lock = bench.alone
+
+    @contextmanager
+    def late(folder):
+        while other:
+            bench.grow(folder, algos=(other.pop(),))
+        with lock(folder):
+            yield
+
+    monkeypatch.setattr(bench, "alone", late)
+    bench.grow(tmp_path / "b", algos=("spea2",))
+    assert store.plan.algos == ("random", "nsga2", "spea2")
 
 
 def test_benchmarks_in_python(tmp_path):
