@@ -107,8 +107,8 @@ class Assumptions:
             raise UserError(f"gpus={self.gpus}: at least 1 is needed")
         if not 0 < self.efficiency <= 1:
             raise UserError(f"efficiency={self.efficiency} must be above 0 and at most 1")
-        if not self.pue >= 1:
-            raise UserError(f"pue={self.pue}: a data centre takes at least 1 times its computers")
+        if not 1 <= self.pue < float("inf"):
+            raise UserError(f"pue={self.pue} must be a finite number, at least 1")
         for name in ("watts", "kg_per_kwh"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < float("inf"):

@@ -85,6 +85,7 @@ def test_phases_follow_each_other():
         ({"efficiency": 0.0}, "efficiency=0.0 must be above 0"),
         ({"pue": 0.5}, "pue=0.5"),
         ({"pue": float("nan")}, "pue=nan"),
+        ({"pue": float("inf")}, "pue=inf must be a finite number, at least 1"),
         ({"watts": float("inf")}, "watts=inf must be a finite number"),
         ({"kg_per_kwh": -1.0}, "kg_per_kwh=-1.0 must be a finite number"),
     ],
